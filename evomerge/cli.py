@@ -1,0 +1,206 @@
+"""The evomerge command.
+
+Exit codes: 0 well, 1 internal error, 2 wrong input, 3 stopped and resumable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.errors import EvomergeError, InputError, StoppedError
+
+if TYPE_CHECKING:
+    from evomerge.search import Result
+
+app = typer.Typer(
+    help="Evolutionary model-merge search for language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration (YAML).")]
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field.")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")]
+
+
+@app.command()
+def demo(
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Run the main job on the demo pool."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    from evomerge.demo import CONFIG_PATH
+
+    _search(CONFIG_PATH, set_ or [], run_dir)
+
+
+@app.command()
+def check(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Open everything, run nothing, say what would happen."""
+    from evomerge.config import load_config
+    from evomerge.search.check import check as check_config
+
+    for line in check_config(load_config(config, set_ or []), config.parent).lines:
+        typer.echo(line)
+
+
+@app.command()
+def search(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+) -> None:
+    """Search, and end with the final table."""
+    _search(config, set_ or [], run_dir)
+
+
+@app.command()
+def resume(
+    run_dir: RunDirArgument,
+    strict: Annotated[
+        bool, typer.Option(help="Stop where a replayed ask differs from its record.")
+    ] = False,
+) -> None:
+    """Go on with a run where it stopped."""
+    from evomerge.search import resume as resume_run
+    from evomerge.terminal import Display
+
+    with Display() as display:
+        result = resume_run(run_dir, display, strict=strict)
+    _show(result)
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
+    out: OutOption,
+) -> None:
+    """Build a recipe and write it as a checkpoint."""
+    from evomerge.search.tools import build_recipe
+
+    build_recipe(recipe, out)
+    typer.echo(f"{out}: built")
+
+
+@app.command()
+def score(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL_OR_RECIPE", help="A model folder or recipe.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Says what is measured.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="search or validation; holdout only of a run.")
+    ] = "validation",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    run: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="A run folder.")] = None,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="A chosen candidate or a baseline of it.")
+    ] = None,
+) -> None:
+    """Score a model on a split: value, standard error and documents of each objective."""
+    import json
+
+    from evomerge.search.tools import score_candidate, score_model
+
+    if run is not None:
+        if candidate is None or model is not None:
+            raise InputError("score --run RUN_DIR goes with --candidate ID, and with no model")
+        scores = score_candidate(run, candidate, split)
+    elif model is None or config is None:
+        raise InputError("score: expected MODEL_OR_RECIPE CONFIG, or --run RUN_DIR --candidate ID")
+    else:
+        scores = score_model(model, config, split)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2))
+        return
+    for name, entry in scores.items():
+        typer.echo(
+            f"{name}: {entry['value']:.4f} +- {entry['standard_error']:.4f} "
+            f"({entry['num_documents']} documents)"
+        )
+
+
+@app.command()
+def enqueue(
+    run_dir: RunDirArgument,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
+) -> None:
+    """Hand a recipe to a run, also while it is going on."""
+    from evomerge.recipe import read_recipe
+    from evomerge.search import put_into_inbox
+
+    path = put_into_inbox(run_dir, read_recipe(recipe))
+    typer.echo(f"{path}: queued")
+
+
+@app.command()
+def export(
+    run_dir: RunDirArgument,
+    out: OutOption,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="By default the best.")
+    ] = None,
+) -> None:
+    """Write a candidate as a checkpoint, with tokenizer, model card and recipe."""
+    from evomerge.search.tools import export_candidate
+
+    name = export_candidate(run_dir, candidate, out)
+    typer.echo(f"{out}: {name}")
+
+
+@app.command()
+def sync(run_dir: RunDirArgument) -> None:
+    """Rebuild the MLflow record from the run folder."""
+    from evomerge.record.follow import sync_now
+
+    sync_now(run_dir)
+    typer.echo(f"{run_dir}: MLflow has everything")
+
+
+def _search(config: Path, overrides: list[str], run_dir: Path | None) -> None:
+    from evomerge.config import load_config
+    from evomerge.search.api import start
+    from evomerge.terminal import Display
+
+    with Display() as display:
+        result = start(load_config(config, overrides), config.parent, run_dir, display)
+    _show(result)
+
+
+def _show(result: Result) -> None:
+    from evomerge.terminal import print_result
+
+    print_result(result)
+
+
+def main() -> int:
+    """Run the command; errors that a person can mend are one message without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except StoppedError as error:
+        return _fail(str(error), 3)
+    except InputError as error:
+        return _fail(str(error), 2)
+    except EvomergeError as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write("".join(f"{line}\n" for line in f"error: {message}".splitlines()[:5]))
+    return code

@@ -1,0 +1,35 @@
+"""The errors that callers can tell apart; everything else is a bug."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EvomergeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(EvomergeError, ValueError):
+    """What a person gave cannot be used: one message with what, where, and what would be valid."""
+
+
+class CandidateError(EvomergeError):
+    """This candidate cannot be built or scored; the search goes on without it."""
+
+
+class StoppedError(EvomergeError):
+    """The run stopped before its end and can be resumed."""
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+    """Say what would be valid instead of `name`, nearest first.
+
+    Returns:
+        A sentence such as "did you mean 'ties'? valid: linear, slerp, ties".
+    """
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return f"{hint}valid: {shown or 'none'}"

@@ -1,0 +1,162 @@
+"""Recipe and pool to weights: one pass over the pool, block by block, one cast at the end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from evomerge.errors import CandidateError, InputError
+from evomerge.methods import METHODS, Coefficients, Method, Operands, Statistics
+from evomerge.pool import Checkpoint, Pool
+from evomerge.recipe import Part, Recipe
+
+BLOCK_ELEMENTS = 1 << 18
+"""Numbers combined at once: a block of a base and three experts in float32 fits a core's cache."""
+
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+_StatisticsKey = tuple[str, str, tuple[str, ...], int]
+
+
+class Engine:
+    """Builds candidates of one pool.
+
+    What does not depend on a candidate's coefficients is computed once and kept while it fits
+    the budget; beyond it the oldest is dropped and computed again when it is needed.
+
+    Args:
+        pool: The checkpoints.
+        device: Where to compute. On a GPU the pool's tensors stay there once they are used.
+        statistics_budget_bytes: Memory for what `Method.prepare` returns.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        device: torch.device | None = None,
+        statistics_budget_bytes: int = 1 << 30,
+    ) -> None:
+        self.pool = pool
+        self.device = device or torch.device("cpu")
+        self.statistics_budget_bytes = statistics_budget_bytes
+        self._statistics: OrderedDict[_StatisticsKey, Statistics] = OrderedDict()
+        self._statistics_bytes = 0
+        self._resident: dict[tuple[str, str], Tensor] = {}
+
+    @torch.no_grad()
+    def write_into(self, state: dict[str, Tensor], recipe: Recipe) -> None:
+        """Overwrite a loaded model's tensors with the recipe's model.
+
+        Args:
+            state: The model's own tensors by name (`state_dict(keep_vars=True)`); aliases of
+                tied tensors may be among them and are left alone.
+            recipe: What to build.
+
+        Raises:
+            CandidateError: The coefficients give no model, or not a finite one.
+        """
+        for name, part in self._plan(recipe):
+            target = state[name].data.view(-1)
+            for start, block in self._combine(name, part, recipe.mask_seed):
+                target[start : start + block.numel()].copy_(block)
+
+    @torch.no_grad()
+    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
+        """The recipe's model, a tensor at a time.
+
+        Yields:
+            Name and numbers, in the recipe's dtype and the base's shape, on the CPU.
+
+        Raises:
+            CandidateError: The coefficients give no model, or not a finite one.
+        """
+        for name, part in self._plan(recipe):
+            shape = self.pool.layout.shapes[name]
+            result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
+            flat = result.view(-1)
+            for start, block in self._combine(name, part, recipe.mask_seed):
+                flat[start : start + block.numel()].copy_(block)
+            yield name, result
+
+    def _plan(self, recipe: Recipe) -> list[tuple[str, Part]]:
+        """Each tensor with the part that makes it; none is dropped in silence."""
+        for part in recipe.parts:
+            METHODS.make(part.method).check(part.coefficients())
+        plan = []
+        for name, place in self.pool.layout.places.items():
+            for part in recipe.parts:
+                if part.matches(place.layer, place.component):
+                    plan.append((name, part))
+                    break
+            else:
+                raise InputError(f"no part of the recipe selects tensor {name!r}")
+        return plan
+
+    def _combine(self, name: str, part: Part, mask_seed: int) -> Iterator[tuple[int, Tensor]]:
+        method: Method = METHODS.make(part.method)
+        coefficients: Coefficients = part.coefficients()
+        whole = self._operands(name, part, method)
+        statistics = self._prepared(whole, part, method, mask_seed)
+        size = whole.models[0].numel()
+        step = size if method.needs.whole_tensor else BLOCK_ELEMENTS
+        for start in range(0, size, max(step, 1)):
+            block = _slice(whole, start, min(start + step, size))
+            result = method.combine(block, statistics, coefficients)
+            # A sum over a block that lies in the cache finds every NaN and infinity.
+            if not torch.isfinite(result.sum()):
+                raise CandidateError(f"tensor {name!r} is not finite after merging")
+            yield start, result
+
+    def _operands(self, name: str, part: Part, method: Method) -> Operands:
+        models = [self.pool[model] for model in part.models]
+        return Operands(
+            name=name,
+            base=self._flat(self.pool.base, name) if method.needs.base else None,
+            models=tuple(self._flat(model, name) for model in models),
+            model_hashes=tuple(model.sha256 for model in models),
+            offset=0,
+            is_vector=len(self.pool.layout.shapes[name]) <= 1,
+        )
+
+    def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
+        if self.device.type == "cpu":
+            return checkpoint.tensor(name).reshape(-1)
+        key = checkpoint.name, name
+        if key not in self._resident:
+            self._resident[key] = checkpoint.tensor(name).reshape(-1).to(self.device)
+        return self._resident[key]
+
+    def _prepared(self, whole: Operands, part: Part, method: Method, mask_seed: int) -> Statistics:
+        key = whole.name, part.method.model_dump_json(), part.models, mask_seed
+        if key in self._statistics:
+            self._statistics.move_to_end(key)
+            return self._statistics[key]
+        statistics = method.prepare(whole, mask_seed)
+        self._statistics[key] = statistics
+        self._statistics_bytes += _size_bytes(statistics)
+        while self._statistics_bytes > self.statistics_budget_bytes:
+            _, dropped = self._statistics.popitem(last=False)
+            self._statistics_bytes -= _size_bytes(dropped)
+        return statistics
+
+
+def _slice(whole: Operands, start: int, stop: int) -> Operands:
+    return Operands(
+        name=whole.name,
+        base=None if whole.base is None else whole.base[start:stop],
+        models=tuple(model[start:stop] for model in whole.models),
+        model_hashes=whole.model_hashes,
+        offset=start,
+        is_vector=whole.is_vector,
+    )
+
+
+def _size_bytes(statistics: Statistics) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in statistics)

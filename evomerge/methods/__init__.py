@@ -1,0 +1,29 @@
+"""Merge methods: small functions over blocks of numbers, and the registry of them."""
+
+from evomerge.methods import dare, linear, slerp, task_arithmetic, ties
+from evomerge.methods.protocol import (
+    METHODS,
+    Coefficients,
+    Method,
+    MethodConfig,
+    Needs,
+    Operands,
+    Parameter,
+    Statistics,
+)
+
+__all__ = [
+    "METHODS",
+    "Coefficients",
+    "Method",
+    "MethodConfig",
+    "Needs",
+    "Operands",
+    "Parameter",
+    "Statistics",
+    "dare",
+    "linear",
+    "slerp",
+    "task_arithmetic",
+    "ties",
+]

@@ -1,0 +1,52 @@
+"""What the methods share: weighted sums of float32 blocks, and the checks of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evomerge.errors import CandidateError
+from evomerge.methods.protocol import Coefficients, Operands, Parameter
+
+WEIGHT = Parameter("weight", 1.0, None, None, "model")
+DENSITY = Parameter("density", 1.0, 0.0, 1.0, "model")
+SCALE = Parameter("scale", 1.0, None, None, "shared", varies=False)
+
+
+def task_vectors(block: Operands) -> tuple[Tensor, ...]:
+    """Differences of the models to the base, float32, each of shape [n]."""
+    assert block.base is not None
+    base = block.base.float()
+    return tuple(model.float() - base for model in block.models)
+
+
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum_i w_i x_i in float32, shape [n]. A weight of zero leaves its term out exactly."""
+    total: Tensor | None = None
+    for term, weight in zip(terms, weights, strict=True):
+        if weight == 0.0:
+            continue
+        term = term.float()
+        if total is None:
+            total = term * weight
+        else:
+            total.add_(term, alpha=weight)
+    return torch.zeros_like(terms[0], dtype=torch.float32) if total is None else total
+
+
+def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
+    """Base + scale * delta, float32, shape [n]."""
+    assert block.base is not None
+    return torch.add(block.base.float(), delta, alpha=scale)
+
+
+def require_sum(coefficients: Coefficients) -> None:
+    """Refuse weights whose sum, the divisor of a weighted mean, is zero.
+
+    Raises:
+        CandidateError: The weights sum to zero.
+    """
+    if sum(coefficients["weight"]) == 0.0:
+        raise CandidateError("weights sum to zero, and this method divides by their sum")

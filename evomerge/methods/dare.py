@@ -1,0 +1,121 @@
+"""DARE (arXiv 2311.03099): drop task vector elements at random, rescale the rest, then merge."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evomerge.methods.arithmetic import (
+    DENSITY,
+    SCALE,
+    WEIGHT,
+    add_scaled,
+    task_vectors,
+    weighted_sum,
+)
+from evomerge.methods.philox import uniform_uint16
+from evomerge.methods.protocol import (
+    METHODS,
+    Coefficients,
+    MethodConfig,
+    Needs,
+    Operands,
+    Statistics,
+)
+from evomerge.methods.ties import merge_agreeing
+
+STEPS = 1 << 16
+"""Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
+
+
+class DareLinearConfig(MethodConfig):
+    """theta = theta_0 + scale * sum_i w_i m_i tau_i / density_i, with mask m_i = [u_i < density_i].
+
+    The uniforms u come from a counter-based generator keyed by (mask seed, tensor name, model
+    hash), so a recipe always gives the same model, and masks are nested in the density.
+
+    Attributes:
+        vectors: "whole": tensors of one dimension are not masked; "same": they are.
+    """
+
+    kind: Literal["dare_linear"] = "dare_linear"
+    vectors: Literal["whole", "same"] = "whole"
+
+
+class DareTiesConfig(MethodConfig):
+    """As `dare_linear`, but of the masked task vectors only what agrees with the elected sign.
+
+    Attributes:
+        normalize: Divide by the sum of the weights that agree.
+        vectors: "whole": tensors of one dimension are combined unmasked and without election;
+            "same": they are treated as all others.
+    """
+
+    kind: Literal["dare_ties"] = "dare_ties"
+    normalize: bool = False
+    vectors: Literal["whole", "same"] = "whole"
+
+
+class Dare:
+    """Random drop and rescale, then a weighted sum or TIES' sign election."""
+
+    parameters = (WEIGHT, DENSITY, SCALE)
+    needs = Needs(base=True)
+
+    def __init__(self, config: DareLinearConfig | DareTiesConfig) -> None:
+        self.elect = isinstance(config, DareTiesConfig)
+        self.normalize = isinstance(config, DareTiesConfig) and config.normalize
+        self.vectors = config.vectors
+
+    def check(self, coefficients: Coefficients) -> None:
+        """See `Method`; weights that are all zero give the base."""
+
+    def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
+        """See `Method`: each model's uniforms, 16 bits held as int32, shape [n]."""
+        if self.vectors == "whole" and whole.is_vector:
+            return ()
+        num_elements = whole.models[0].numel()
+        device = whole.models[0].device
+        return tuple(
+            uniform_uint16(_key(mask_seed, whole.name, model_hash), num_elements).to(device)
+            for model_hash in whole.model_hashes
+        )
+
+    def combine(
+        self, block: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Tensor:
+        """See `Method`."""
+        weights = coefficients["weight"]
+        (scale,) = coefficients["scale"]
+        deltas = task_vectors(block)
+        if not statistics:
+            return add_scaled(block, weighted_sum(deltas, weights), scale)
+        n = deltas[0].numel()
+        masked = []
+        for delta, uniforms, density in zip(
+            deltas, statistics, coefficients["density"], strict=True
+        ):
+            here = uniforms[block.offset : block.offset + n]
+            masked.append(mask_and_rescale(delta, here < density * STEPS, density))
+        if not self.elect:
+            return add_scaled(block, weighted_sum(masked, weights), scale)
+        return add_scaled(block, merge_agreeing(masked, weights, self.normalize), scale)
+
+
+def mask_and_rescale(delta: Tensor, mask: Tensor, density: float) -> Tensor:
+    """M * delta / density, float32, shape [n]; a density of zero drops everything."""
+    if density == 0.0:
+        return torch.zeros_like(delta)
+    return torch.where(mask, delta / density, 0.0)
+
+
+def _key(mask_seed: int, tensor_name: str, model_hash: str) -> int:
+    text = f"{mask_seed}\0{tensor_name}\0{model_hash}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+METHODS.add(DareLinearConfig, Dare)
+METHODS.add(DareTiesConfig, Dare)

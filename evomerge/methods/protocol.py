@@ -1,0 +1,106 @@
+"""The `Method` joint: what every merge method declares and does.
+
+A method sees one tensor of the pool at a time, flattened, whole in `prepare` and in blocks in
+`combine`; it knows numbers only. Blocks have shape [n]; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from evomerge.registry import Registry, Section
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of a method that a search may vary.
+
+    Attributes:
+        name: "weight", "density", "t", ...
+        default: The value where nothing is said.
+        low: Least value allowed, or None.
+        high: Greatest value allowed, or None.
+        scope: "model": one value for each merged model; "shared": one for the whole merge.
+        varies: Whether a search varies it when the config does not say.
+    """
+
+    name: str
+    default: float
+    low: float | None
+    high: float | None
+    scope: Literal["model", "shared"]
+    varies: bool = True
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given: a base, how many models, and whether whole tensors."""
+
+    base: bool
+    num_models: int | None = None
+    whole_tensor: bool = False
+
+
+@dataclass(frozen=True)
+class Operands:
+    """One tensor of the pool, or a block of it, flattened.
+
+    Attributes:
+        name: The tensor's name.
+        base: The base's numbers, shape [n], any floating dtype; None when the method needs none.
+        models: The merged models' numbers, each of shape [n].
+        model_hashes: Their SHA-256, which seed random masks.
+        offset: Index of the block's first element in its tensor.
+        is_vector: Whether the tensor has at most one dimension (norm gains, biases).
+    """
+
+    name: str
+    base: Tensor | None
+    models: tuple[Tensor, ...]
+    model_hashes: tuple[str, ...]
+    offset: int
+    is_vector: bool
+
+
+Coefficients = dict[str, tuple[float, ...]]
+"""Values by parameter name: one for each model, or a single one for a shared parameter."""
+
+Statistics = tuple[Tensor, ...]
+"""What `prepare` keeps of a tensor; free of coefficients, so that a search computes it once."""
+
+
+class Method(Protocol):
+    """How models are combined, element by element or tensor by tensor."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The numbers that the method takes."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it must be given."""
+
+    def check(self, coefficients: Coefficients) -> None:
+        """Raise CandidateError for coefficients that give no model (weights that are all zero)."""
+
+    def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
+        """Compute what depends on the pool's numbers only."""
+
+    def combine(
+        self, block: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Tensor:
+        """Combine a block.
+
+        Returns:
+            Float32 numbers of the block's shape [n].
+        """
+
+
+METHODS: Registry[Method] = Registry("method", "evomerge.methods")
+
+
+class MethodConfig(Section):
+    """Base of every method's settings; subclasses add a `kind` and their options."""

@@ -1,0 +1,34 @@
+"""Ask/tell optimizers over boxes of numbers."""
+
+from evomerge.optimize import cma, random_search
+from evomerge.optimize.protocol import (
+    OPTIMIZERS,
+    Ask,
+    Asked,
+    Box,
+    Done,
+    Failed,
+    Optimizer,
+    OptimizerConfig,
+    Outcome,
+    Scored,
+    Told,
+    Wait,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "Ask",
+    "Asked",
+    "Box",
+    "Done",
+    "Failed",
+    "Optimizer",
+    "OptimizerConfig",
+    "Outcome",
+    "Scored",
+    "Told",
+    "Wait",
+    "cma",
+    "random_search",
+]

@@ -1,0 +1,137 @@
+"""nevergrad's optimizers behind our joint: exact bookkeeping of asks, failures and replay."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import nevergrad as ng
+import numpy as np
+
+from evomerge.optimize.protocol import (
+    Ask,
+    Asked,
+    Box,
+    Done,
+    Failed,
+    Outcome,
+    Point,
+    Scored,
+    Told,
+    Wait,
+)
+
+Build = Callable[[Any], Any]
+"""Makes the nevergrad optimizer from a parametrization."""
+
+TOLERANCE = 1e-9
+"""A replayed point further than this share of the range from its record is another point."""
+
+
+class NevergradOptimizer:
+    """One scalar loss, the preference-weighted sum of the objectives'.
+
+    A failed point is told as worse than the worst so far. A point from outside takes the place of
+    an ask: nevergrad's CMA-ES drops points that it did not ask for.
+
+    Args:
+        box: The domain.
+        preferences: Weight of each objective's loss.
+        seed: Of every random number.
+        build: Makes the nevergrad optimizer; called with the parametrization.
+        max_outstanding: See `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        box: Box,
+        preferences: Sequence[float],
+        seed: int,
+        build: Build,
+        max_outstanding: int | Callable[[Any], int],
+    ) -> None:
+        self.box = box
+        self.preferences = np.asarray(preferences, dtype=np.float64) / sum(preferences)
+        self._seed = seed
+        self._build = build
+        self._start()
+        self.max_outstanding = (
+            max_outstanding if isinstance(max_outstanding, int) else max_outstanding(self._inner)
+        )
+
+    def _start(self) -> None:
+        low, high = np.asarray(self.box.low), np.asarray(self.box.high)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = ng.p.Array(init=np.asarray(self.box.start))
+            # Bounds given to the constructor would set sigma to range / 6 and leave random
+            # points with an excess at the bounds.
+            array.set_mutation(sigma=high - low)
+            array.set_bounds(low, high, full_range_sampling=True)
+            array.random_state.seed(self._seed % (1 << 32))
+            self._inner = self._build(array)
+        self._num_asked = 0
+        self._outstanding: dict[int, Any] = {}
+        self._worst: float | None = None
+
+    def ask(self) -> Ask | Wait | Done:
+        """See `Optimizer`."""
+        if len(self._outstanding) >= self.max_outstanding:
+            return Wait()
+        number = self._num_asked
+        candidate = self._inner.ask()
+        self._num_asked += 1
+        self._outstanding[number] = candidate
+        return Ask(number, tuple(float(x) for x in candidate.value))
+
+    def tell(self, point: int | Point, outcome: Outcome) -> None:
+        """See `Optimizer`."""
+        if isinstance(point, int):
+            if point not in self._outstanding:
+                raise ValueError(f"ask {point} is not outstanding")
+            self._tell(self._outstanding.pop(point), outcome)
+        else:
+            self._tell(self._in_place_of(self._inner.ask(), point), outcome)
+
+    def restore(self, events: Sequence[Asked | Told]) -> str | None:
+        """See `Optimizer`: a replay of asks and tells; rebuilt from the record where it differs."""
+        difference = self._replay(events, recorded=False)
+        if difference is not None:
+            self._start()
+            self._replay(events, recorded=True)
+        return difference
+
+    def _replay(self, events: Sequence[Asked | Told], *, recorded: bool) -> str | None:
+        span = np.asarray(self.box.high) - np.asarray(self.box.low)
+        for event in events:
+            if isinstance(event, Told):
+                self.tell(event.genome if event.number is None else event.number, event.outcome)
+                continue
+            candidate = self._inner.ask()
+            if recorded:
+                candidate = self._in_place_of(candidate, event.genome)
+            else:
+                far = np.abs(np.asarray(candidate.value) - np.asarray(event.genome)) / span
+                if far.max() > TOLERANCE:
+                    return f"ask {event.number} differs by {far.max():.3g} of the range"
+            self._outstanding[event.number] = candidate
+            self._num_asked = event.number + 1
+        return None
+
+    def _in_place_of(self, asked: Any, genome: Point) -> Any:
+        """A candidate at `genome` that nevergrad takes for the one it asked."""
+        candidate = self._inner.parametrization.spawn_child(new_value=np.asarray(genome))
+        candidate.uid = asked.uid
+        return candidate
+
+    def _tell(self, candidate: Any, outcome: Outcome) -> None:
+        if isinstance(outcome, Scored):
+            loss = float(np.dot(self.preferences, outcome.losses))
+            self._worst = loss if self._worst is None else max(self._worst, loss)
+        else:
+            assert isinstance(outcome, Failed)
+            loss = 1.0 if self._worst is None else self._worst + 1.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._inner.tell(candidate, loss)

@@ -1,0 +1,115 @@
+"""The `Optimizer` joint: ask for a genome, tell what it scored. Numbers only; losses are minimized.
+
+An optimizer is deterministic given its seed and the sequence of calls; it reads no clock and no
+global generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evomerge.registry import Registry, Section
+
+Point = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The domain: bounds and first guess of each dimension, each of shape [d], with d >= 1."""
+
+    low: Point
+    high: Point
+    start: Point
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A point to score; `number` counts the asks from 0."""
+
+    number: int
+    genome: Point
+
+
+@dataclass(frozen=True)
+class Wait:
+    """No point before something outstanding is told."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """No further point."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a point scored: losses and standard errors, one for each objective."""
+
+    losses: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The point could not be scored."""
+
+    reason: str
+
+
+Outcome = Scored | Failed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A recorded ask."""
+
+    number: int
+    genome: Point
+
+
+@dataclass(frozen=True)
+class Told:
+    """A recorded tell; `number` is the ask's, or None for a point from outside."""
+
+    number: int | None
+    genome: Point
+    outcome: Outcome
+
+
+class Optimizer(Protocol):
+    """Proposes points of a box.
+
+    Attributes:
+        max_outstanding: Points that may be asked and not yet told before quality suffers.
+    """
+
+    max_outstanding: int
+
+    def ask(self) -> Ask | Wait | Done:
+        """Propose the next point."""
+
+    def tell(self, point: int | Point, outcome: Outcome) -> None:
+        """Report a point: by the number of its ask, or a point from outside by its genome.
+
+        Raises:
+            ValueError: The number was not asked or is told already.
+        """
+
+    def restore(self, events: Sequence[Asked | Told]) -> str | None:
+        """Go on from a record, before the first ask. Recorded points are the truth.
+
+        Returns:
+            None when a replay gives the recorded points; else why it does not, and then the
+            optimizer has been rebuilt from what was recorded.
+        """
+
+
+class OptimizerConfig(Section):
+    """Base of every optimizer's settings."""
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "evomerge.optimizers")
+"""Factories take (config, box, preferences, seed)."""

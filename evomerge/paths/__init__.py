@@ -1,0 +1,6 @@
+"""Recipes as models: in memory, and as checkpoints on disk."""
+
+from evomerge.paths.build import empty_model
+from evomerge.paths.export import export_checkpoint
+
+__all__ = ["empty_model", "export_checkpoint"]

@@ -1,0 +1,101 @@
+"""A recipe as an ordinary checkpoint on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evomerge.errors import InputError
+from evomerge.files import flush_to_disk
+from evomerge.merge import Engine
+from evomerge.pool import Pool
+from evomerge.recipe import Recipe
+
+SHARD_BYTES = 4 << 30
+"""Greatest size of a file of tensors; no more than this is held in memory."""
+
+NOT_COPIED = {"config.json", "README.md", "model.safetensors.index.json"}
+
+
+def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> None:
+    """Build a recipe and write it with configuration, tokenizer, model card and recipe.
+
+    The folder appears whole or not at all.
+
+    Args:
+        pool: The recipe's models.
+        recipe: What to build.
+        out_dir: A folder that does not exist yet.
+        card: README.md, in Markdown.
+
+    Raises:
+        InputError: The folder exists.
+        CandidateError: The recipe gives no model.
+    """
+    if out_dir.exists():
+        raise InputError(f"{out_dir} exists already; name a folder that does not")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary_dir = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
+    try:
+        _write_tensors(pool, recipe, temporary_dir)
+        _copy_companions(pool, recipe, temporary_dir)
+        (temporary_dir / "README.md").write_text(card, encoding="utf-8")
+        (temporary_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        for path in temporary_dir.iterdir():
+            flush_to_disk(path)
+        temporary_dir.chmod(0o755)
+        temporary_dir.rename(out_dir)
+        flush_to_disk(out_dir.parent)
+    except BaseException:
+        shutil.rmtree(temporary_dir, ignore_errors=True)
+        raise
+
+
+def _write_tensors(pool: Pool, recipe: Recipe, folder: Path) -> None:
+    names: list[list[str]] = []
+    total_bytes = 0
+    for number, shard in enumerate(_shards(Engine(pool).tensors(recipe))):
+        save_file(shard, folder / f"shard-{number:05d}", metadata={"format": "pt"})
+        names.append(list(shard))
+        total_bytes += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
+    if len(names) == 1:
+        (folder / "shard-00000").rename(folder / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard_names in enumerate(names):
+        file_name = f"model-{number + 1:05d}-of-{len(names):05d}.safetensors"
+        (folder / f"shard-{number:05d}").rename(folder / file_name)
+        weight_map |= dict.fromkeys(shard_names, file_name)
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size_bytes = 0
+    for name, tensor in tensors:
+        tensor_bytes = tensor.numel() * tensor.element_size()
+        if shard and size_bytes + tensor_bytes > SHARD_BYTES:
+            yield shard
+            shard, size_bytes = {}, 0
+        shard[name] = tensor
+        size_bytes += tensor_bytes
+    yield shard
+
+
+def _copy_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
+    """The base's configuration in the recipe's dtype, its tokenizer and chat template."""
+    config = dict(pool.base.config)
+    config.pop("torch_dtype", None)
+    config["dtype"] = recipe.dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for path in sorted(pool.base.model_dir.iterdir()):
+        is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"
+        if is_companion and path.name not in NOT_COPIED and path.is_file():
+            shutil.copyfile(path, folder / path.name)

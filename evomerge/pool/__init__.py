@@ -1,0 +1,18 @@
+"""Checkpoints: where they lie, what is in them, and whether they fit together."""
+
+from evomerge.pool.checkpoint import Checkpoint
+from evomerge.pool.config import ModelConfig, PoolConfig
+from evomerge.pool.layout import Layout, Place, read_config
+from evomerge.pool.pool import Pool, open_members, open_pool
+
+__all__ = [
+    "Checkpoint",
+    "Layout",
+    "ModelConfig",
+    "Place",
+    "Pool",
+    "PoolConfig",
+    "open_members",
+    "open_pool",
+    "read_config",
+]

@@ -1,0 +1,170 @@
+"""A checkpoint on disk: safetensors files, opened memory-mapped, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from evomerge.errors import InputError
+from evomerge.files import sha256_file
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+FLOATING = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's place and shape: which file has it, its dimensions, its safetensors dtype."""
+
+    file_path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass
+class Checkpoint:
+    """One model of a pool, in a local folder.
+
+    Attributes:
+        name: How the search calls it.
+        model_dir: Where it lies.
+        source: What the configuration said, for people and for recipes.
+        tensors: Every tensor's place by name.
+    """
+
+    name: str
+    model_dir: Path
+    source: str
+    tensors: dict[str, TensorInfo]
+    _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor that reads the file's memory map; never write to it."""
+        file_path = self.tensors[name].file_path
+        if file_path not in self._handles:
+            self._handles[file_path] = safe_open(file_path, framework="pt")
+        tensor: Tensor = self._handles[file_path].get_tensor(name)
+        return tensor
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files, in order of name."""
+        return tuple(sorted({info.file_path for info in self.tensors.values()}))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the tensor files' hashes, in order of name; in hex."""
+        digest = hashlib.sha256()
+        for file_path in self.files:
+            digest.update(f"{file_path.name}\0{sha256_file(file_path)}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Bytes of its tensor files."""
+        return sum(file_path.stat().st_size for file_path in self.files)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's config.json."""
+        return read_json(self.name, self.model_dir / "config.json")
+
+    @cached_property
+    def license(self) -> str:
+        """What its model card's header says, else "unknown"."""
+        card_path = self.model_dir / "README.md"
+        if card_path.is_file():
+            for line in card_path.read_text(encoding="utf-8", errors="replace").splitlines()[:40]:
+                if line.startswith("license:"):
+                    return line.removeprefix("license:").strip()
+        return "unknown"
+
+
+def open_checkpoint(name: str, model_dir: Path, source: str) -> Checkpoint:
+    """Open a model folder and read its tensors' headers.
+
+    Raises:
+        InputError: It has no safetensors, or a file is missing, truncated or not one.
+    """
+    single_path, index_path = model_dir / SINGLE_FILE, model_dir / INDEX_FILE
+    if index_path.is_file():
+        tensors = dict(_sharded(name, model_dir, index_path))
+    elif single_path.is_file():
+        tensors = _header(name, single_path)
+    else:
+        pickles = sorted(path.name for path in model_dir.glob("*.bin")) + sorted(
+            path.name for path in model_dir.glob("*.pt*")
+        )
+        found = f"only {', '.join(pickles[:3])} (pickle: never loaded)" if pickles else "none"
+        raise InputError(
+            f"model {name!r}: no safetensors in {model_dir}: found {found}\n"
+            f"expected {SINGLE_FILE}, or {INDEX_FILE} with its shards"
+        )
+    return Checkpoint(name, model_dir, source, tensors)
+
+
+def read_json(name: str, path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder.
+
+    Raises:
+        InputError: It is missing or not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {name!r}: cannot read {path}: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"model {name!r}: {path} is not a JSON object")
+    return data
+
+
+def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str, TensorInfo]]:
+    weight_map = read_json(name, index_path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"model {name!r}: {index_path} has no weight_map")
+    headers: dict[str, dict[str, TensorInfo]] = {}
+    for tensor_name, file_name in weight_map.items():
+        if Path(file_name).name != file_name:
+            raise InputError(f"model {name!r}: {index_path} names a file outside: {file_name!r}")
+        if file_name not in headers:
+            headers[file_name] = _header(name, model_dir / file_name)
+        if tensor_name not in headers[file_name]:
+            raise InputError(
+                f"model {name!r}: {index_path.name} says {tensor_name!r} is in {file_name}, "
+                "which has no such tensor"
+            )
+        yield tensor_name, headers[file_name][tensor_name]
+
+
+def _header(name: str, file_path: Path) -> dict[str, TensorInfo]:
+    if not file_path.is_file():
+        raise InputError(f"model {name!r}: {file_path} is missing")
+    tensors = {}
+    try:
+        with safe_open(file_path, framework="pt") as handle:
+            for tensor_name in handle.keys():  # noqa: SIM118  (no mapping)
+                view = handle.get_slice(tensor_name)
+                tensors[tensor_name] = TensorInfo(
+                    file_path, tuple(view.get_shape()), view.get_dtype()
+                )
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"model {name!r}: {file_path} is not a whole safetensors file: {error}\n"
+            "copy or download it again"
+        ) from None
+    for tensor_name, info in tensors.items():
+        if info.dtype not in FLOATING:
+            raise InputError(
+                f"model {name!r}: tensor {tensor_name!r} has type {info.dtype}; valid: "
+                f"{', '.join(sorted(FLOATING))} (dequantize it first)"
+            )
+    return tensors

@@ -1,0 +1,45 @@
+"""The `pool` section: which models a search may combine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from evomerge.recipe import Dtype
+from evomerge.registry import Section
+
+
+class ModelConfig(Section):
+    """One model.
+
+    Attributes:
+        source: A local folder (relative to the configuration's own) or a hub id.
+        revision: Of a hub id; the resolved configuration holds the commit.
+        name: How the search calls it; by default the last part of the source.
+    """
+
+    source: str
+    revision: str | None = None
+    name: str | None = None
+
+
+def _from_string(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+ModelEntry = Annotated[ModelConfig, BeforeValidator(_from_string)]
+
+
+class PoolConfig(Section):
+    """The base model and its fine-tunes.
+
+    Attributes:
+        base: The common ancestor; its architecture, tokenizer and tensors are the result's.
+        experts: Fine-tunes of it, at least one.
+        dtype: Type of the merged models; by default the base's.
+    """
+
+    base: ModelEntry
+    experts: tuple[ModelEntry, ...] = Field(min_length=1)
+    dtype: Dtype | None = None

@@ -1,0 +1,46 @@
+"""Where a model lies: a local folder, or the hub's cache as transformers keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evomerge.errors import InputError
+from evomerge.pool.config import ModelConfig
+
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "tokenizer.model", "*.jinja", "README.md")
+
+
+def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
+    """Find a model's folder.
+
+    Args:
+        entry: A folder or hub id, with a revision or without.
+        config_dir: What a relative folder is relative to.
+
+    Returns:
+        The folder, and the source as recipes say it: an absolute path, or `id@commit`.
+
+    Raises:
+        InputError: Neither a folder nor a hub id that can be had.
+    """
+    local_dir = (config_dir / Path(entry.source).expanduser()).resolve()
+    if local_dir.is_dir():
+        return local_dir, str(local_dir)
+    parts = entry.source.split("/")
+    if entry.source.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
+        raise InputError(f"model folder {entry.source!r} is missing (looked for {local_dir})")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot = snapshot_download(
+            entry.source, revision=entry.revision, allow_patterns=list(PATTERNS)
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model {entry.source!r}: no such folder ({local_dir}), and not to be had from the "
+            f"hub or its cache: {reason}"
+        ) from None
+    # The cache's folder of a snapshot is named after its commit.
+    return Path(snapshot), f"{entry.source}@{Path(snapshot).name}"

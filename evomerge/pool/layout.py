@@ -1,0 +1,142 @@
+"""What a layer, an embedding, a norm and a head are, read from the transformers model class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.errors import InputError
+from evomerge.recipe import Component
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor belongs: its transformer block (None: outside) and its kind."""
+
+    layer: int | None
+    component: Component
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a model's tensors.
+
+    Attributes:
+        places: By tensor name, in the model's own order; tied aliases are left out.
+        tied: Names that alias another tensor's storage (a tied head).
+        num_layers: Transformer blocks.
+        shapes: Each tensor's shape by name, aliases included.
+    """
+
+    places: dict[str, Place]
+    tied: frozenset[str]
+    num_layers: int
+    shapes: dict[str, tuple[int, ...]]
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Numbers in the model, tied ones counted once."""
+        total = 0
+        for name in self.places:
+            count = 1
+            for size in self.shapes[name]:
+                count *= size
+            total += count
+        return total
+
+
+def read_config(model_dir: Path) -> PreTrainedConfig:
+    """The transformers configuration of a model folder; runs no remote code.
+
+    Raises:
+        InputError: The folder has none, or its architecture is not known to transformers.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def read_layout(model_dir: Path) -> Layout:
+    """Build the model's modules without memory and read the places off them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(model_dir)
+    with torch.device("meta"):
+        try:
+            model = AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+    return layout_of(model)
+
+
+def layout_of(model: PreTrainedModel) -> Layout:
+    """The places of a model's persistent tensors."""
+    state = model.state_dict(keep_vars=True)
+    seen: dict[int, str] = {}
+    tied = set()
+    # A tied head shares its Parameter object with the input embeddings.
+    for name, tensor in state.items():
+        if seen.setdefault(id(tensor), name) != name:
+            tied.add(name)
+    blocks = _blocks_prefix(model)
+    num_layers = len(model.get_submodule(blocks.rstrip("."))) if blocks else 0  # type: ignore[arg-type]
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    places = {}
+    for name in state:
+        if name in tied:
+            continue
+        owner_name = name.rpartition(".")[0]
+        owner = model.get_submodule(owner_name)
+        layer: int | None = None
+        component: Component
+        if blocks and name.startswith(blocks):
+            index, _, rest = name[len(blocks) :].partition(".")
+            layer = int(index)
+            component = _component_in_block(rest, type(owner).__name__)
+        elif owner is embedding or type(owner).__name__ == "Embedding":
+            component = "embedding"
+        elif owner is head:
+            component = "head"
+        else:
+            component = "norm" if "norm" in type(owner).__name__.lower() else "other"
+        places[name] = Place(layer, component)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return Layout(places, frozenset(tied), num_layers, shapes)
+
+
+def _blocks_prefix(model: PreTrainedModel) -> str:
+    """Name of the list of transformer blocks with a dot behind it; empty when there is none."""
+    from torch.nn import ModuleList
+
+    wanted = getattr(model.config, "num_hidden_layers", None)
+    for name, module in model.named_modules():
+        if isinstance(module, ModuleList) and len(module) == wanted:
+            return f"{name}."
+    return ""
+
+
+def _component_in_block(rest: str, owner_type: str) -> Component:
+    path = rest.lower()
+    if "norm" in owner_type.lower():
+        return "norm" if path.count(".") == 1 else _inner(path)
+    return _inner(path)
+
+
+def _inner(path: str) -> Component:
+    head = path.split(".")[0]
+    if "attn" in head or "attention" in head:
+        return "attention"
+    if any(word in head for word in ("mlp", "ffn", "feed_forward", "moe")):
+        return "mlp"
+    return "norm" if "norm" in head or head.startswith("ln") else "other"

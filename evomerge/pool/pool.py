@@ -1,0 +1,164 @@
+"""The pool: a base and its experts, opened and checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.errors import InputError
+from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
+from evomerge.pool.config import ModelConfig, PoolConfig
+from evomerge.pool.hub import locate
+from evomerge.pool.layout import Layout, read_layout
+from evomerge.pool.tokenizers import check_tokenizers
+from evomerge.recipe import Dtype, Member, Recipe
+
+DTYPES: dict[str, Dtype] = {
+    "F64": "float32",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+}
+
+
+@dataclass
+class Pool:
+    """Checkpoints that fit together.
+
+    Attributes:
+        base: The common ancestor.
+        experts: Fine-tunes of it.
+        layout: Where each tensor of the base belongs.
+        dtype: Type of the merged models.
+    """
+
+    base: Checkpoint
+    experts: tuple[Checkpoint, ...]
+    layout: Layout
+    dtype: Dtype
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        yield self.base
+        yield from self.experts
+
+    def __getitem__(self, name: str) -> Checkpoint:
+        return next(checkpoint for checkpoint in self if checkpoint.name == name)
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """The pool as recipes name it; hashes every file the first time."""
+        return {c.name: Member(sha256=c.sha256, source=c.source) for c in self}
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a recipe whose members are not this pool's.
+
+        Raises:
+            InputError: A member is missing here or has another hash.
+        """
+        here = self.members
+        for name, member in recipe.members.items():
+            if name not in here:
+                raise InputError(f"recipe member {name!r} is not in the pool: {list(here)}")
+            if here[name].sha256 != member.sha256:
+                raise InputError(
+                    f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
+                    f"that name has {here[name].sha256[:12]}: the files have changed"
+                )
+
+    def resolved(self) -> PoolConfig:
+        """The configuration that opens exactly this pool again."""
+        entries = [_entry(c.name, c.source) for c in self]
+        return PoolConfig(base=entries[0], experts=tuple(entries[1:]), dtype=self.dtype)
+
+
+def open_pool(
+    config: PoolConfig, config_dir: Path, hashes: Mapping[str, str] | None = None
+) -> Pool:
+    """Open and check every model.
+
+    Args:
+        config: The models.
+        config_dir: What relative folders are relative to.
+        hashes: SHA-256 by name where it is known already, so that no file is hashed again.
+
+    Raises:
+        InputError: A model is missing, damaged, of another architecture or shape, or reads text
+            differently.
+    """
+    pool = _open_all(config.base, config.experts, config.dtype, config_dir)
+    if hashes is not None:
+        for checkpoint in pool:
+            checkpoint.sha256 = hashes[checkpoint.name]
+    return pool
+
+
+def _open_all(
+    base_entry: ModelConfig, entries: tuple[ModelConfig, ...], dtype: Dtype | None, config_dir: Path
+) -> Pool:
+    base = _open(base_entry, "base", config_dir)
+    experts = tuple(
+        _open(entry, entry.name or Path(entry.source).name, config_dir) for entry in entries
+    )
+    names = [checkpoint.name for checkpoint in (base, *experts)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"pool: two models are called {name!r}; give one of them another `name:`"
+            )
+    layout = read_layout(base.model_dir)
+    for checkpoint in (base, *experts):
+        _check_shapes(checkpoint, base, layout)
+    check_tokenizers(base, experts)
+    first = next(iter(layout.places))
+    return Pool(base, experts, layout, dtype or DTYPES[base.tensors[first].dtype])
+
+
+def open_members(recipe: Recipe) -> Pool:
+    """Open the checkpoints that a recipe names, where it says they lie.
+
+    Raises:
+        InputError: One is missing or its hash is not the recipe's.
+    """
+    entries = {name: _entry(name, member.source) for name, member in recipe.members.items()}
+    pool = _open_all(entries.pop("base"), tuple(entries.values()), recipe.dtype, Path())
+    pool.check_recipe(recipe)
+    return pool
+
+
+def _entry(name: str, source: str) -> ModelConfig:
+    """What opens a model again; `source` is an absolute folder or `id@commit`."""
+    if Path(source).is_absolute():
+        return ModelConfig(source=source, name=name)
+    repository, _, revision = source.partition("@")
+    return ModelConfig(source=repository, revision=revision or None, name=name)
+
+
+def _open(entry: ModelConfig, name: str, config_dir: Path) -> Checkpoint:
+    model_dir, source = locate(entry, config_dir)
+    return open_checkpoint(name, model_dir, source)
+
+
+def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> None:
+    ours, theirs = checkpoint.config, base.config
+    for key in ("model_type", "architectures"):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(
+                f"model {checkpoint.name!r} has {key} {ours.get(key)}, the base has "
+                f"{theirs.get(key)}: models of one pool must share an architecture"
+            )
+    for name in layout.places:
+        if name not in checkpoint.tensors:
+            raise InputError(f"model {checkpoint.name!r} has no tensor {name!r}")
+        shape, expected = checkpoint.tensors[name].shape, layout.shapes[name]
+        if shape != expected:
+            raise InputError(
+                f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, "
+                f"the base {base.name!r} has {list(expected)}"
+            )
+    extra = checkpoint.tensors.keys() - layout.places.keys() - layout.tied
+    if extra:
+        raise InputError(
+            f"model {checkpoint.name!r} has tensors that the base's architecture has not: "
+            f"{', '.join(sorted(extra)[:3])} ({len(extra)} in all)"
+        )

@@ -1,0 +1,196 @@
+"""Recipe: what one candidate is, completely, so that it can be rebuilt bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from evomerge.errors import InputError
+from evomerge.files import canonical_json, sha256_json
+from evomerge.methods import METHODS, MethodConfig
+from evomerge.registry import Section
+
+SCHEMA_VERSION = 1
+
+Component = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Member(Section):
+    """A checkpoint that a recipe merges.
+
+    Attributes:
+        sha256: Hash of its tensors' files, in hex; what it *is*.
+        source: A folder or a hub id with revision; where it was. No part of the recipe's hash.
+    """
+
+    sha256: str
+    source: str
+
+
+class Selector(Section):
+    """A set of tensors by place; what is not said does not restrict.
+
+    Attributes:
+        layers: Transformer blocks by index; "outside" are the tensors in no block.
+        components: Kinds of tensors.
+    """
+
+    layers: tuple[int | Literal["outside"], ...] | None = None
+    components: tuple[Component, ...] | None = None
+
+    def matches(self, layer: int | None, component: Component) -> bool:
+        """Whether a tensor of this block (None: outside) and kind is meant."""
+        place = "outside" if layer is None else layer
+        if self.layers is not None and place not in self.layers:
+            return False
+        return self.components is None or component in self.components
+
+
+class Part(Section):
+    """How a set of tensors is merged.
+
+    Attributes:
+        select: The tensors: what any of these selectors matches; empty means all.
+        method: The method and its options.
+        models: Names of the merged members, in order.
+        parameters: Values by parameter: one for each model by its name, or one shared number.
+    """
+
+    select: tuple[Selector, ...] = ()
+    method: Annotated[MethodConfig, METHODS]
+    models: tuple[str, ...]
+    parameters: dict[str, float | dict[str, float]] = Field(default_factory=dict)
+
+    def matches(self, layer: int | None, component: Component) -> bool:
+        """Whether a tensor of this block (None: outside) and kind belongs to this part."""
+        return not self.select or any(s.matches(layer, component) for s in self.select)
+
+    def coefficients(self) -> dict[str, tuple[float, ...]]:
+        """The method's parameters by name, for `Method.combine`; defaults filled in."""
+        values: dict[str, tuple[float, ...]] = {}
+        for parameter in METHODS.make(self.method).parameters:
+            given = self.parameters.get(parameter.name, parameter.default)
+            if parameter.scope == "shared":
+                assert isinstance(given, float)
+                values[parameter.name] = (given,)
+            elif isinstance(given, dict):
+                values[parameter.name] = tuple(given[model] for model in self.models)
+            else:
+                values[parameter.name] = (given,) * len(self.models)
+        return values
+
+    @model_validator(mode="after")
+    def _check_against_method(self) -> Self:
+        kind: str = getattr(self.method, "kind")  # noqa: B009
+        method = METHODS.make(self.method)
+        known = {parameter.name: parameter for parameter in method.parameters}
+        if not self.models:
+            raise ValueError(f"method {kind} is given no models")
+        if method.needs.num_models not in (None, len(self.models)):
+            raise ValueError(
+                f"method {kind} merges exactly {method.needs.num_models} models, "
+                f"got {len(self.models)}: {', '.join(self.models)}"
+            )
+        for name, value in self.parameters.items():
+            if name not in known:
+                raise ValueError(f"method {kind} has no parameter {name!r}; valid: {list(known)}")
+            if isinstance(value, dict) and set(value) != set(self.models):
+                raise ValueError(
+                    f"parameter {name!r} is given for {sorted(value)}, expected {list(self.models)}"
+                )
+            if isinstance(value, dict) == (known[name].scope == "shared"):
+                raise ValueError(
+                    f"parameter {name!r} is {known[name].scope}, got "
+                    f"{'one value for each model' if isinstance(value, dict) else 'one value'}"
+                )
+            low, high = known[name].low, known[name].high
+            for number in value.values() if isinstance(value, dict) else (value,):
+                if (low is not None and number < low) or (high is not None and number > high):
+                    raise ValueError(f"parameter {name!r} is {number}, valid: {low} to {high}")
+        return self
+
+
+class Recipe(Section):
+    """One merged model.
+
+    Attributes:
+        schema_version: Of this format.
+        members: The checkpoints by name; "base" gives architecture, tokenizer and every tensor's
+            name and shape.
+        mask_seed: Seeds the masks of methods that drop elements at random.
+        dtype: Type of the result; arithmetic is float32 whatever it is.
+        parts: How tensors are merged; the first part that matches a tensor applies.
+    """
+
+    schema_version: Literal[1] = 1
+    members: dict[str, Member]
+    mask_seed: int = 0
+    dtype: Dtype = "float32"
+    parts: tuple[Part, ...]
+
+    @field_validator("members")
+    @classmethod
+    def _has_base(cls, members: dict[str, Member]) -> dict[str, Member]:
+        if "base" not in members:
+            raise ValueError(f"members must have a 'base', got {list(members)}")
+        return members
+
+    @model_validator(mode="after")
+    def _models_are_members(self) -> Self:
+        for part in self.parts:
+            for model in part.models:
+                if model not in self.members:
+                    raise ValueError(f"model {model!r} is no member: {list(self.members)}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the recipe makes, in hex; where its members lie is left out."""
+        content = self.model_dump(mode="json")
+        content["members"] = {name: member.sha256 for name, member in self.members.items()}
+        return sha256_json(content)
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` gives an equal recipe."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what `to_json` wrote."""
+        return cls.model_validate_json(text)
+
+    def to_yaml(self) -> str:
+        """YAML for people; `read_recipe` gives an equal recipe, floats included."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        InputError: It is missing or not a recipe of a version that this release reads.
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the recipe: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a mapping with members and parts")
+    version = data.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: recipe has schema_version {version}, this release reads up to "
+            f"{SCHEMA_VERSION}: install a newer evomerge"
+        )
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}") from None

@@ -1,0 +1,40 @@
+"""The `record` section: where MLflow is."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import field_validator
+
+from evomerge.registry import Section
+
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "databricks")
+
+
+class RecordConfig(Section):
+    """How a run is recorded in MLflow.
+
+    Attributes:
+        enabled: Whether a syncer follows the run; `evomerge sync` records it later all the same.
+        tracking_uri: An MLflow tracking server or database; by default `mlflow.db` beside the
+            run folder.
+        experiment: MLflow's experiment; by default the search's name.
+    """
+
+    enabled: bool = True
+    tracking_uri: str | None = None
+    experiment: str | None = None
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        scheme = parts.scheme.partition("+")[0]
+        host_missing = scheme in ("http", "https") and not parts.hostname
+        if scheme not in SCHEMES or host_missing or (scheme == "sqlite" and not parts.path):
+            raise ValueError(
+                "not a tracking server's address; valid: http://HOST:PORT or sqlite:///FILE"
+            )
+        return value

@@ -1,0 +1,60 @@
+"""Document rows on disk: one Parquet file for each group commit of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evomerge.files import replacing
+
+DOCUMENTS_DIR = "documents"
+
+
+def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:
+    """Write one part, flushed to disk, named after the journal event that will name it.
+
+    Returns:
+        The file's name.
+    """
+    name = f"{seq:09d}.parquet"
+    with replacing(run_dir / DOCUMENTS_DIR / name) as path:
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
+    return name
+
+
+def read_values(
+    run_dir: Path, parts: Sequence[str], candidate: str, split: str, task: str, column: str
+) -> dict[int, float]:
+    """A metric of a candidate by document.
+
+    Args:
+        run_dir: The run folder.
+        parts: The Parquet files that the journal names for the candidate.
+        candidate: Its id.
+        split: The split.
+        task: The task.
+        column: The metric, as `Row.metrics` has it.
+
+    Returns:
+        Values by document id; where a document came twice, the first counts.
+    """
+    values: dict[int, float] = {}
+    for part in parts:
+        table = pq.read_table(run_dir / DOCUMENTS_DIR / part)
+        if f"metric:{column}" not in table.column_names:
+            continue
+        wanted = zip(
+            table["candidate"].to_pylist(),
+            table["split"].to_pylist(),
+            table["task"].to_pylist(),
+            table["document"].to_pylist(),
+            table[f"metric:{column}"].to_pylist(),
+            strict=True,
+        )
+        for c, s, t, document, value in wanted:
+            if (c, s, t) == (candidate, split, task) and document not in values:
+                values[document] = value
+    return values

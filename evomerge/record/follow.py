@@ -1,0 +1,80 @@
+"""The syncer's process, as seen by the run that it follows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from evomerge.errors import EvomergeError
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "syncer.log"
+GRACE_S = 60.0
+"""How long a run waits at its end for MLflow to have everything."""
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that is down is tried again by us, later, not for minutes by the client.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+class Syncer:
+    """A process that follows a run's journal and writes to MLflow; never waited for but at the end.
+
+    Args:
+        run_dir: The run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        with (run_dir / LOG_FILE).open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir), "--follow"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **ENVIRONMENT},
+            )
+
+    def finish(self) -> None:
+        """Tell the syncer that the journal is complete and give it time to catch up."""
+        assert self._process.stdin is not None
+        try:
+            # The end of its input is the sign; it also comes when this process is killed.
+            self._process.stdin.close()
+            code = self._process.wait(GRACE_S)
+        except (subprocess.TimeoutExpired, OSError):
+            self._process.kill()
+            self._process.wait()
+            code = -1
+        if code != 0:
+            logger.warning(
+                "MLflow has not everything of this run (%s); `evomerge sync %s` completes it",
+                self.run_dir / LOG_FILE,
+                self.run_dir,
+            )
+
+
+def sync_now(run_dir: Path) -> None:
+    """Rebuild the MLflow record of a run from its folder, in a process of its own.
+
+    Raises:
+        EvomergeError: MLflow could not be written.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.strip().splitlines() if line]
+        raise EvomergeError(f"MLflow could not be written: {lines[-1] if lines else 'no reason'}")

@@ -1,0 +1,272 @@
+"""Journal to MLflow: one parent run for each search, one child run for each candidate.
+
+Run as a process of its own (`python -m evomerge.record.mlflow_sync RUN_DIR [--follow]`), so that
+MLflow never slows the search. Writing is idempotent: a child run carries its candidate's id as a
+tag, is found again by it, and gets only what it has not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from evomerge.errors import EvomergeError
+from evomerge.record.journal import JOURNAL_FILE, iterate
+from evomerge.record.results import Results
+from evomerge.record.state import Candidate, RunState
+
+logger = logging.getLogger(__name__)
+
+DATABASE_FILE = "mlflow.db"
+ARTIFACTS_DIR = "mlartifacts"
+POLL_S = 1.0
+RETRY_S = 5.0
+UNREACHABLE = (MlflowException, RequestException, SQLAlchemyError, OSError)
+BATCH = 100
+"""MLflow's limit of params and tags in one call."""
+
+ARTIFACTS = ("config.yaml", "summary.json", "report.html", "recipes")
+
+
+class MlflowRecord:
+    """The MLflow side of one run folder.
+
+    Args:
+        run_dir: The run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir.resolve()
+        config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+        self.settings: dict[str, Any] = config["record"]
+        self.name: str = config["name"]
+        self.state = RunState()
+        self.results = Results(self.run_dir, self.state)
+        self.offset = 0
+        self.num_events = 0
+        self._client: MlflowClient | None = None
+        self._parent = ""
+        self._experiment = ""
+        self._children: dict[str, tuple[str, bool]] = {}
+        self._written: dict[str, tuple[str, ...]] = {}
+
+    def read(self) -> bool:
+        """Take in the journal's new lines; true if there were any."""
+        before = self.num_events
+        for event, size in iterate(self.run_dir / JOURNAL_FILE, self.offset, self.num_events):
+            self.state.apply(event)
+            self.offset += size
+            self.num_events += 1
+        return self.num_events > before
+
+    def write(self) -> None:
+        """Bring MLflow to what the journal says."""
+        if not self.state.started:
+            return
+        if self._client is None:
+            self._connect()
+        for candidate in self.state.candidates.values():
+            facts = _facts(candidate, self.state)
+            if facts and self._written.get(candidate.id) != facts:
+                self._write_candidate(candidate)
+                self._written[candidate.id] = facts
+
+    def finish(self) -> None:
+        """Write the files, and whether the run has ended."""
+        if self._client is None:
+            return
+        for name in ARTIFACTS:
+            path = self.run_dir / name
+            if path.is_dir():
+                self._client.log_artifacts(self._parent, str(path), name)
+            elif path.exists():
+                self._client.log_artifact(self._parent, str(path))
+        chosen = self.state.decided.get("chosen")
+        if chosen is not None:
+            self._client.set_tag(self._parent, "evomerge.chosen", chosen)
+            metrics = self._metrics(self.state.candidates[chosen])
+            self._client.log_batch(self._parent, metrics=metrics)
+        ended = self.state.stages.get("report") == "ended"
+        self._client.set_terminated(self._parent, "FINISHED" if ended else "KILLED")
+
+    def _connect(self) -> None:
+        runs_dir = self.run_dir.parent
+        uri = self.settings["tracking_uri"] or f"sqlite:///{runs_dir / DATABASE_FILE}"
+        client = MlflowClient(uri)
+        name = self.settings["experiment"] or self.name
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            self._experiment = experiment.experiment_id
+        else:
+            local = uri.startswith("sqlite")
+            location = (runs_dir / ARTIFACTS_DIR).as_uri() if local else None
+            self._experiment = client.create_experiment(name, artifact_location=location)
+        # The run is known by its folder and start: a copy elsewhere is another run.
+        key = f"{self.run_dir}@{self.state.started_at!r}"
+        parent = _only(client, self._experiment, f"tags.`evomerge.run` = '{key}'")
+        if parent is None:
+            parent = client.create_run(
+                self._experiment,
+                start_time=_milliseconds(self.state.started_at),
+                run_name=self.run_dir.name,
+                tags={"evomerge.run": key, "evomerge.run_dir": str(self.run_dir)},
+            )
+            started = self.state.started
+            params = {"seed": started["seed"], "dimensions": len(started["dimensions"])}
+            params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}
+            params |= {f"version/{n}": v for n, v in started["versions"].items()}
+            client.log_batch(parent.info.run_id, params=_params(params))
+        self._parent = parent.info.run_id
+        self._children = {
+            run.data.tags["evomerge.candidate"]: (run.info.run_id, run.info.status == "FINISHED")
+            for run in _search(
+                client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'"
+            )
+            if "evomerge.candidate" in run.data.tags
+        }
+        self._client = client
+
+    def _write_candidate(self, candidate: Candidate) -> None:
+        client = self._client
+        assert client is not None
+        if candidate.id not in self._children:
+            run = client.create_run(
+                self._experiment,
+                start_time=_milliseconds(candidate.started_at),
+                run_name=candidate.id,
+                tags={
+                    "mlflow.parentRunId": self._parent,
+                    "evomerge.candidate": candidate.id,
+                    "evomerge.origin": candidate.origin,
+                    "evomerge.recipe_sha256": candidate.recipe_sha256,
+                },
+            )
+            self._children[candidate.id] = run.info.run_id, False
+        run_id, _ = self._children[candidate.id]
+        genome = dict(zip(self.state.started["dimensions"], candidate.genome or (), strict=False))
+        params = _params(genome)
+        for start in range(0, len(params), BATCH):
+            client.log_batch(run_id, params=params[start : start + BATCH])
+        tags = [RunTag("evomerge.failed", candidate.failed[:500])] if candidate.failed else []
+        client.log_batch(run_id, metrics=self._metrics(candidate), tags=tags)
+        client.set_terminated(
+            run_id,
+            "FAILED" if candidate.failed else "FINISHED",
+            _milliseconds(candidate.ended_at or candidate.started_at),
+        )
+
+    def _metrics(self, candidate: Candidate) -> list[Metric]:
+        at = _milliseconds(candidate.ended_at)
+        step = candidate.ask or 0
+        numbers: dict[str, float] = {}
+        for split, measured in candidate.measured.items():
+            if split == "holdout" and candidate.id not in self.state.holdout_opened:
+                continue
+            for name, estimate in (candidate.scores(split) or {}).items():
+                numbers[f"{split}/{name}"] = estimate.value
+                numbers[f"{split}/{name}/se"] = estimate.standard_error
+            combined = self.results.combined(candidate.id, split)
+            if combined is not None:
+                numbers[f"{split}/combined"] = combined.value
+                numbers[f"{split}/combined/se"] = combined.standard_error
+            numbers[f"{split}/build_s"] = measured.build_s
+            numbers[f"{split}/score_s"] = measured.score_s
+        return [Metric(_metric_name(name), value, at, step) for name, value in numbers.items()]
+
+
+def _facts(candidate: Candidate, state: RunState) -> tuple[str, ...]:
+    """What there is to write of a candidate; empty while it has no result."""
+    facts = [
+        f"{split} {candidate.id in state.holdout_opened}"
+        for split in candidate.measured
+        if candidate.scores(split)
+    ]
+    return tuple(facts + ([candidate.failed] if candidate.failed else []))
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows letters, digits, and _ - . space : / in names."""
+    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
+
+
+def _params(values: dict[str, Any]) -> list[Param]:
+    return [
+        Param(_metric_name(name), repr(v) if isinstance(v, float) else str(v))
+        for name, v in values.items()
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _only(client: MlflowClient, experiment: str, query: str) -> Any:
+    return next(_search(client, experiment, query), None)
+
+
+def _input_ended(timeout_s: float) -> bool:
+    """Wait; true once the process that feeds our input has closed it or is gone."""
+    readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return bool(readable) and not os.read(sys.stdin.fileno(), 1)
+
+
+def main() -> int:
+    """Sync a run folder, once or until its driver ends."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--follow", action="store_true")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    record = MlflowRecord(arguments.run_dir)
+    ended = not arguments.follow
+    retry_at = 0.0
+    while True:
+        ended = ended or _input_ended(POLL_S)
+        if not (record.read() or ended or retry_at):
+            continue
+        if time.monotonic() < retry_at and not ended:
+            continue
+        try:
+            record.write()
+            retry_at = 0.0
+            if ended:
+                record.finish()
+        except UNREACHABLE as error:
+            reason = f"MLflow is not to be had: {str(error).splitlines()[0]}"
+            if ended:
+                raise EvomergeError(reason) from None
+            logger.warning("%s", reason)
+            retry_at = time.monotonic() + RETRY_S
+        if ended:
+            return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EvomergeError as error:
+        sys.exit(str(error))

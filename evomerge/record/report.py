@@ -1,0 +1,89 @@
+"""The final table as text for the terminal, and as a standalone HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from evomerge.record.results import Results
+
+ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
+
+
+def comparison_lines(table: dict[str, Any]) -> list[str]:
+    """The paired differences on holdout, in words, in points (hundredths)."""
+    lines = []
+    for entry in table["comparisons"]:
+        interval = f"95 % interval {100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}"
+        verdict = "" if entry["distinguishable"] else ": not distinguishable"
+        lines.append(
+            f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
+            f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
+        )
+    return lines
+
+
+def cell(splits: dict[str, Any], split: str, objective: str | None) -> str:
+    """A score with its standard error, or a dash; `objective` None is the combined one."""
+    if split not in splits:
+        return "-"
+    entry = splits[split]
+    estimate = entry["combined"] if objective is None else entry["objectives"][objective]
+    return f"{estimate['value']:.3f} ±{estimate['standard_error']:.3f}"
+
+
+def markdown_table(table: dict[str, Any]) -> str:
+    """The final table in Markdown, for a README or a Prefect artifact."""
+    headings = ["model", "search", "validation", "holdout"]
+    headings += [f"{name} (holdout)" for name in table["objectives"]]
+    lines = [f"| {' | '.join(headings)} |", "| --- |" + " ---: |" * (len(headings) - 1)]
+    for row in table["rows"]:
+        splits = row["splits"]
+        name = row["candidate"]
+        cells = [f"**{name}**" if name == table["chosen"] else name]
+        cells += [cell(splits, split, None) for split in ("search", "validation", "holdout")]
+        cells += [cell(splits, "holdout", objective) for objective in table["objectives"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{line}  " for line in comparison_lines(table))])
+
+
+def render_html(results: Results) -> str:
+    """The report as one HTML page that needs nothing beside it."""
+    environment = Environment(
+        loader=PackageLoader("evomerge.record", "."), autoescape=select_autoescape(default=True)
+    )
+    table = results.table()
+    return environment.get_template("report.jinja").render(
+        table=table,
+        lines=comparison_lines(table),
+        cell=cell,
+        points=_progress(results),
+        pool=results.state.started["pool_sha256"],
+        dimensions=results.state.started["dimensions"],
+        genome=results.state.candidates[table["chosen"]].genome if table["chosen"] else None,
+    )
+
+
+def write_html(results: Results, path: Path) -> None:
+    """Write the report."""
+    path.write_text(render_html(results), encoding="utf-8")
+
+
+def _progress(results: Results) -> list[tuple[float, float, bool]]:
+    """Search scores by candidate as plot coordinates in 0 to 1: (x, y, whether it is chosen)."""
+    scored = []
+    for candidate in results.state.of_origin("asked", "enqueued"):
+        estimate = results.combined(candidate.id, "search")
+        if estimate is not None:
+            scored.append((candidate.id, estimate.value))
+    if not scored:
+        return []
+    low, high = min(value for _, value in scored), max(value for _, value in scored)
+    span = (high - low) or 1.0
+    chosen = results.state.decided.get("chosen")
+    return [
+        (index / max(1, len(scored) - 1), (value - low) / span, name == chosen)
+        for index, (name, value) in enumerate(scored)
+    ]

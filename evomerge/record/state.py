@@ -1,0 +1,264 @@
+"""What a journal says: candidates with their scores, stages, decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evomerge.recipe import Recipe
+from evomerge.record.journal import Event
+from evomerge.score import Estimate, Moments, Split
+
+Genome = tuple[float, ...]
+
+
+def merge_moments(parts: Iterable[Moments]) -> Estimate:
+    """Mean and standard error of documents from those of their blocks, in the order given."""
+    count, mean, squares = 0, 0.0, 0.0
+    for n, m, s in parts:
+        total = count + n
+        delta = m - mean
+        squares += s + delta * delta * count * n / total
+        mean += delta * n / total
+        count = total
+    error = math.sqrt(squares / (count - 1) / count) if count > 1 else math.nan
+    return Estimate(mean, error, count)
+
+
+@dataclass
+class Measured:
+    """A candidate's results on one split.
+
+    Attributes:
+        blocks: Moments by objective, by block number.
+        num_blocks: Blocks of the whole split.
+        parts: Parquet files with the documents.
+        build_s: Seconds spent building.
+        score_s: Seconds spent scoring.
+    """
+
+    num_blocks: int
+    blocks: dict[int, dict[str, Moments]] = field(default_factory=dict)
+    parts: list[str] = field(default_factory=list)
+    build_s: float = 0.0
+    score_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block has a result."""
+        return len(self.blocks) == self.num_blocks
+
+    def scores(self) -> dict[str, Estimate]:
+        """Estimates by objective; block order makes them the same however work was shared."""
+        by_objective: dict[str, list[Moments]] = {}
+        for number in sorted(self.blocks):
+            for name, moments in self.blocks[number].items():
+                by_objective.setdefault(name, []).append(moments)
+        return {name: merge_moments(parts) for name, parts in by_objective.items()}
+
+
+@dataclass
+class Candidate:
+    """A recipe with its scores.
+
+    Attributes:
+        id: Its name in the run.
+        origin: "baseline", "enqueued" or "asked".
+        recipe_sha256: Hash of its recipe.
+        genome: Its point in the search space, if it has one.
+        ask: Number of the ask that proposed it.
+        recipe_json: The recipe, for candidates that no genome describes.
+        measured: Results by split.
+        attempts: Failed attempts by split.
+        failed: Why it was given up, if it was.
+        told: Its place in the order of tells.
+        started_at: When it came into being, seconds since 1970.
+        ended_at: When its last result came.
+    """
+
+    id: str
+    origin: str
+    recipe_sha256: str
+    genome: Genome | None
+    ask: int | None
+    recipe_json: str | None
+    started_at: float
+    measured: dict[Split, Measured] = field(default_factory=dict)
+    attempts: dict[Split, int] = field(default_factory=dict)
+    failed: str | None = None
+    told: int | None = None
+    ended_at: float = 0.0
+
+    def add(
+        self, split: Split, num_blocks: int, moments: Mapping[int, Mapping[str, Moments]]
+    ) -> Measured:
+        """Take in a result; the first one of a block counts."""
+        measured = self.measured.setdefault(split, Measured(num_blocks))
+        for number, by_objective in moments.items():
+            measured.blocks.setdefault(number, dict(by_objective))
+        return measured
+
+    def scores(self, split: Split) -> dict[str, Estimate] | None:
+        """Estimates by objective, or None while the split is not wholly scored."""
+        measured = self.measured.get(split)
+        return measured.scores() if measured is not None and measured.complete else None
+
+
+@dataclass
+class RunState:
+    """Everything a journal says, by event in its order.
+
+    Attributes:
+        started: Data of `run_started`.
+        started_at: Its time, seconds since 1970.
+        candidates: By id, in order of appearance.
+        stages: "started" or "ended" by stage.
+        decided: What was decided, by what it is about.
+        search_events: Asks and tells, for an optimizer to go on from.
+        num_told: Tells so far.
+        num_searched: Candidates that were asked or enqueued.
+        num_failed: Those of them that failed for good.
+        search_documents: Documents scored for them on the search split.
+        elapsed_s: Seconds of searching at the last tell.
+        holdout_opened: Candidates whose holdout scores may be seen.
+        stopped: Why the run stopped, if it did and was not taken up again.
+        inbox: Files of the inbox that are journaled.
+    """
+
+    started: dict[str, Any] = field(default_factory=dict)
+    started_at: float = 0.0
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    stages: dict[str, str] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)
+    search_events: list[Event] = field(default_factory=list)
+    num_told: int = 0
+    num_searched: int = 0
+    num_failed: int = 0
+    search_documents: int = 0
+    elapsed_s: float = 0.0
+    holdout_opened: list[str] = field(default_factory=list)
+    stopped: str | None = None
+    inbox: set[str] = field(default_factory=set)
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event."""
+        getattr(self, f"_{event.kind}")(event, event.data)
+
+    def of_origin(self, *origins: str) -> list[Candidate]:
+        """Candidates of these origins, in order of appearance."""
+        return [c for c in self.candidates.values() if c.origin in origins]
+
+    def _run_started(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.started = dict(data)
+        self.started_at = event.time
+
+    def _stage_started(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.stages[data["stage"]] = "started"
+        self.stopped = None
+
+    def _stage_ended(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.stages[data["stage"]] = "ended"
+
+    def _enqueued(self, event: Event, data: Mapping[str, Any]) -> None:
+        recipe = Recipe.model_validate(data["recipe"])
+        genome = tuple(data["genome"]) if data["genome"] is not None else None
+        self.candidates[data["candidate"]] = Candidate(
+            data["candidate"],
+            data["origin"],
+            recipe.sha256,
+            genome,
+            None,
+            recipe.to_json(),
+            event.time,
+        )
+        self.num_searched += data["origin"] == "enqueued"
+        if data["inbox"] is not None:
+            self.inbox.add(data["inbox"])
+
+    def _asked(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.candidates[data["candidate"]] = Candidate(
+            data["candidate"],
+            "asked",
+            data["recipe_sha256"],
+            tuple(data["genome"]),
+            data["ask"],
+            None,
+            event.time,
+        )
+        self.num_searched += 1
+        self.search_events.append(event)
+
+    def _dispatched(self, event: Event, data: Mapping[str, Any]) -> None:
+        pass
+
+    def _result(self, event: Event, data: Mapping[str, Any]) -> None:
+        candidate = self.candidates[data["candidate"]]
+        moments = {
+            int(number): {name: (int(m[0]), m[1], m[2]) for name, m in by_objective.items()}
+            for number, by_objective in data["blocks"].items()
+        }
+        measured = candidate.add(data["split"], data["num_blocks"], moments)
+        measured.parts.append(data["part"])
+        measured.build_s += data["build_s"]
+        measured.score_s += data["score_s"]
+        candidate.ended_at = event.time
+        if candidate.origin != "baseline" and data["split"] == "search":
+            self.search_documents += data["num_documents"]
+
+    def _failed(self, event: Event, data: Mapping[str, Any]) -> None:
+        candidate = self.candidates[data["candidate"]]
+        candidate.attempts[data["split"]] = data["attempt"]
+        candidate.ended_at = event.time
+        if data["final"]:
+            candidate.failed = data["reason"]
+            self.num_failed += candidate.origin != "baseline"
+
+    def _told(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.candidates[data["candidate"]].told = self.num_told
+        self.num_told += 1
+        self.elapsed_s = data["elapsed_s"]
+        self.search_events.append(event)
+
+    def _holdout_opened(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.holdout_opened += [c for c in data["candidates"] if c not in self.holdout_opened]
+
+    def _rebased(self, event: Event, data: Mapping[str, Any]) -> None:
+        pass
+
+    def _decided(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.decided[data["what"]] = data["value"]
+
+    def _stopped(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.stopped = data["reason"]
+
+
+def normal_form(events: Iterable[Event]) -> list[tuple[Any, ...]]:
+    """A run without times, attempts and process events, to compare two runs by.
+
+    Returns:
+        For each candidate, in order of appearance: its id, genome, recipe hash, scores by split
+        and objective as (value, standard error, documents), failure, and order of tell.
+    """
+    state = RunState()
+    for event in events:
+        state.apply(event)
+    return [
+        (
+            c.id,
+            c.genome,
+            c.recipe_sha256,
+            tuple(
+                (
+                    split,
+                    tuple((n, e.value, e.standard_error, e.num_documents) for n, e in s.items()),
+                )
+                for split in sorted(c.measured)
+                if (s := c.scores(split)) is not None
+            ),
+            c.failed,
+            c.told,
+        )
+        for c in state.candidates.values()
+    ]

@@ -1,0 +1,91 @@
+"""Named implementations of a joint, and the config field that chooses one of them by `kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from evomerge.errors import InputError, closest
+
+T = TypeVar("T")
+
+
+class Section(BaseModel):
+    """Base of every part of a configuration: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One implementation: the model of its settings and what makes it from them."""
+
+    config: type[Section]
+    factory: Callable[..., T]
+
+
+class Registry(Generic[T]):
+    """Implementations of one joint by name.
+
+    Args:
+        noun: What an entry is, for messages ("method").
+        group: The entry point group other packages register under ("evomerge.methods"). Such an
+            entry point names a function that is called with the registry.
+        default: The kind of a section that does not say it.
+    """
+
+    def __init__(self, noun: str, group: str, default: str | None = None) -> None:
+        self.noun = noun
+        self.default = default
+        self.group = group
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(self, config: type[Section], factory: Callable[..., T]) -> None:
+        """Register an implementation under the `kind` its config model declares.
+
+        Raises:
+            ValueError: The kind is taken.
+        """
+        kind = config.model_fields["kind"].default
+        if kind in self._entries:
+            raise ValueError(f"{self.noun} {kind!r} is registered twice")
+        self._entries[kind] = Entry(config, factory)
+
+    def __getitem__(self, kind: str) -> Entry[T]:
+        try:
+            return self._entries[kind]
+        except KeyError:
+            raise InputError(f"no {self.noun} {kind!r}; {closest(kind, self._entries)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def make(self, config: Section, *args: Any) -> T:
+        """Make the implementation that `config` names, with `args` passed to its factory."""
+        return self[getattr(config, "kind")].factory(config, *args)  # noqa: B009
+
+    def load_entry_points(self) -> bool:
+        """Register what other installed packages offer; true if there was anything new."""
+        before = len(self._entries)
+        for point in entry_points(group=self.group):
+            if point.name not in self._entries:
+                point.load()(self)
+        return len(self._entries) > before
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        # Used as an annotation: Annotated[Section, METHODS] is the union of the registered
+        # config models, told apart by `kind`, as of when the enclosing model is (re)built.
+        models = {kind: handler.generate_schema(e.config) for kind, e in self._entries.items()}
+        return core_schema.tagged_union_schema(choices=models, discriminator=self._kind_of)
+
+    def _kind_of(self, value: Any) -> str | None:
+        if isinstance(value, dict):
+            return value.get("kind", self.default)
+        return getattr(value, "kind", None)

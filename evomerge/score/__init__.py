@@ -1,0 +1,36 @@
+"""Scoring: lm-eval tasks, splits of their documents, and statistics of scores."""
+
+from evomerge.score.config import SCORERS, SPLITS, ScoreConfig, ScoreSection, Split
+from evomerge.score.lm_eval_scorer import LmEvalScorer
+from evomerge.score.protocol import Block, Row, Scorer, cut_blocks
+from evomerge.score.rows import Moments, moments_of, to_table
+from evomerge.score.splits import Splits, digest
+from evomerge.score.statistics import Difference, Estimate, combine, mean, paired_difference
+from evomerge.score.tasks import Objective, TaskSet
+
+SCORERS.add(ScoreConfig, LmEvalScorer)
+
+__all__ = [
+    "SCORERS",
+    "SPLITS",
+    "Block",
+    "Difference",
+    "Estimate",
+    "LmEvalScorer",
+    "Moments",
+    "Objective",
+    "Row",
+    "ScoreConfig",
+    "ScoreSection",
+    "Scorer",
+    "Split",
+    "Splits",
+    "TaskSet",
+    "combine",
+    "cut_blocks",
+    "digest",
+    "mean",
+    "moments_of",
+    "paired_difference",
+    "to_table",
+]

@@ -1,0 +1,96 @@
+"""The `score` section: what is measured, on which documents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from evomerge.registry import Registry, Section
+
+Split = Literal["search", "validation", "holdout"]
+
+SPLITS: tuple[Split, ...] = ("search", "validation", "holdout")
+"""Search documents steer the optimizer, validation ranks finalists, holdout reports the chosen."""
+
+
+class ObjectiveConfig(Section):
+    """One number that a search improves: a metric of a task, averaged over documents.
+
+    Attributes:
+        task: An lm-eval task's name.
+        metric: One of the task's metrics; by default its first.
+        filter: One of the task's filters; by default its first.
+        preference: Share of this objective when several are combined into one.
+    """
+
+    task: str
+    metric: str | None = None
+    filter: str | None = None
+    preference: float = Field(default=1.0, ge=0.0)
+
+
+class SplitsConfig(Section):
+    """How many documents of each task a split has, and how they are drawn.
+
+    Attributes:
+        search: Documents a task that steer the optimizer.
+        validation: Documents a task that rank finalists.
+        holdout: Documents a task that report the chosen.
+        seed: Of the draw.
+        group_by: A field of the documents; those that agree in it, across all tasks, share a
+            split. By default documents of equal content do.
+    """
+
+    search: int = Field(gt=0)
+    validation: int = Field(gt=0)
+    holdout: int = Field(gt=0)
+    seed: int = 0
+    group_by: str | None = None
+
+    def size(self, split: Split) -> int:
+        """Documents of a task in a split."""
+        sizes: dict[Split, int] = {
+            "search": self.search,
+            "validation": self.validation,
+            "holdout": self.holdout,
+        }
+        return sizes[split]
+
+
+class ScoreConfig(Section):
+    """Scores by lm-eval tasks, run through its Hugging Face model.
+
+    Attributes:
+        kind: The scorer.
+        objectives: What to measure.
+        splits: On which documents.
+        include_path: Folders with task YAML files, relative to the configuration's own.
+        num_fewshot: Examples in the prompt; by default the task's own number.
+        fewshot_seed: Draws the examples.
+        apply_chat_template: Wrap prompts in the tokenizer's chat template.
+        batch_tokens: Tokens of a batch, padding included; by default fitted to the device.
+        block_documents: Documents of a block, the least piece of work that is handed out. Batches
+            are cut within a block, so that sharing a candidate among workers changes no score.
+    """
+
+    kind: Literal["lm_eval"] = "lm_eval"
+    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1)
+    splits: SplitsConfig
+    include_path: tuple[str, ...] = ()
+    num_fewshot: int | None = Field(default=None, ge=0)
+    fewshot_seed: int = 1234
+    apply_chat_template: bool = False
+    batch_tokens: int | None = Field(default=None, gt=0)
+    block_documents: int = Field(default=256, gt=0)
+
+    @model_validator(mode="after")
+    def _some_preference(self) -> Self:
+        if not any(objective.preference for objective in self.objectives):
+            raise ValueError("every objective has preference 0; give at least one a positive one")
+        return self
+
+
+SCORERS: Registry[object] = Registry("scorer", "evomerge.scorers", default="lm_eval")
+
+ScoreSection = Annotated[ScoreConfig, SCORERS]

@@ -1,0 +1,188 @@
+"""Scores by lm-eval's tasks, through its Hugging Face model around our model object."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import CandidateError
+from evomerge.score.config import ScoreConfig
+from evomerge.score.protocol import Block, Row
+from evomerge.score.splits import Splits
+from evomerge.score.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_Pair = tuple[tuple[str, str], list[int], list[int]]
+
+
+@dataclass
+class _Requests:
+    """A block's requests, built once.
+
+    Attributes:
+        documents: Each document's requests, in order of document id.
+        instances: All of them in one list.
+        pairs: For log-likelihoods: (strings, context tokens, continuation tokens), by instance.
+        num_tokens: Tokens of each document's requests.
+        batch_size: Requests run at once.
+    """
+
+    documents: list[tuple[int, Any, list[Instance]]]
+    instances: list[Instance]
+    pairs: list[_Pair]
+    num_tokens: list[int]
+    batch_size: int
+
+
+class LmEvalScorer:
+    """The `Scorer` for lm-eval tasks.
+
+    Args:
+        config: The `score` section.
+        tasks: Its tasks, loaded.
+        splits: Document ids; examples for prompts are drawn from what is in none of them.
+        model: The model whose weights change between calls.
+        tokenizer: The pool's.
+        batch_tokens: Tokens of a batch, padding included.
+    """
+
+    def __init__(
+        self,
+        config: ScoreConfig,
+        tasks: TaskSet,
+        splits: Splits,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int,
+    ) -> None:
+        from lm_eval.models.huggingface import HFLM
+
+        self.config = config
+        self.tasks = tasks
+        self.batch_tokens = batch_tokens
+        tasks.reserve_examples(splits)
+        # bfloat16 log-softmax rounds log-likelihoods to a few dozen values: always float32.
+        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, softmax_dtype="float32")
+        self._requests: dict[Block, _Requests] = {}
+        self._filters = {
+            name: sorted({o.filter for o in tasks.objectives if o.task == name})
+            for name in tasks.tasks
+        }
+
+    def score(self, blocks: Sequence[Block]) -> list[Row]:
+        """See `Scorer`."""
+        rows = []
+        for block in blocks:
+            if block not in self._requests:
+                self._requests[block] = self._build(block)
+            rows += self._score_block(block, self._requests[block])
+        return rows
+
+    def _build(self, block: Block) -> _Requests:
+        task = self.tasks.tasks[block.task]
+        # Reseeded for each block: its examples must not depend on what was built before.
+        task.set_fewshot_seed(self.config.fewshot_seed)
+        template = self.config.apply_chat_template
+        task.build_all_requests(
+            samples=list(block.documents),
+            apply_chat_template=template,
+            chat_template=self.lm.apply_chat_template if template else None,
+            tokenizer_name=self.lm.tokenizer_name if template else "",
+        )
+        instances: list[Instance] = list(task.instances)
+        by_position: dict[int, list[Instance]] = {}
+        for instance in instances:
+            assert instance.doc_id is not None
+            by_position.setdefault(instance.doc_id, []).append(instance)
+        documents = []
+        # build_all_requests numbers the documents it was asked for, in ascending order.
+        for position, document in enumerate(block.documents):
+            requests = sorted(by_position[position], key=lambda request: request.idx)
+            documents.append((document, requests[0].doc, requests))
+        pairs: list[_Pair] = []
+        lengths: dict[int, int] = {}
+        for instance in instances:
+            if instance.request_type == "loglikelihood":
+                context, continuation = instance.args
+                encoded = self._encode(context, continuation)
+                pairs.append(((context, continuation), *encoded))
+                lengths[id(instance)] = len(encoded[0]) + len(encoded[1])
+            else:
+                lengths[id(instance)] = len(self.lm.tok_encode(instance.args[0]))
+        longest = max(lengths[id(instance)] + _new_tokens(instance) for instance in instances)
+        num_tokens = [sum(lengths[id(r)] for r in requests) for _, _, requests in documents]
+        batch_size = max(1, self.batch_tokens // longest)
+        return _Requests(documents, instances, pairs, num_tokens, batch_size)
+
+    def _encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if context:
+            context_ids, continuation_ids = self.lm._encode_pair(context, continuation)
+            return context_ids, continuation_ids
+        # lm-eval's rule for an empty context: the prefix token stands before the text.
+        continuation_ids = self.lm.tok_encode(continuation, add_special_tokens=False)
+        if continuation_ids[0] == self.lm.prefix_token_id:
+            return continuation_ids[:1], continuation_ids[1:]
+        return [self.lm.prefix_token_id], continuation_ids
+
+    def _score_block(self, block: Block, requests: _Requests) -> list[Row]:
+        task = self.tasks.tasks[block.task]
+        for instance in requests.instances:
+            instance.resps = []
+            instance.filtered_resps = {}
+        self.lm.batch_size_per_gpu = requests.batch_size
+        self._answer(requests)
+        for ensemble in task._filters:
+            if ensemble.name in self._filters[block.task]:
+                ensemble.apply(requests.instances)
+        rows = []
+        for (document_id, document, answered), num_tokens in zip(
+            requests.documents, requests.num_tokens, strict=True
+        ):
+            row = Row(block.task, document_id, {}, num_tokens=num_tokens)
+            for filter_name in self._filters[block.task]:
+                answers = [instance.filtered_resps[filter_name] for instance in answered]
+                suffix = "" if filter_name == "none" else f"/{filter_name}"
+                for metric, value in task.process_results(document, answers).items():
+                    if isinstance(value, bool | int | float) or hasattr(value, "item"):
+                        row.metrics[f"{metric}{suffix}"] = float(value)
+            first = [instance.resps[0] for instance in answered]
+            if isinstance(first[0], str):
+                row.text = first[0]
+            else:
+                row.log_likelihoods = [float(x[0] if isinstance(x, tuple) else x) for x in first]
+            if num_tokens > self.lm.max_length * len(answered):
+                row.flags.append("truncated")
+            rows.append(row)
+        return rows
+
+    def _answer(self, requests: _Requests) -> None:
+        """Run every request through the model, as often as its task repeats it."""
+        if requests.pairs:
+            answers = self.lm._loglikelihood_tokens(requests.pairs, disable_tqdm=True)
+            for instance, answer in zip(requests.instances, answers, strict=True):
+                if not math.isfinite(answer[0]):
+                    raise CandidateError("a log-likelihood is not finite")
+                instance.resps.append(answer)
+            return
+        repeated = [
+            instance for instance in requests.instances for _ in range(instance.repeats or 1)
+        ]
+        run = getattr(self.lm, requests.instances[0].request_type)
+        for instance, answer in zip(repeated, run(repeated, disable_tqdm=True), strict=True):
+            instance.resps.append(answer)
+
+
+def _new_tokens(instance: Instance) -> int:
+    """Tokens that a generation may add."""
+    if instance.request_type != "generate_until":
+        return 0
+    arguments = instance.args[1]
+    return int(arguments.get("max_gen_toks", 256)) if isinstance(arguments, dict) else 256

@@ -1,0 +1,80 @@
+"""Means of documents with their standard errors, and paired differences of two models.
+
+Values are shares or any metric's own unit; a standard error is the sample standard deviation
+(n - 1) over sqrt(n), as lm-eval's. Tasks are taken as independent samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number: its value, its standard error and how many documents it rests on."""
+
+    value: float
+    standard_error: float
+    num_documents: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two models on the same documents, with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0.0 or self.high < 0.0
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """Mean of documents' values, shape [n]; the standard error of a single one is NaN."""
+    array = np.asarray(values, dtype=np.float64)
+    spread = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else math.nan
+    return Estimate(float(array.mean()), spread, len(array))
+
+
+def combine(estimates: Sequence[Estimate], preferences: Sequence[float]) -> Estimate:
+    """Mean of estimates weighted by preference (normalized to sum one)."""
+    shares = np.asarray(preferences, dtype=np.float64) / sum(preferences)
+    value = sum(s * e.value for s, e in zip(shares, estimates, strict=True))
+    variance = sum((s * e.standard_error) ** 2 for s, e in zip(shares, estimates, strict=True))
+    documents = sum(e.num_documents for e in estimates)
+    return Estimate(float(value), math.sqrt(variance), documents)
+
+
+def paired_difference(
+    first: Sequence[Mapping[int, float]],
+    second: Sequence[Mapping[int, float]],
+    preferences: Sequence[float],
+) -> Difference:
+    """Difference of two models' combined scores on the same documents.
+
+    Args:
+        first: For each objective the first model's value by document.
+        second: The second model's, with the same documents.
+        preferences: One for each objective.
+
+    Returns:
+        first - second with the normal 95 % interval of the paired differences.
+    """
+    differences = []
+    for ours, theirs in zip(first, second, strict=True):
+        if ours.keys() != theirs.keys():
+            raise ValueError("paired models must be scored on the same documents")
+        differences.append(mean([ours[document] - theirs[document] for document in ours]))
+    total = combine(differences, preferences)
+    reach = Z_95 * total.standard_error
+    return Difference(total.value, total.value - reach, total.value + reach)

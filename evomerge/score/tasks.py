@@ -1,0 +1,217 @@
+"""lm-eval tasks: found by name, with local data beside their YAML files, and their documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import InputError, closest
+from evomerge.score.config import ObjectiveConfig, ScoreConfig
+from evomerge.score.splits import Splits, content_key, draw_splits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective as the task has it.
+
+    Attributes:
+        name: "task" or, where a task has several, "task/metric"; unique in a search.
+        task: The task's name.
+        metric: The metric's name.
+        filter: The filter that post-processes answers.
+        higher_is_better: The metric's direction.
+        preference: Its share when objectives are combined.
+    """
+
+    name: str
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    preference: float
+
+    def loss(self, value: float) -> float:
+        """The value as something to minimize; the one place where directions are turned."""
+        return -value if self.higher_is_better else value
+
+    @property
+    def column(self) -> str:
+        """Name of the metric among a document's values."""
+        return self.metric if self.filter == "none" else f"{self.metric}/{self.filter}"
+
+
+class TaskSet:
+    """The tasks of a search, loaded.
+
+    Args:
+        config: Names, metrics and folders.
+        config_dir: What relative folders are relative to.
+
+    Raises:
+        InputError: A task, metric, filter or folder is not there.
+    """
+
+    def __init__(self, config: ScoreConfig, config_dir: Path) -> None:
+        self.config = config
+        folders = []
+        for folder in config.include_path:
+            path = (config_dir / Path(folder).expanduser()).resolve()
+            if not path.is_dir():
+                raise InputError(f"score.include_path: no folder {folder!r} (looked for {path})")
+            folders.append(path)
+        names = list(dict.fromkeys(objective.task for objective in config.objectives))
+        self.tasks: dict[str, Any] = {name: _load(name, folders) for name in names}
+        for task in self.tasks.values():
+            if config.num_fewshot is not None:
+                task.set_config(key="num_fewshot", value=config.num_fewshot)
+        self.objectives = tuple(self._objective(entry) for entry in config.objectives)
+        _check_unique([objective.name for objective in self.objectives])
+
+    @cached_property
+    def documents(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Every task's documents."""
+        return {name: list(task.eval_docs) for name, task in self.tasks.items()}
+
+    def draw_splits(self) -> Splits:
+        """The documents of each split; examples shown in prompts come from none of them."""
+        return draw_splits(self.documents, self.config.splits, self._separate_examples())
+
+    def reserve_examples(self, splits: Splits) -> None:
+        """Let tasks that draw examples from their own documents draw what is in no split.
+
+        Raises:
+            InputError: Too few documents are left over.
+        """
+        for name, task in self.tasks.items():
+            num_examples = task.config.num_fewshot or 0
+            if not num_examples or name in self._separate_examples():
+                continue
+            documents, group_by = self.documents[name], self.config.splits.group_by
+            used = {
+                content_key(self.documents[other][index], group_by)
+                for other, by_split in splits.items()
+                for indices in by_split.values()
+                for index in indices
+            }
+            free = [d for d in documents if content_key(d, group_by) not in used]
+            # One more than needed: lm-eval sets one aside in case it is the document itself.
+            if len(free) <= num_examples:
+                raise InputError(
+                    f"task {name!r} draws {num_examples} examples from its own documents, and the "
+                    f"splits leave {len(free)} over; make score.splits smaller"
+                )
+            task.sampler.replace_df(free)
+
+    def _separate_examples(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Examples of the tasks that have documents of their own for them."""
+        examples: dict[str, Sequence[Mapping[str, Any]]] = {}
+        for name, task in self.tasks.items():
+            if not (task.config.num_fewshot or 0):
+                continue
+            source = getattr(task.fewshot_cfg, "split", None)
+            test = task.config.test_split or task.config.validation_split
+            if task.fewshot_cfg.samples is not None or (source is not None and source != test):
+                examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
+        return examples
+
+    def _objective(self, entry: ObjectiveConfig) -> Objective:
+        task = self.tasks[entry.task]
+        directions: dict[str, bool] = task.higher_is_better()
+        metric = entry.metric or next(iter(directions))
+        if metric not in directions:
+            raise InputError(
+                f"score.objectives: task {entry.task!r} has no metric {metric!r}; "
+                f"{closest(metric, directions)}"
+            )
+        aggregation = task.aggregation()[metric]
+        if getattr(aggregation, "__name__", "") not in ("mean", "nanmean"):
+            raise InputError(
+                f"score.objectives: metric {metric!r} of task {entry.task!r} is no mean over "
+                f"documents ({getattr(aggregation, '__name__', aggregation)}); valid: "
+                f"{', '.join(m for m in directions if _is_mean(task, m)) or 'none'}"
+            )
+        filters = [str(ensemble.name) for ensemble in task._filters]
+        chosen = entry.filter or filters[0]
+        if chosen not in filters:
+            raise InputError(
+                f"score.objectives: task {entry.task!r} has no filter {chosen!r}; "
+                f"{closest(chosen, filters)}"
+            )
+        several = sum(other.task == entry.task for other in self.config.objectives) > 1
+        name = f"{entry.task}/{metric}" if several else entry.task
+        return Objective(name, entry.task, metric, chosen, directions[metric], entry.preference)
+
+
+def _is_mean(task: Any, metric: str) -> bool:
+    return getattr(task.aggregation()[metric], "__name__", "") in ("mean", "nanmean")
+
+
+def _check_unique(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"score.objectives: {name!r} is named twice")
+
+
+def _load(name: str, folders: list[Path]) -> Any:
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # Indexing lm-eval's own tasks takes seconds: only when a name is in no folder of ours.
+    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
+    if name not in manager.all_subtasks:
+        manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=True)
+    if name in manager.all_groups or name in manager.all_tags:
+        raise InputError(
+            f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
+        )
+    if name not in manager.all_subtasks:
+        raise InputError(
+            f"score.objectives: no task {name!r}; {closest(name, manager.all_subtasks)}\n"
+            f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
+        )
+    entry = manager.task_index[name]
+    spec = _with_local_data(Path(entry.yaml_path)) if entry.yaml_path is not None else None
+    try:
+        loaded: dict[str, Any] = dict(manager.load([spec or name])["tasks"])
+    except Exception as error:
+        # Whatever a task's file, data or code raises, the configuration named it.
+        raise InputError(f"task {name!r} cannot be loaded: {_first_line(error)}") from error
+    return loaded[name]
+
+
+def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
+    """A task's configuration with data files of its own folder named by their whole path.
+
+    None when it names no such file: lm-eval takes relative paths from the current folder.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    folder = yaml_path.parent
+
+    def beside(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: beside(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [beside(inner) for inner in value]
+        is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
+        return str((folder / value).resolve()) if is_ours else value
+
+    config: dict[str, Any] = load_yaml(yaml_path, resolve_func=True)
+    kwargs = config.get("dataset_kwargs")
+    if not isinstance(kwargs, dict) or kwargs.get("data_files") is None:
+        return None
+    files = kwargs["data_files"]
+    return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]

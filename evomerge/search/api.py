@@ -1,0 +1,199 @@
+"""Searching from Python: run, resume, and what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.config import Config, load_config
+from evomerge.errors import InputError, StoppedError
+from evomerge.record import JOURNAL_FILE, Results, RunState, read_journal
+from evomerge.record.follow import Syncer
+from evomerge.search.hooks import Hooks, Progress, Quiet
+from evomerge.search.run import Run, reopen_run, start_run
+from evomerge.search.setup import set_up
+from evomerge.search.stages import Stages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+RUNS_DIR = Path("runs")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run folder, read.
+
+    Attributes:
+        run_dir: The folder.
+    """
+
+    run_dir: Path
+
+    @cached_property
+    def results(self) -> Results:
+        """What the journal says."""
+        events, _ = read_journal(self.run_dir / JOURNAL_FILE)
+        state = RunState()
+        for event in events:
+            state.apply(event)
+        return Results(self.run_dir, state)
+
+    @property
+    def best(self) -> str:
+        """Id of the chosen candidate.
+
+        Raises:
+            InputError: The run has not chosen one yet.
+        """
+        chosen: str | None = self.results.state.decided.get("chosen")
+        if chosen is None:
+            raise InputError(f"{self.run_dir}: no candidate is chosen yet; resume the run")
+        return chosen
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """One row a candidate.
+
+        Columns: origin, failed; genome/DIMENSION; and for each split that is scored
+        SPLIT/OBJECTIVE and SPLIT/OBJECTIVE/se, with "combined" among the objectives. Holdout
+        scores stand only where the holdout was opened.
+        """
+        import pandas as pd
+
+        state = self.results.state
+        rows = {}
+        for candidate in state.candidates.values():
+            row: dict[str, Any] = {"origin": candidate.origin, "failed": candidate.failed}
+            for name, number in zip(
+                state.started["dimensions"], candidate.genome or (), strict=False
+            ):
+                row[f"genome/{name}"] = number
+            for split in candidate.measured:
+                if split == "holdout" and candidate.id not in state.holdout_opened:
+                    continue
+                for name, estimate in (candidate.scores(split) or {}).items():
+                    row[f"{split}/{name}"] = estimate.value
+                    row[f"{split}/{name}/se"] = estimate.standard_error
+                combined = self.results.combined(candidate.id, split)
+                if combined is not None:
+                    row[f"{split}/combined"] = combined.value
+                    row[f"{split}/combined/se"] = combined.standard_error
+            rows[candidate.id] = row
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @property
+    def front(self) -> list[str]:
+        """Candidates that no other beats on every objective, on validation."""
+        return self.results.front()
+
+
+def run(
+    config: Config | Path | str, run_dir: Path | str | None = None, hooks: Hooks | None = None
+) -> Result:
+    """Search.
+
+    Args:
+        config: A configuration or its YAML file; relative paths in an object are relative to
+            the current folder.
+        run_dir: A new folder; by default `runs/NAME`, with a number behind it where that exists.
+        hooks: What watches the run.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        InputError: The configuration cannot be used.
+        StoppedError: The run was stopped; `resume` goes on with it.
+    """
+    folder = Path(run_dir) if run_dir is not None else None
+    if isinstance(config, Config):
+        return start(config, Path(), folder, hooks or Quiet())
+    return start(load_config(Path(config)), Path(config).parent, folder, hooks or Quiet())
+
+
+def start(config: Config, config_dir: Path, run_dir: Path | None, hooks: Hooks) -> Result:
+    """Search by a loaded configuration whose relative paths are relative to `config_dir`."""
+    folder = run_dir or free_run_dir(config.name)
+    return _checked(lambda: start_run(set_up(config, config_dir), folder), hooks)
+
+
+def resume(run_dir: Path | str, hooks: Hooks | None = None, *, strict: bool = False) -> Result:
+    """Go on with a run where it stopped, in whatever stage.
+
+    Args:
+        run_dir: The run folder.
+        hooks: What watches the run.
+        strict: Stop where a replayed ask differs from its record.
+    """
+    return _checked(lambda: reopen_run(Path(run_dir), strict=strict), hooks or Quiet())
+
+
+def _checked(make: Callable[[], Run], hooks: Hooks) -> Result:
+    """Open the run in a stage of its own, then do what is left."""
+    opened: list[Run] = []
+    hooks.stage("check", lambda: opened.append(make()))
+    return work_on(opened[0], hooks)
+
+
+def free_run_dir(name: str) -> Path:
+    """`runs/NAME`, or the first of `runs/NAME-2`, ... that has no run."""
+    folder, number = RUNS_DIR / name, 1
+    while (folder / JOURNAL_FILE).exists():
+        number += 1
+        folder = RUNS_DIR / f"{name}-{number}"
+    return folder
+
+
+def work_on(run: Run, hooks: Hooks) -> Result:
+    """Run the stages that are left, follow them with MLflow's syncer, and close the run."""
+
+    def report(progress: Progress) -> None:
+        logger.info("%s: %s", progress.stage, progress.line)
+        hooks.progress(progress)
+
+    stages = Stages(run, report)
+    syncer = Syncer(run.run_dir) if run.setup.config.record.enabled else None
+    try:
+        with _stoppable():
+            for name, body in stages:
+                hooks.stage(name, body)
+    except BaseException as error:
+        run.record("stopped", reason=f"{type(error).__name__}: {error}"[:500])
+        if isinstance(error, KeyboardInterrupt | StoppedError):
+            hint = f"`evomerge resume {run.run_dir}` goes on with it"
+            raise StoppedError(f"stopped ({str(error) or 'interrupted'}); {hint}") from None
+        raise
+    finally:
+        stages.close()
+        run.close()
+        if syncer is not None:
+            syncer.finish()
+    return Result(run.run_dir)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does, where nobody else handles it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise StoppedError("SIGTERM")
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,154 @@
+"""What a search would do: everything opened, nothing run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evomerge.config import Config
+from evomerge.merge import TORCH_DTYPES
+from evomerge.optimize.cma import CmaConfig
+from evomerge.score import SPLITS
+from evomerge.search.setup import Setup, num_documents, set_up
+
+OVERHEAD = 3.0
+"""Time of a small model's forward pass over what its multiplications alone would take."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found.
+
+    Attributes:
+        setup: The search as it would run.
+        lines: What would happen, for people.
+    """
+
+    setup: Setup
+    lines: list[str]
+
+
+def check(config: Config, config_dir: Path) -> Checked:
+    """Open everything that a configuration names and say what a search would do.
+
+    Raises:
+        InputError: Something is missing or wrong.
+    """
+    setup = set_up(config, config_dir)
+    return Checked(
+        setup,
+        [*_pool(setup), *_space(setup), *_documents(setup), *_workers(setup), *_time(setup)],
+    )
+
+
+def _pool(setup: Setup) -> list[str]:
+    pool, layout = setup.pool, setup.pool.layout
+    lines = [
+        f"pool: {pool.base.config.get('model_type')}, {layout.num_layers} layers, "
+        f"{layout.num_parameters:,} parameters, merged in float32, kept as {pool.dtype}"
+    ]
+    for checkpoint in pool:
+        lines.append(
+            f"  {checkpoint.name}: {checkpoint.source}, {_mib(checkpoint.size_bytes)}, "
+            f"SHA-256 {checkpoint.sha256[:12]}"
+        )
+    tied = f", {len(layout.tied)} tied" if layout.tied else ""
+    lines.append(f"  tensors: {len(layout.places)} shared by all models{tied}, 0 mismatched")
+    return lines
+
+
+def _space(setup: Setup) -> list[str]:
+    dimensions = setup.space.dimensions
+    kind: str = getattr(setup.config.optimizer, "kind")  # noqa: B009
+    lines = [
+        f"space: {len(dimensions)} numbers: {', '.join(d.name for d in dimensions[:4])}"
+        + (", ..." if len(dimensions) > 4 else "")
+    ]
+    note = ""
+    optimizer = setup.config.optimizer
+    if isinstance(optimizer, CmaConfig) and optimizer.is_diagonal(len(dimensions)):
+        note = (
+            ", diagonal covariance (more than 1,000 dimensions)"
+            if optimizer.diagonal is None
+            else ", diagonal covariance"
+        )
+    outstanding = setup.make_optimizer().max_outstanding
+    lines.append(f"optimizer: {kind}{note}, at most {outstanding:,} candidates in flight")
+    return lines
+
+
+def _documents(setup: Setup) -> list[str]:
+    lines = []
+    for objective in setup.objectives:
+        sizes = setup.splits[objective.task]
+        counts = ", ".join(f"{len(sizes[split])} {split}" for split in SPLITS)
+        direction = "higher" if objective.higher_is_better else "lower"
+        lines.append(
+            f"objective {objective.name}: {objective.metric} ({direction} is better), "
+            f"preference {objective.preference:g}; documents: {counts}"
+        )
+    assert setup.config.resolved is not None
+    lines.append(f"batches: {setup.config.resolved.batch_tokens:,} tokens")
+    return lines
+
+
+def _workers(setup: Setup) -> list[str]:
+    workers = setup.config.workers
+    element_bytes = torch.empty((), dtype=TORCH_DTYPES[setup.pool.dtype]).element_size()
+    model_bytes = setup.pool.layout.num_parameters * element_bytes
+    mapped_bytes = sum(checkpoint.size_bytes for checkpoint in setup.pool)
+    actors = workers.num_actors if workers.num_actors is not None else "as many as fit"
+    return [
+        f"workers: {actors} actors of {workers.num_cpus:g} CPU at {workers.address!r}; each holds "
+        f"one model ({_mib(model_bytes)}), maps the pool ({_mib(mapped_bytes)}) and keeps up to "
+        f"{workers.statistics_gib:g} GiB of statistics"
+    ]
+
+
+def _time(setup: Setup) -> list[str]:
+    budget = setup.config.search.budget
+    documents = num_documents(setup, "search")
+    # Two operations a weight and token; 128 tokens a document where nothing else is known.
+    operations = 2.0 * setup.pool.layout.num_parameters * documents * 128
+    seconds = OVERHEAD * operations / _operations_per_s()
+    ends = [
+        f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in budget.model_dump(exclude_none=True).items()
+    ]
+    line = f"budget: {', '.join(ends)}; a candidate scores {documents:,} documents"
+    if budget.candidates is None:
+        return [line, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
+    total = seconds * budget.candidates
+    return [
+        line,
+        f"time: about {seconds:.1f} s a candidate, {_duration(total)} in all on one CPU "
+        "of this machine (a rough estimate from the model's size)",
+    ]
+
+
+def _operations_per_s() -> float:
+    """Multiply-adds of this machine's one core, twice; measured for a moment."""
+    matrix = torch.rand(512, 512)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        matrix @ matrix
+        started = time.perf_counter()
+        for _ in range(5):
+            matrix @ matrix
+        return 5 * 2 * 512**3 / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):,.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

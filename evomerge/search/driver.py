@@ -1,0 +1,238 @@
+"""The search loop: ask, dispatch, journal, tell; asynchronous, and resumable anywhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from evomerge.errors import StoppedError
+from evomerge.optimize import Ask, Asked, Done, Failed, Outcome, Scored, Told, Wait
+from evomerge.record import Candidate
+from evomerge.record.journal import Event
+from evomerge.score import Estimate
+from evomerge.search.dispatch import Dispatcher
+from evomerge.search.hooks import Progress
+from evomerge.search.run import Run, read_inbox
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""How often an idle driver looks at its inbox and its deadline."""
+
+
+class SearchLoop:
+    """The search stage of a run.
+
+    Args:
+        run: The run.
+        dispatcher: Its work.
+        report: Called with progress.
+    """
+
+    def __init__(
+        self, run: Run, dispatcher: Dispatcher, report: Callable[[Progress], None]
+    ) -> None:
+        self.run = run
+        self.dispatcher = dispatcher
+        self.report = report
+        self.budget = run.setup.config.search.budget
+        self.optimizer = run.setup.make_optimizer()
+        self._in_flight: set[str] = set()
+        self._waiting: list[Candidate] = []
+        self._started = time.monotonic()
+        self._elapsed_before = run.state.elapsed_s
+        self._best: tuple[float, str] | None = None
+        self._since_best = 0
+        self._exhausted: str | None = None
+        self._refused: set[str] = set()
+
+    def go(self) -> str:
+        """Search until an end is reached.
+
+        Returns:
+            Which end.
+        """
+        # BLAS threads change CMA-ES's trajectory: see design, decision 3.
+        with threadpool_limits(limits=1):
+            self._restore()
+            self._enqueue_starts()
+            while True:
+                self._take_inbox()
+                reason = self._end()
+                if reason is None:
+                    self._fill()
+                if not self._in_flight:
+                    reason = self._end() or self._exhausted
+                    if reason is not None:
+                        return reason
+                ended = self.dispatcher.step(POLL_S)
+                if ended:
+                    self._tell(ended)
+
+    def _restore(self) -> None:
+        events = [_to_optimizer(event) for event in self.run.state.search_events]
+        difference = self.optimizer.restore([event for event in events if event is not None])
+        if difference is not None:
+            if self.run.strict:
+                raise StoppedError(f"the replay differs from the record: {difference}")
+            logger.warning("the optimizer is rebuilt from the record: %s", difference)
+            self.run.record("rebased", reason=difference)
+            self.run.commit()
+        for candidate in self.run.state.of_origin("asked", "enqueued"):
+            if candidate.told is not None:
+                self._note(candidate)
+        unfinished = [c for c in self.run.state.of_origin("asked", "enqueued") if c.told is None]
+        # Scored but not told when the driver died: tell these first, as it would have done.
+        self._tell([c for c in unfinished if c.failed is not None or c.scores("search")])
+        self._waiting = [c for c in unfinished if c.told is None]
+
+    def _enqueue_starts(self) -> None:
+        queued = {c.recipe_sha256 for c in self.run.state.of_origin("enqueued")}
+        for recipe in self.run.setup.start_from:
+            if recipe.sha256 not in queued:
+                self._waiting.append(self.run.add(self._enqueued_id(), "enqueued", recipe))
+        self.run.commit()
+
+    def _take_inbox(self) -> None:
+        for name, recipe in read_inbox(self.run):
+            if name in self._refused:
+                continue
+            if isinstance(recipe, str):
+                logger.warning("inbox: %s is left out: %s", name, recipe)
+                self._refused.add(name)
+                continue
+            self._waiting.append(self.run.add(self._enqueued_id(), "enqueued", recipe, inbox=name))
+            self.run.commit()
+
+    def _enqueued_id(self) -> str:
+        return f"e{len(self.run.state.of_origin('enqueued')):04d}"
+
+    def _fill(self) -> None:
+        """Give every actor work: waiting candidates first, then new ones."""
+        limit = min(self.dispatcher.group.num_actors, self.optimizer.max_outstanding)
+        shares = -(-self.dispatcher.group.num_actors // limit)
+        while len(self._in_flight) < limit:
+            if self._waiting:
+                candidate = self._waiting.pop(0)
+            elif self._over_budget():
+                return
+            else:
+                asked = self.optimizer.ask()
+                if isinstance(asked, Done):
+                    self._exhausted = f"the optimizer is done: {asked.reason}"
+                    return
+                if isinstance(asked, Wait):
+                    return
+                assert isinstance(asked, Ask)
+                candidate = self.run.add_asked(asked.number, asked.genome)
+            self._in_flight.add(candidate.id)
+            self.dispatcher.submit(candidate, "search", shares)
+
+    def _tell(self, ended: list[Candidate]) -> None:
+        for candidate in ended:
+            self._in_flight.discard(candidate.id)
+            outcome = self._outcome(candidate)
+            data: dict[str, Any] = {"failed": candidate.failed}
+            if isinstance(outcome, Scored):
+                data = {"losses": outcome.losses, "standard_errors": outcome.standard_errors}
+            self.run.record(
+                "told",
+                candidate=candidate.id,
+                ask=candidate.ask,
+                genome=candidate.genome,
+                outcome=data,
+                elapsed_s=self._elapsed(),
+            )
+        self.run.commit()
+        for candidate in ended:
+            if candidate.ask is not None:
+                self.optimizer.tell(candidate.ask, self._outcome(candidate))
+            elif candidate.genome is not None:
+                self.optimizer.tell(candidate.genome, self._outcome(candidate))
+            self._note(candidate)
+            self._report(candidate)
+
+    def _outcome(self, candidate: Candidate) -> Outcome:
+        scores = candidate.scores("search")
+        if scores is None:
+            return Failed(candidate.failed or "not scored")
+        objectives = self.run.setup.objectives
+        return Scored(
+            losses=tuple(o.loss(scores[o.name].value) for o in objectives),
+            standard_errors=tuple(scores[o.name].standard_error for o in objectives),
+        )
+
+    def _note(self, candidate: Candidate) -> None:
+        score = self.run.results.combined(candidate.id, "search")
+        self._since_best += 1
+        if score is not None and (self._best is None or score.value > self._best[0]):
+            self._best = score.value, candidate.id
+            self._since_best = 0
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + time.monotonic() - self._started
+
+    def _over_budget(self) -> bool:
+        limit = self.budget.candidates
+        return limit is not None and self.run.state.num_searched >= limit
+
+    def _end(self) -> str | None:
+        """Why the search asks no further, if it does not."""
+        budget = self.budget
+        if self._over_budget() and not self._waiting:
+            return f"budget of {budget.candidates} candidates"
+        if budget.documents is not None and self.run.state.search_documents >= budget.documents:
+            return f"budget of {budget.documents} documents"
+        if budget.seconds is not None and self._elapsed() >= budget.seconds:
+            return f"budget of {budget.seconds:g} seconds"
+        if budget.deadline is not None:
+            now = datetime.now(budget.deadline.tzinfo)
+            if now >= budget.deadline:
+                return f"deadline {budget.deadline.isoformat()}"
+        if budget.target is not None and self._best and self._best[0] >= budget.target:
+            return f"target {budget.target:g}"
+        if budget.patience is not None and self._since_best >= budget.patience:
+            return f"no better candidate among the last {budget.patience}"
+        return None
+
+    def _report(self, candidate: Candidate) -> None:
+        best = self.run.results.combined(self._best[1], "search") if self._best else None
+        state = self.run.state
+        self.report(
+            Progress(
+                stage="search",
+                done=state.num_told,
+                total=self.budget.candidates,
+                best=(best.value, best.standard_error) if best else None,
+                best_candidate=self._best[1] if self._best else None,
+                num_failed=state.num_failed,
+                line=_line(candidate, self.run.results.combined(candidate.id, "search")),
+            )
+        )
+
+
+def _line(candidate: Candidate, score: Estimate | None) -> str:
+    if score is None:
+        return f"{candidate.id} failed: {candidate.failed}"
+    return f"{candidate.id} {score.value:.4f} +- {score.standard_error:.4f}"
+
+
+def _to_optimizer(event: Event) -> Asked | Told | None:
+    """A journal event as the optimizer's; None for what it was never told."""
+    data = event.data
+    if event.kind == "asked":
+        return Asked(data["ask"], tuple(data["genome"]))
+    if data["genome"] is None:
+        return None
+    outcome = data["outcome"]
+    told: Outcome
+    if "losses" in outcome:
+        told = Scored(tuple(outcome["losses"]), tuple(outcome["standard_errors"]))
+    else:
+        told = Failed(outcome["failed"])
+    return Told(data["ask"], tuple(data["genome"]), told)

@@ -1,0 +1,196 @@
+"""A run folder that is open for work: its journal, what the journal says, and its workers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.config import CONFIG_FILE, load_config
+from evomerge.errors import InputError
+from evomerge.files import write_text
+from evomerge.recipe import Recipe
+from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
+from evomerge.record.journal import Kind
+from evomerge.search.setup import Setup, set_up
+
+logger = logging.getLogger(__name__)
+
+RECIPES_DIR = "recipes"
+INBOX_DIR = "inbox"
+
+
+class Run:
+    """One search in its folder.
+
+    Args:
+        run_dir: The folder; its journal is locked while the run is open.
+        setup: What the run works with.
+        strict: Stop where a replayed ask differs from its record.
+
+    Raises:
+        InputError: Another process has the run open.
+    """
+
+    def __init__(self, run_dir: Path, setup: Setup, *, strict: bool = False) -> None:
+        self.run_dir = run_dir
+        self.setup = setup
+        self.strict = strict
+        self.journal = Journal(run_dir / JOURNAL_FILE)
+        self.state = RunState()
+        self.results = Results(run_dir, self.state)
+        for event in self.journal.events:
+            self.state.apply(event)
+
+    def record(self, kind: Kind, **data: Any) -> None:
+        """Append an event and take it in; durable after `commit`."""
+        self.state.apply(self.journal.append(kind, **data))
+
+    def commit(self) -> None:
+        """Make everything recorded durable."""
+        self.journal.commit()
+
+    def close(self) -> None:
+        """Commit and let go of the journal."""
+        self.journal.close()
+
+    def recipe(self, candidate: Candidate) -> Recipe:
+        """A candidate's recipe; of an asked one, made again from its genome.
+
+        Raises:
+            InputError: The genome gives another recipe than when it was recorded.
+        """
+        if candidate.recipe_json is not None:
+            return Recipe.from_json(candidate.recipe_json)
+        assert candidate.genome is not None
+        recipe = self.setup.space.to_recipe(candidate.genome)
+        if recipe.sha256 != candidate.recipe_sha256:
+            raise InputError(
+                f"{self.run_dir}: candidate {candidate.id} has recipe "
+                f"{candidate.recipe_sha256[:12]} in the journal, its genome gives "
+                f"{recipe.sha256[:12]}: the search space has changed"
+            )
+        return recipe
+
+    def add(
+        self, candidate: str, origin: str, recipe: Recipe, *, inbox: str | None = None
+    ) -> Candidate:
+        """Record a candidate that nobody asked for: a baseline or an enqueued recipe."""
+        self.record(
+            "enqueued",
+            candidate=candidate,
+            origin=origin,
+            recipe=recipe.model_dump(mode="json"),
+            genome=self.setup.space.to_genome(recipe),
+            inbox=inbox,
+        )
+        self._write_recipe(candidate, recipe)
+        return self.state.candidates[candidate]
+
+    def add_asked(self, ask: int, genome: tuple[float, ...]) -> Candidate:
+        """Record a candidate that the optimizer proposed."""
+        recipe = self.setup.space.to_recipe(genome)
+        candidate = f"c{ask:05d}"
+        self.record(
+            "asked", candidate=candidate, ask=ask, genome=genome, recipe_sha256=recipe.sha256
+        )
+        self._write_recipe(candidate, recipe)
+        return self.state.candidates[candidate]
+
+    def _write_recipe(self, candidate: str, recipe: Recipe) -> None:
+        # Not flushed: the journal has what the file says.
+        folder = self.run_dir / RECIPES_DIR
+        folder.mkdir(exist_ok=True)
+        (folder / f"{candidate}.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def start_run(setup: Setup, run_dir: Path) -> Run:
+    """Begin a run in a new folder.
+
+    Raises:
+        InputError: The folder has a journal already.
+    """
+    if (run_dir / JOURNAL_FILE).exists():
+        raise InputError(
+            f"{run_dir} has a run already; `evomerge resume {run_dir}` goes on with it"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    setup.config.write(run_dir / CONFIG_FILE)
+    run = Run(run_dir, setup)
+    assert setup.config.resolved is not None
+    run.record(
+        "run_started",
+        name=setup.config.name,
+        seed=setup.config.seed,
+        pool_sha256=setup.config.resolved.pool_sha256,
+        versions=setup.config.resolved.versions,
+        dimensions=[d.name for d in setup.space.dimensions],
+        objectives=[asdict(objective) for objective in setup.objectives],
+        splits={task: dict(by_split) for task, by_split in setup.splits.items()},
+    )
+    run.commit()
+    return run
+
+
+def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
+    """Open a run folder to go on with it.
+
+    Raises:
+        InputError: It is no run folder, is in use, or models or documents have changed.
+    """
+    if not (run_dir / JOURNAL_FILE).is_file():
+        raise InputError(f"{run_dir} is no run folder: it has no {JOURNAL_FILE}")
+    config = load_config(run_dir / CONFIG_FILE)
+    run = Run(run_dir, set_up(config, run_dir), strict=strict)
+    if not run.state.started:
+        # Killed between making the folder and the first line: begin.
+        run.close()
+        (run_dir / JOURNAL_FILE).unlink()
+        return start_run(run.setup, run_dir)
+    return run
+
+
+def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
+    """Hand a recipe to a run, whether it is being worked on or not.
+
+    Returns:
+        The file that the driver will take up.
+
+    Raises:
+        InputError: There is no such run, or the recipe's models are not its pool's.
+    """
+    config = load_config(run_dir / CONFIG_FILE)
+    if config.resolved is None:
+        raise InputError(f"{run_dir} is no run folder")
+    for name, member in recipe.members.items():
+        if config.resolved.pool_sha256.get(name) != member.sha256:
+            raise InputError(
+                f"recipe member {name!r} ({member.sha256[:12]}) is not a model of this run's pool: "
+                f"{', '.join(f'{n} ({h[:12]})' for n, h in config.resolved.pool_sha256.items())}"
+            )
+    inbox_dir = run_dir / INBOX_DIR
+    inbox_dir.mkdir(exist_ok=True)
+    path = inbox_dir / f"{recipe.sha256[:16]}.yaml"
+    write_text(path, recipe.to_yaml())
+    return path
+
+
+def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
+    """Recipes that were handed in and are not journaled yet: file names with recipes or errors."""
+    folder = run.run_dir / INBOX_DIR
+    found: list[tuple[str, Recipe | str]] = []
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.glob("*.yaml")):
+        if path.name in run.state.inbox:
+            continue
+        try:
+            recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            run.setup.pool.check_recipe(recipe)
+            found.append((path.name, recipe))
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            found.append((path.name, str(error).splitlines()[0]))
+    return found

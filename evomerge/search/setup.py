@@ -1,0 +1,158 @@
+"""A configuration made concrete: models opened, documents drawn, everything pinned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from evomerge.config import Config, ResolvedConfig
+from evomerge.errors import InputError
+from evomerge.optimize import OPTIMIZERS, Box, Optimizer
+from evomerge.pool import Pool, open_pool
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.score import SPLITS, Block, Objective, Split, Splits, TaskSet, cut_blocks, digest
+from evomerge.space import SPACES, Space
+from evomerge.workers.worker import WorkerSpec
+
+PACKAGES = ("cma", "evomerge", "lm_eval", "nevergrad", "numpy", "torch", "transformers")
+
+LOGITS_BYTES = 1 << 30
+"""Memory for a batch's logits and their log-softmax, from which its tokens follow."""
+
+
+@dataclass
+class Setup:
+    """What a run works with.
+
+    Attributes:
+        config: The configuration with everything filled in.
+        pool: The models.
+        objectives: What is measured.
+        splits: Document ids by task and split.
+        space: Which candidates there are.
+        start_from: Recipes to try first.
+    """
+
+    config: Config
+    pool: Pool
+    objectives: tuple[Objective, ...]
+    splits: Splits
+    space: Space
+    start_from: list[Recipe]
+
+    @property
+    def preferences(self) -> list[float]:
+        """One for each objective."""
+        return [objective.preference for objective in self.objectives]
+
+    def blocks(self, split: Split) -> list[Block]:
+        """The fixed pieces that a split is scored in."""
+        return [
+            block
+            for task, by_split in self.splits.items()
+            for block in cut_blocks(task, by_split[split], self.config.score.block_documents)
+        ]
+
+    def make_optimizer(self) -> Optimizer:
+        """A fresh optimizer with the run's seed."""
+        dimensions = self.space.dimensions
+        box = Box(
+            low=tuple(d.low for d in dimensions),
+            high=tuple(d.high for d in dimensions),
+            start=tuple(d.start for d in dimensions),
+        )
+        return OPTIMIZERS.make(self.config.optimizer, box, self.preferences, self.config.seed)
+
+    def worker_spec(self) -> WorkerSpec:
+        """What each worker is made from."""
+        resolved = self.config.resolved
+        assert resolved is not None
+        return WorkerSpec(
+            pool=self.config.pool,
+            hashes=resolved.pool_sha256,
+            score=self.config.score,
+            splits=self.splits,
+            batch_tokens=resolved.batch_tokens,
+            num_threads=max(1, int(self.config.workers.num_cpus)),
+            statistics_bytes=int(self.config.workers.statistics_gib * (1 << 30)),
+        )
+
+
+def set_up(config: Config, config_dir: Path) -> Setup:
+    """Open and check everything that a configuration names; run nothing.
+
+    Args:
+        config: A configuration from a person, or a run's own (`resolved`), which must be found
+            unchanged.
+        config_dir: What relative paths are relative to.
+
+    Raises:
+        InputError: Something is missing, wrong, or other than when the run began.
+    """
+    pool = open_pool(config.pool, config_dir)
+    tasks = TaskSet(config.score, config_dir)
+    splits = tasks.draw_splits()
+    tasks.reserve_examples(splits)
+    space = SPACES.make(config.space, pool)
+    start_from = []
+    for name in config.search.start_from:
+        recipe = read_recipe(config_dir / name)
+        pool.check_recipe(recipe)
+        start_from.append(recipe)
+    found = ResolvedConfig(
+        pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
+        documents_sha256=digest(splits),
+        batch_tokens=config.score.batch_tokens or _batch_tokens(pool),
+        versions={package: version(package) for package in PACKAGES},
+    )
+    if config.resolved is not None:
+        _check_unchanged(config.resolved, found)
+        found = config.resolved
+    resolved = config.model_copy(
+        update={
+            "pool": pool.resolved(),
+            "score": config.score.model_copy(
+                update={
+                    "include_path": tuple(
+                        str((config_dir / Path(folder).expanduser()).resolve())
+                        for folder in config.score.include_path
+                    )
+                }
+            ),
+            "search": config.search.model_copy(
+                update={
+                    "start_from": tuple(
+                        str((config_dir / name).resolve()) for name in config.search.start_from
+                    )
+                }
+            ),
+            "resolved": found,
+        }
+    )
+    return Setup(resolved, pool, tasks.objectives, splits, space, start_from)
+
+
+def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
+    for name, sha256 in then.pool_sha256.items():
+        if now.pool_sha256.get(name) != sha256:
+            raise InputError(
+                f"model {name!r} has changed since the run began: hash {sha256[:12]} then, "
+                f"{str(now.pool_sha256.get(name))[:12]} now"
+            )
+    if then.documents_sha256 != now.documents_sha256:
+        raise InputError(
+            "the tasks' documents have changed since the run began: their splits differ"
+        )
+
+
+def _batch_tokens(pool: Pool) -> int:
+    """Tokens whose float32 logits, three times over, fit the memory set aside for them."""
+    vocabulary = int(pool.base.config.get("vocab_size", 32_000))
+    return max(256, min(16_384, LOGITS_BYTES // (vocabulary * 4 * 3)))
+
+
+def num_documents(setup: Setup, split: Split) -> int:
+    """Documents of a split over all tasks."""
+    assert split in SPLITS
+    return sum(len(by_split[split]) for by_split in setup.splits.values())

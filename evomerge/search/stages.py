@@ -1,0 +1,200 @@
+"""The stages of a run: each reads and writes the journal, and can be entered again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import EvomergeError
+from evomerge.paths.export import export_checkpoint
+from evomerge.recipe import Recipe
+from evomerge.record import Candidate
+from evomerge.score import Split
+from evomerge.search.dispatch import Dispatcher
+from evomerge.search.driver import SearchLoop
+from evomerge.search.hooks import Progress
+from evomerge.search.run import Run
+from evomerge.search.summary import model_card, write_summary
+from evomerge.space import recipes
+from evomerge.workers.group import WorkerGroup
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[Progress], None]
+
+EXPORT_DIR = "export"
+
+
+class Stages:
+    """The stages of one run, in order.
+
+    Workers start with the first stage that needs them and serve all that follow.
+
+    Args:
+        run: The run.
+        report: Called with progress.
+    """
+
+    def __init__(self, run: Run, report: Report) -> None:
+        self.run = run
+        self.report = report
+        self._group: WorkerGroup | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    def __iter__(self) -> Any:
+        """Names and bodies of the stages that are not ended yet."""
+        bodies: dict[str, Callable[[], dict[str, Any]]] = {
+            "baselines": self._baselines,
+            "search": self._search,
+            "finalists": self._finalists,
+            "holdout": self._holdout,
+            "report": self._report,
+        }
+        if self.run.setup.config.search.export:
+            bodies["export"] = self._export
+        for name, body in bodies.items():
+            if self.run.state.stages.get(name) != "ended":
+                yield name, self._journaled(name, body)
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+    def _journaled(self, name: str, body: Callable[[], dict[str, Any]]) -> Callable[[], None]:
+        def stage() -> None:
+            self.run.record("stage_started", stage=name)
+            self.run.commit()
+            outcome = body()
+            self.run.record("stage_ended", stage=name, **outcome)
+            self.run.commit()
+
+        return stage
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The run's work; starts the workers when they are first needed."""
+        if self._dispatcher is None:
+            setup = self.run.setup
+            self._group = WorkerGroup(setup.config.workers, setup.worker_spec())
+            self._dispatcher = Dispatcher(self.run, self._group)
+        return self._dispatcher
+
+    def _baselines(self) -> dict[str, Any]:
+        for name, recipe in baselines(self.run).items():
+            if name not in self.run.state.candidates:
+                self.run.add(name, "baseline", recipe)
+        self.run.commit()
+        candidates = self.run.state.of_origin("baseline")
+        self.score(candidates, "search", "baselines")
+        self.score(candidates, "validation", "baselines")
+        failed = [c for c in candidates if c.failed is not None]
+        if len(failed) == len(candidates):
+            raise EvomergeError(f"every baseline failed: {failed[0].failed}")
+        return {}
+
+    def _search(self) -> dict[str, Any]:
+        reason = SearchLoop(self.run, self.dispatcher, self.report).go()
+        return {"reason": reason}
+
+    def _finalists(self) -> dict[str, Any]:
+        run = self.run
+        searched = run.state.of_origin("asked", "enqueued")
+        scored = [c for c in searched if c.failed is None and c.scores("search") is not None]
+        if not scored:
+            reasons = {c.failed for c in searched if c.failed is not None}
+            raise EvomergeError(f"every candidate failed: {next(iter(reasons), 'none was asked')}")
+
+        def search_score(candidate: Candidate) -> float:
+            estimate = run.results.combined(candidate.id, "search")
+            assert estimate is not None
+            return estimate.value
+
+        scored.sort(key=search_score, reverse=True)
+        finalists = scored[: run.setup.config.search.finalists]
+        self._decide("finalists", [c.id for c in finalists])
+        self.score(finalists, "validation", "finalists")
+        chosen = run.results.best([c.id for c in finalists], "validation")
+        if chosen is None:
+            raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
+        self._decide("chosen", chosen)
+        # The rivals of the final comparison are chosen on validation as well.
+        ids = [c.id for c in run.state.of_origin("baseline")]
+        parents = [c for c in ids if c == "base" or c.startswith("parent-")]
+        merges = [c for c in ids if c not in parents]
+        self._decide("best_parent", run.results.best(parents, "validation"))
+        self._decide("best_baseline", run.results.best(merges, "validation"))
+        return {}
+
+    def _holdout(self) -> dict[str, Any]:
+        chosen = self.run.state.candidates[self.run.state.decided["chosen"]]
+        candidates = [chosen, *self.run.state.of_origin("baseline")]
+        self.open_holdout(candidates, "final table")
+        return {}
+
+    def open_holdout(self, candidates: list[Candidate], why: str) -> None:
+        """Score candidates on holdout; that it is opened for them is journaled first."""
+        new = [c.id for c in candidates if c.id not in self.run.state.holdout_opened]
+        if new:
+            self.run.record("holdout_opened", candidates=new, why=why)
+            self.run.commit()
+        self.score(candidates, "holdout", "holdout")
+
+    def _report(self) -> dict[str, Any]:
+        write_summary(self.run)
+        return {}
+
+    def _export(self) -> dict[str, Any]:
+        out_dir = self.run.run_dir / EXPORT_DIR
+        if not out_dir.exists():
+            export(self.run, self.run.state.decided["chosen"], out_dir)
+        return {}
+
+    def _decide(self, what: str, value: Any) -> None:
+        self.run.record("decided", what=what, value=value)
+        self.run.commit()
+
+    def score(self, candidates: list[Candidate], split: Split, stage: str) -> None:
+        """Score candidates on a split, those already scored or failed left out."""
+        total = len(candidates)
+
+        def progress(ended: list[Candidate]) -> None:
+            done = sum(c.failed is not None or c.scores(split) is not None for c in candidates)
+            for candidate in ended:
+                estimate = self.run.results.combined(candidate.id, split)
+                line = f"{candidate.id} failed: {candidate.failed}"
+                if estimate is not None:
+                    line = (
+                        f"{candidate.id} {estimate.value:.4f} "
+                        f"+- {estimate.standard_error:.4f}"
+                    )
+                self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
+
+        missing = [c for c in candidates if c.failed is None and c.scores(split) is None]
+        if missing:
+            self.dispatcher.run_all(missing, split, progress)
+
+
+def baselines(run: Run) -> dict[str, Recipe]:
+    """Models that need no search, by candidate id."""
+    pool = run.setup.pool
+    named = {"base": recipes.member(pool, "base")}
+    for expert in pool.experts:
+        named[f"parent-{expert.name}"] = recipes.member(pool, expert.name)
+    named["uniform"] = recipes.uniform(pool)
+    for scale in run.setup.config.search.task_arithmetic_scales:
+        named[f"task-arithmetic-{scale:g}"] = recipes.task_arithmetic(pool, scale)
+    return named
+
+
+def export(run: Run, candidate_id: str, out_dir: Path) -> None:
+    """Write a candidate as a checkpoint with tokenizer, model card and recipe.
+
+    Raises:
+        InputError: The folder exists.
+    """
+    recipe = run.recipe(run.state.candidates[candidate_id])
+    export_checkpoint(run.setup.pool, recipe, out_dir, model_card(run, candidate_id, recipe))

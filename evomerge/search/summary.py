@@ -1,0 +1,74 @@
+"""What a run leaves for people: summary.json, report.html, model cards."""
+
+from __future__ import annotations
+
+import json
+
+from evomerge.files import replacing, write_text
+from evomerge.recipe import Recipe
+from evomerge.record.report import comparison_lines, write_html
+from evomerge.search.run import Run
+
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+
+
+def write_summary(run: Run) -> None:
+    """Write the final table for machines and the report for people."""
+    table = run.results.table()
+    write_text(run.run_dir / SUMMARY_FILE, json.dumps(table, indent=2) + "\n")
+    with replacing(run.run_dir / REPORT_FILE) as path:
+        write_html(run.results, path)
+
+
+def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
+    """README.md of an exported model: pool, recipe, scores, and the command that wrote it."""
+    pool = run.setup.pool
+    lines = [
+        "---",
+        f"license: {pool.base.license}",
+        "base_model:",
+        *(f"- {checkpoint.source}" for checkpoint in pool),
+        "tags:",
+        "- merge",
+        "- evomerge",
+        "---",
+        f"# {run.setup.config.name}: {candidate_id}",
+        "",
+        "A merge of language models, found by evomerge.",
+        "",
+        "| model | source | SHA-256 | license |",
+        "| --- | --- | --- | --- |",
+        *(f"| {c.name} | {c.source} | `{c.sha256}` | {c.license} |" for c in pool),
+        "",
+        "## Scores",
+        "",
+        "| objective | split | score | standard error | documents |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    candidate = run.state.candidates[candidate_id]
+    for split in candidate.measured:
+        if split == "holdout" and candidate_id not in run.state.holdout_opened:
+            continue
+        for name, estimate in (candidate.scores(split) or {}).items():
+            lines.append(
+                f"| {name} | {split} | {estimate.value:.4f} | {estimate.standard_error:.4f} "
+                f"| {estimate.num_documents} |"
+            )
+    if candidate_id == run.state.decided.get("chosen"):
+        lines += ["", *comparison_lines(run.results.table())]
+    lines += [
+        "",
+        "## Recipe",
+        "",
+        f"Hash `{recipe.sha256}`; the weights are rebuilt from it and the models above by "
+        "`evomerge build recipe.yaml --out DIR`.",
+        "",
+        "```yaml",
+        recipe.to_yaml().rstrip(),
+        "```",
+        "",
+        f"Written by `evomerge export {run.run_dir} --candidate {candidate_id} --out DIR`.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""What the command does beside searching: build, score and export single models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from evomerge.config import Config, load_config
+from evomerge.errors import InputError
+from evomerge.paths import export_checkpoint
+from evomerge.pool import ModelConfig, PoolConfig, open_members
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.record import Candidate
+from evomerge.score import Estimate, Split
+from evomerge.search.run import Run, reopen_run
+from evomerge.search.setup import set_up
+from evomerge.search.stages import Stages, export
+from evomerge.space import recipes
+from evomerge.workers import Job
+from evomerge.workers.worker import MergeWorker
+
+Scores = dict[str, dict[str, Any]]
+"""value, standard_error and num_documents by objective."""
+
+
+def build_recipe(recipe_path: Path, out_dir: Path) -> None:
+    """Write a recipe's model as a checkpoint; its members lie where the recipe says.
+
+    Raises:
+        InputError: The recipe cannot be read, its members are not there, or the folder exists.
+    """
+    recipe = read_recipe(recipe_path)
+    if out_dir.exists():
+        raise InputError(f"{out_dir} exists already; name a folder that does not")
+    pool = open_members(recipe)
+    members = [f"- {c.name}: {c.source} (`{c.sha256}`, {c.license})" for c in pool]
+    card = [
+        f"# {out_dir.name}",
+        "",
+        "A merge of language models, built by evomerge from `recipe.yaml`.",
+        "",
+        *members,
+        "",
+        f"Written by `evomerge build {recipe_path} --out {out_dir}`.",
+        "",
+    ]
+    export_checkpoint(pool, recipe, out_dir, "\n".join(card))
+
+
+def score_model(model: str, config_path: Path, split: str) -> Scores:
+    """Score a model folder, hub id or recipe on a split of a configuration's tasks.
+
+    Args:
+        model: Folder, hub id, or recipe file.
+        config_path: Says what is measured, on which documents.
+        split: "search" or "validation"; holdout is opened only for a run's chosen models.
+
+    Raises:
+        InputError: The split is not one of these, or something cannot be opened.
+    """
+    _check_split(split, ("search", "validation"))
+    config = load_config(config_path)
+    path = Path(model)
+    if path.is_file():
+        recipe = read_recipe(path)
+        pool = _as_config(recipe)
+        config_dir = Path()
+    else:
+        recipe = None
+        pool = PoolConfig(
+            base=ModelConfig(source=model), experts=(ModelConfig(source=model, name="model"),)
+        )
+        config_dir = Path()
+    return _score(config, config_path.parent, pool, config_dir, recipe, cast(Split, split))
+
+
+def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
+    """Score a candidate of a run; journaled.
+
+    Holdout may be opened for the chosen candidate and the baselines only.
+
+    Raises:
+        InputError: There is no such candidate, or holdout may not be opened for it.
+    """
+    _check_split(split, ("search", "validation", "holdout"))
+    run = reopen_run(run_dir)
+    stages = Stages(run, lambda _progress: None)
+    try:
+        candidate = _find(run, candidate_id)
+        if split == "holdout":
+            chosen = run.state.decided.get("chosen")
+            if candidate.origin != "baseline" and candidate_id != chosen:
+                raise InputError(
+                    f"holdout is opened for chosen models and baselines only; {candidate_id} is "
+                    f"neither (chosen: {chosen})"
+                )
+            stages.open_holdout([candidate], "evomerge score")
+        else:
+            stages.score([candidate], cast(Split, split), "score")
+        scores = candidate.scores(cast(Split, split))
+        if scores is None:
+            raise InputError(f"{candidate_id} has failed: {candidate.failed}")
+        return {name: asdict(estimate) for name, estimate in scores.items()}
+    finally:
+        stages.close()
+        run.close()
+
+
+def export_candidate(run_dir: Path, candidate_id: str | None, out_dir: Path) -> str:
+    """Write a candidate of a run as a checkpoint.
+
+    Args:
+        run_dir: The run folder.
+        candidate_id: Which; by default the chosen one.
+        out_dir: A new folder.
+
+    Returns:
+        The candidate's id.
+
+    Raises:
+        InputError: There is no such candidate, none is chosen yet, or the folder exists.
+    """
+    if out_dir.exists():
+        raise InputError(f"{out_dir} exists already; name a folder that does not")
+    run = reopen_run(run_dir)
+    try:
+        name = candidate_id or run.state.decided.get("chosen")
+        if name is None:
+            raise InputError(f"{run_dir}: no candidate is chosen yet; name one by --candidate")
+        _find(run, name)
+        export(run, name, out_dir)
+        return str(name)
+    finally:
+        run.close()
+
+
+def _find(run: Run, candidate_id: str) -> Candidate:
+    try:
+        return run.state.candidates[candidate_id]
+    except KeyError:
+        names = list(run.state.candidates)
+        raise InputError(
+            f"{run.run_dir} has no candidate {candidate_id!r}; it has {len(names)}: "
+            f"{', '.join(names[:6])}, ..."
+        ) from None
+
+
+def _check_split(split: str, valid: tuple[str, ...]) -> None:
+    if split not in valid:
+        more = ""
+        if split == "holdout":
+            more = "\nholdout only as `score --run RUN_DIR --candidate ID --split holdout`"
+        raise InputError(f"--split {split!r}; valid: {', '.join(valid)}{more}")
+
+
+def _as_config(recipe: Recipe) -> PoolConfig:
+    return open_members(recipe).resolved()
+
+
+def _score(
+    config: Config,
+    tasks_dir: Path,
+    pool: PoolConfig,
+    pool_dir: Path,
+    recipe: Recipe | None,
+    split: Split,
+) -> Scores:
+    """Score in this process: no Ray for a single model."""
+    config = config.model_copy(update={"pool": pool})
+    setup = set_up(config, tasks_dir)
+    if recipe is None:
+        recipe = recipes.member(setup.pool, "base")
+    worker = MergeWorker(setup.worker_spec())
+    blocks = tuple(enumerate(setup.blocks(split)))
+    result = worker.evaluate(Job("model", recipe.to_json(), split, blocks, len(blocks)))
+    measured = Candidate("model", "enqueued", recipe.sha256, None, None, None, 0.0)
+    measured.add(split, len(blocks), result.moments)
+    scores: dict[str, Estimate] = measured.scores(split) or {}
+    return {name: asdict(estimate) for name, estimate in scores.items()}

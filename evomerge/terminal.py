@@ -1,0 +1,105 @@
+"""What a person sees: one live progress display, then the final table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from evomerge.record.report import cell, comparison_lines
+from evomerge.search import Progress as SearchProgress
+from evomerge.search import Result
+
+
+class Display:
+    """Progress on the error stream; nothing where it is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:>5.0f}{task.fields[of]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, body: Callable[[], None]) -> None:
+        """See `Hooks`."""
+        started = time.monotonic()
+        task = self._task(name, None)
+        body()
+        total = self._progress.tasks[task].completed or 1
+        note = f"{time.monotonic() - started:.1f} s"
+        self._progress.update(task, total=total, completed=total, note=note)
+
+    def progress(self, progress: SearchProgress) -> None:
+        """See `Hooks`."""
+        note = progress.line
+        if progress.best is not None:
+            note = (
+                f"best {progress.best[0]:.3f} ±{progress.best[1]:.3f} ({progress.best_candidate})"
+            )
+        if progress.num_failed:
+            note += f", {progress.num_failed} failed"
+        task = self._task(progress.stage, progress.total)
+        self._progress.update(task, total=progress.total, completed=progress.done, note=note)
+
+    def _task(self, name: str, total: int | None) -> TaskID:
+        if name not in self._tasks:
+            of = f"/{total}" if total else ""
+            self._tasks[name] = self._progress.add_task(name, total=total, note="", of=of)
+        elif total:
+            self._progress.update(self._tasks[name], of=f"/{total}")
+        return self._tasks[name]
+
+
+def print_result(result: Result) -> None:
+    """Print the final table, where the run folder is, and how to look closer."""
+    table = result.results.table()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    grid = Table(title=f"{table['name']}: {table['num_candidates']} candidates searched")
+    grid.add_column("model")
+    for heading in ("search", "validation", "holdout", *table["objectives"]):
+        grid.add_column(heading, justify="right")
+    for row in table["rows"]:
+        splits = row["splits"]
+        is_chosen = row["candidate"] == table["chosen"]
+        grid.add_row(
+            f"{row['candidate']}{' (chosen)' if is_chosen else ''}",
+            *(cell(splits, split, None) for split in ("search", "validation", "holdout")),
+            *(cell(splits, "holdout", name) for name in table["objectives"]),
+            style="bold" if is_chosen else None,
+        )
+    console.print(grid)
+    console.print("Columns of single objectives are on holdout; ± is one standard error.")
+    for line in comparison_lines(table):
+        console.print(line, highlight=False)
+    console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
+    database = (result.run_dir.resolve().parent / "mlflow.db").as_posix()
+    console.print(
+        f"MLflow UI:  mlflow ui --backend-store-uri sqlite:///{database}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("Prefect UI: prefect server start", highlight=False, soft_wrap=True)

@@ -1,0 +1,32 @@
+"""The `workers` section: where candidates are built and scored."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from evomerge.registry import Section
+
+
+class WorkersConfig(Section):
+    """The Ray actors.
+
+    Attributes:
+        address: "local" starts Ray here; else an existing cluster's address, or "auto".
+        num_actors: How many; by default as many as the machine's CPUs or GPUs allow.
+        num_cpus: CPUs of each actor, and its threads.
+        num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
+            else 0.
+        ready_timeout_s: How long the actors may take to start before the search gives up.
+        job_timeout_s: How long one piece of work may take before its actor is replaced.
+        max_attempts: Attempts at a candidate before it is recorded as failed.
+        statistics_gib: Memory of each actor for what methods compute once for the pool.
+    """
+
+    address: str = "local"
+    num_actors: int | None = Field(default=None, gt=0)
+    num_cpus: float = Field(default=1.0, gt=0.0)
+    num_gpus: float | None = Field(default=None, ge=0.0)
+    ready_timeout_s: float = Field(default=600.0, gt=0.0)
+    job_timeout_s: float | None = Field(default=None, gt=0.0)
+    max_attempts: int = Field(default=3, ge=1)
+    statistics_gib: float = Field(default=1.0, gt=0.0)

@@ -1,0 +1,109 @@
+"""The real worker: a resident model that candidates are written into and scored in."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from evomerge.merge import Engine
+from evomerge.paths.build import empty_model
+from evomerge.pool import PoolConfig, open_pool
+from evomerge.recipe import Recipe
+from evomerge.score import (
+    SCORERS,
+    Objective,
+    Row,
+    ScoreConfig,
+    Scorer,
+    Splits,
+    TaskSet,
+    moments_of,
+    to_table,
+)
+from evomerge.workers.protocol import Job, JobResult
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to know; everything resolved, so that it decides nothing.
+
+    Attributes:
+        pool: The models, with absolute folders or pinned revisions.
+        hashes: Their SHA-256 by name.
+        score: The `score` section, with absolute folders.
+        splits: Document ids.
+        batch_tokens: Tokens of a batch.
+        num_threads: Threads for arithmetic.
+        statistics_bytes: Memory for what methods compute once.
+    """
+
+    pool: PoolConfig
+    hashes: dict[str, str]
+    score: ScoreConfig
+    splits: Splits
+    batch_tokens: int
+    num_threads: int
+    statistics_bytes: int
+
+
+class MergeWorker:
+    """The `Worker` that builds with the merge engine and scores with the configured scorer."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        from lm_eval import tasks as _  # noqa: F401  (imported before the clock of the first job)
+        from transformers import AutoTokenizer
+
+        torch.set_num_threads(spec.num_threads)
+        for name in ("lm_eval", "lm-eval", "transformers", "datasets"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        pool = open_pool(spec.pool, Path(), spec.hashes)
+        self.engine = Engine(pool, device, spec.statistics_bytes)
+        self.model = empty_model(pool, device)
+        self.state = self.model.state_dict(keep_vars=True)
+        tasks = TaskSet(spec.score, Path())
+        self.objectives: tuple[Objective, ...] = tasks.objectives
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pool.base.model_dir)
+        self.scorer: Scorer = SCORERS.make(  # type: ignore[assignment]
+            spec.score, tasks, spec.splits, self.model, tokenizer, spec.batch_tokens
+        )
+        self._resident: str | None = None
+
+    def ready(self) -> str:
+        """Where the worker computes; returns when it can take a job."""
+        device = self.engine.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+    def evaluate(self, job: Job) -> JobResult:
+        """See `Worker`."""
+        started = time.perf_counter()
+        if self._resident != job.recipe_json:
+            # Nothing is resident while the weights are half-written.
+            self._resident = None
+            self.engine.write_into(self.state, Recipe.from_json(job.recipe_json))
+            self._resident = job.recipe_json
+        built = time.perf_counter()
+        rows: list[Row] = []
+        moments = {}
+        for number, block in job.blocks:
+            block_rows = self.scorer.score([block])
+            moments[number] = moments_of(block_rows, self.objectives)
+            rows += block_rows
+        scored = time.perf_counter()
+        return JobResult(
+            moments=moments,
+            table=to_table(job.candidate, job.split, rows),
+            num_tokens=sum(row.num_tokens for row in rows),
+            build_s=built - started,
+            score_s=scored - built,
+        )

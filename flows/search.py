@@ -1,0 +1,115 @@
+"""The main job as a Prefect flow: one task a stage; a retry of the flow resumes the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from evomerge.config import Config, load_config
+from evomerge.errors import InputError
+from evomerge.record import JOURNAL_FILE
+from evomerge.record.report import markdown_table
+from evomerge.search import Hooks, Progress, Result
+from evomerge.search.api import RUNS_DIR, start
+from evomerge.search.api import resume as resume_run
+
+UPDATE_S = 3.0
+"""Least time between two updates of a progress artifact."""
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def run_stage(body: Callable[[], None]) -> None:
+    """Run one stage of a search."""
+    body()
+
+
+class FlowHooks:
+    """One Prefect task for each stage, a progress artifact that follows it, and one log line a batch.
+
+    Args:
+        inner: Other hooks that watch the run too.
+    """
+
+    def __init__(self, inner: Hooks | None = None) -> None:
+        self.inner = inner
+        self._artifact: UUID | None = None
+        self._stage = ""
+        self._updated = 0.0
+
+    def stage(self, name: str, body: Callable[[], None]) -> None:
+        """See `Hooks`."""
+        watched = body if self.inner is None else lambda: self._watch(name, body)
+        run_stage.with_options(name=name, task_run_name=name)(watched)
+
+    def progress(self, progress: Progress) -> None:
+        """See `Hooks`."""
+        if self.inner is not None:
+            self.inner.progress(progress)
+        else:
+            get_run_logger().info("%s: %s", progress.stage, progress.line)
+        share = 100.0 * progress.done / progress.total if progress.total else 0.0
+        if progress.stage != self._stage:
+            key = "".join(c if c.isalnum() else "-" for c in progress.stage.lower())
+            self._stage = progress.stage
+            self._artifact = create_progress_artifact(share, key=key, description=progress.line)  # type: ignore[assignment]
+        elif time.monotonic() - self._updated > UPDATE_S or progress.done == progress.total:
+            assert self._artifact is not None
+            update_progress_artifact(self._artifact, share, description=progress.line)
+        else:
+            return
+        self._updated = time.monotonic()
+
+    def _watch(self, name: str, body: Callable[[], None]) -> None:
+        assert self.inner is not None
+        self.inner.stage(name, body)
+
+
+def search_with(
+    hooks: Hooks, config: Config | Path | None, run_dir: Path | None, resume: bool
+) -> Result:
+    """Begin a search, or go on with it when it is resumed or this flow run is retried.
+
+    Raises:
+        InputError: Neither a configuration nor a run to resume is given.
+    """
+    if config is None:
+        if run_dir is None or not resume:
+            raise InputError("search: give `config`, or `run_dir` with `resume`")
+        return resume_run(run_dir, hooks)
+    loaded = config if isinstance(config, Config) else load_config(config)
+    folder = run_dir or RUNS_DIR / f"{loaded.name}-{flow_run.id}"
+    is_retry = (flow_run.run_count or 1) > 1
+    if (resume or is_retry) and (folder / JOURNAL_FILE).exists():
+        return resume_run(folder, hooks)
+    config_dir = Path() if isinstance(config, Config) else config.parent
+    return start(loaded, config_dir, folder, hooks)
+
+
+@flow(name="search", validate_parameters=True)
+def search(
+    config: Config | Path | None = None, run_dir: Path | None = None, resume: bool = False
+) -> str:
+    """Search for the best merge of a pool.
+
+    Args:
+        config: The configuration, or the path of its YAML file.
+        run_dir: The run folder; by default runs/, the search's name and the flow run's id.
+        resume: Go on with the run in `run_dir`.
+
+    Returns:
+        The run folder.
+    """
+    result = search_with(FlowHooks(), config, run_dir, resume)
+    create_markdown_artifact(markdown_table(result.results.table()), key="final-table")
+    return str(result.run_dir)
