@@ -1,5 +1,6 @@
 """Evolutionary model-merge search for language models.
 
+Example:
     result = evomerge.run("config.yaml")
     result.best, result.candidates, result.front
     evomerge.resume(result.run_dir)

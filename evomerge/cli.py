@@ -39,8 +39,8 @@ def demo(
     set_: SetOption = None,
 ) -> None:
     """Run the main job on the demo pool."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "1")
     from evomerge.demo import CONFIG_PATH
 
     _search(CONFIG_PATH, set_ or [], run_dir)

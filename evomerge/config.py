@@ -12,14 +12,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evomerge.errors import InputError, closest
 from evomerge.files import write_text
-from evomerge.methods import METHODS
 from evomerge.optimize import OPTIMIZERS, OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import PoolConfig
 from evomerge.record import RecordConfig
 from evomerge.registry import Registry, Section
-from evomerge.score import SCORERS, ScoreConfig, ScoreSection
-from evomerge.space import SPACES, ParameterSpaceConfig, SpaceSection
+from evomerge.score import ScoreSection
+from evomerge.space import SpaceSection
 from evomerge.workers import WorkersConfig
 
 SCHEMA_VERSION = 1
@@ -127,18 +126,6 @@ class Config(Section):
         write_text(path, self.to_yaml())
 
 
-def _load_plugins() -> None:
-    registries: tuple[Registry[Any], ...] = (METHODS, OPTIMIZERS, SCORERS, SPACES)
-    loaded = [registry.load_entry_points() for registry in registries]
-    if any(loaded):
-        # The unions of kinds were built when the sections were defined; build them again.
-        for model in (ParameterSpaceConfig, ScoreConfig, Config):
-            model.model_rebuild(force=True)
-
-
-_load_plugins()
-
-
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration.
 
@@ -185,14 +172,25 @@ def _override(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not YAML") from None
     inner: Any = data
-    for step in steps[:-1]:
-        inner = inner[int(step)] if isinstance(inner, list) else inner.setdefault(step, {})
+    for index, step in enumerate(steps):
+        key: Any = _position(override, step, inner) if isinstance(inner, list) else step
+        if index == len(steps) - 1:
+            inner[key] = value
+            return
+        if isinstance(inner, dict):
+            inner.setdefault(key, {})
+        inner = inner[key]
         if not isinstance(inner, dict | list):
             raise InputError(f"--set {override!r}: {step!r} is no section")
-    if isinstance(inner, list):
-        inner[int(steps[-1])] = value
-    else:
-        inner[steps[-1]] = value
+
+
+def _position(override: str, step: str, items: list[Any]) -> int:
+    if not step.isdecimal() or int(step) >= len(items):
+        raise InputError(
+            f"--set {override!r}: {step!r} is no entry of a list of {len(items)}; valid: "
+            + (f"0 to {len(items) - 1}" if items else "none")
+        )
+    return int(step)
 
 
 def _explain(path: Path, node: Any, error: ValidationError) -> str:
@@ -235,9 +233,9 @@ def _locate(node: Any, loc: tuple[int | str, ...]) -> tuple[list[int | str], int
             for key, value in node.value:
                 if key.value == str(step):
                     inner, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            if step < len(node.value):
-                inner, line = node.value[step], node.value[step].start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and step in range(len(node.value)):
+            inner = node.value[int(step)]
+            line = inner.start_mark.line + 1
         if inner is not None:
             node = inner
             steps.append(step)

@@ -15,6 +15,9 @@ from evomerge.registry import Section
 
 SCHEMA_VERSION = 1
 
+# libyaml's emitter, where there is one: a recipe is written for every candidate.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 Component = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -165,7 +168,8 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """YAML for people; `read_recipe` gives an equal recipe, floats included."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        data = self.model_dump(mode="json", exclude_none=True)
+        return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False))
 
 
 def read_recipe(path: Path) -> Recipe:

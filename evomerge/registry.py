@@ -16,9 +16,13 @@ T = TypeVar("T")
 
 
 class Section(BaseModel):
-    """Base of every part of a configuration: frozen, and an unknown field is an error."""
+    """Base of every part of a configuration: frozen; unknown fields and infinite numbers are
+    errors.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 @dataclass(frozen=True)

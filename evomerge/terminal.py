@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from evomerge.record.config import tracking_uri
 from evomerge.record.report import cell, comparison_lines
 from evomerge.search import Progress as SearchProgress
 from evomerge.search import Result
@@ -96,9 +97,11 @@ def print_result(result: Result) -> None:
     for line in comparison_lines(table):
         console.print(line, highlight=False)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
-    database = (result.run_dir.resolve().parent / "mlflow.db").as_posix()
+    address = tracking_uri(result.run_dir)
     console.print(
-        f"MLflow UI:  mlflow ui --backend-store-uri sqlite:///{database}",
+        f"MLflow UI:  mlflow ui --backend-store-uri {address}"
+        if address.startswith("sqlite")
+        else f"MLflow UI:  {address}",
         highlight=False,
         soft_wrap=True,
     )

@@ -18,16 +18,16 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
-from prefect import flow  # noqa: E402
+from prefect import flow
 
-from evomerge.config import load_config  # noqa: E402
-from evomerge.demo import CONFIG_PATH  # noqa: E402
-from evomerge.errors import EvomergeError, InputError, StoppedError  # noqa: E402
-from evomerge.search import Result  # noqa: E402
-from evomerge.search.api import free_run_dir  # noqa: E402
-from evomerge.terminal import Display, print_result  # noqa: E402
-from evomerge.workers.group import start_ray, stop_ray  # noqa: E402
-from flows.search import FlowHooks, search_with  # noqa: E402
+from evomerge.config import load_config
+from evomerge.demo import CONFIG_PATH
+from evomerge.errors import EvomergeError, InputError, StoppedError
+from evomerge.search import Result
+from evomerge.search.api import free_run_dir
+from evomerge.terminal import Display, print_result
+from evomerge.workers.group import start_ray, stop_ray
+from flows.search import FlowHooks, search_with
 
 
 def main() -> int:

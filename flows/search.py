@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -35,7 +36,7 @@ def run_stage(body: Callable[[], None]) -> None:
 
 
 class FlowHooks:
-    """One Prefect task for each stage, a progress artifact that follows it, and one log line a batch.
+    """One Prefect task a stage, with a progress artifact and one log line a batch.
 
     Args:
         inner: Other hooks that watch the run too.
@@ -62,7 +63,8 @@ class FlowHooks:
         if progress.stage != self._stage:
             key = "".join(c if c.isalnum() else "-" for c in progress.stage.lower())
             self._stage = progress.stage
-            self._artifact = create_progress_artifact(share, key=key, description=progress.line)  # type: ignore[assignment]
+            created: Any = create_progress_artifact(share, key=key, description=progress.line)
+            self._artifact = created
         elif time.monotonic() - self._updated > UPDATE_S or progress.done == progress.total:
             assert self._artifact is not None
             update_progress_artifact(self._artifact, share, description=progress.line)

@@ -12,6 +12,8 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 
+METHODS.load_entry_points()
+
 __all__ = [
     "METHODS",
     "Coefficients",

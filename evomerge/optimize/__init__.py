@@ -16,6 +16,8 @@ from evomerge.optimize.protocol import (
     Wait,
 )
 
+OPTIMIZERS.load_entry_points()
+
 __all__ = [
     "OPTIMIZERS",
     "Ask",

@@ -6,25 +6,41 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.pool import Pool, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+GENERATION_FILE = "generation_config.json"
+
 
 def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
     """A model of the pool's architecture whose weights are still to be written.
 
     Built from the configuration on the CPU, so that rotary buffers and ties are as transformers
-    makes them; in the pool's dtype, evaluating, without gradients.
+    makes them; in the pool's dtype, evaluating, without gradients. It generates by the base's
+    generation settings, as an exported checkpoint does.
+
+    Raises:
+        InputError: The base's generation_config.json cannot be read.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
     config = read_config(pool.base.model_dir)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=TORCH_DTYPES[pool.dtype])
+    # Without initialization transformers leaves a tied head apart, on memory never written.
+    model.tie_weights()
+    model_dir = pool.base.model_dir
+    if (model_dir / GENERATION_FILE).is_file():
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(model_dir)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"model 'base': {model_dir / GENERATION_FILE}: {reason}") from None
     model.requires_grad_(False)
     model.eval()
     moved: PreTrainedModel = model.to(device)

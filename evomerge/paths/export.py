@@ -60,7 +60,10 @@ def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> N
 def _write_tensors(pool: Pool, recipe: Recipe, folder: Path) -> None:
     names: list[list[str]] = []
     total_bytes = 0
-    for number, shard in enumerate(_shards(Engine(pool).tensors(recipe))):
+    # Named as the base stores them, for programs that do not rename as transformers does.
+    stored = pool.base.tensors
+    tensors = ((stored[name].stored_name, t) for name, t in Engine(pool).tensors(recipe))
+    for number, shard in enumerate(_shards(tensors)):
         save_file(shard, folder / f"shard-{number:05d}", metadata={"format": "pt"})
         names.append(list(shard))
         total_bytes += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())

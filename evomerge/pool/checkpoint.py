@@ -23,9 +23,10 @@ FLOATING = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor's place and shape: which file has it, its dimensions, its safetensors dtype."""
+    """A tensor's place and shape: file and name in it, dimensions, safetensors dtype."""
 
     file_path: Path
+    stored_name: str
     shape: tuple[int, ...]
     dtype: str
 
@@ -38,7 +39,7 @@ class Checkpoint:
         name: How the search calls it.
         model_dir: Where it lies.
         source: What the configuration said, for people and for recipes.
-        tensors: Every tensor's place by name.
+        tensors: Every tensor's place by its name in the model.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """A tensor that reads the file's memory map; never write to it."""
-        file_path = self.tensors[name].file_path
-        if file_path not in self._handles:
-            self._handles[file_path] = safe_open(file_path, framework="pt")
-        tensor: Tensor = self._handles[file_path].get_tensor(name)
+        info = self.tensors[name]
+        if info.file_path not in self._handles:
+            self._handles[info.file_path] = safe_open(info.file_path, framework="pt")
+        tensor: Tensor = self._handles[info.file_path].get_tensor(info.stored_name)
         return tensor
 
     @cached_property
@@ -133,7 +134,7 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
         raise InputError(f"model {name!r}: {index_path} has no weight_map")
     headers: dict[str, dict[str, TensorInfo]] = {}
     for tensor_name, file_name in weight_map.items():
-        if Path(file_name).name != file_name:
+        if not isinstance(file_name, str) or Path(file_name).name != file_name:
             raise InputError(f"model {name!r}: {index_path} names a file outside: {file_name!r}")
         if file_name not in headers:
             headers[file_name] = _header(name, model_dir / file_name)
@@ -154,7 +155,7 @@ def _header(name: str, file_path: Path) -> dict[str, TensorInfo]:
             for tensor_name in handle.keys():  # noqa: SIM118  (no mapping)
                 view = handle.get_slice(tensor_name)
                 tensors[tensor_name] = TensorInfo(
-                    file_path, tuple(view.get_shape()), view.get_dtype()
+                    file_path, tensor_name, tuple(view.get_shape()), view.get_dtype()
                 )
     except (SafetensorError, OSError) as error:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from evomerge.errors import InputError
@@ -32,6 +33,8 @@ def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    # What it cannot reach it raises as well, after five warnings.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         snapshot = snapshot_download(
             entry.source, revision=entry.revision, allow_patterns=list(PATTERNS)

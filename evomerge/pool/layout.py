@@ -66,18 +66,18 @@ def read_config(model_dir: Path) -> PreTrainedConfig:
     return config
 
 
-def read_layout(model_dir: Path) -> Layout:
-    """Build the model's modules without memory and read the places off them."""
+def hollow_model(model_dir: Path) -> PreTrainedModel:
+    """The modules of a folder's model, without memory for its numbers."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config = read_config(model_dir)
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         except ValueError as error:
             raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
-    return layout_of(model)
+    return model
 
 
 def layout_of(model: PreTrainedModel) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from evomerge.errors import InputError
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.hub import locate
-from evomerge.pool.layout import Layout, read_layout
+from evomerge.pool.layout import Layout, hollow_model, layout_of
+from evomerge.pool.names import use_model_names
 from evomerge.pool.tokenizers import check_tokenizers
 from evomerge.recipe import Dtype, Member, Recipe
 
@@ -106,8 +108,17 @@ def _open_all(
             raise InputError(
                 f"pool: two models are called {name!r}; give one of them another `name:`"
             )
-    layout = read_layout(base.model_dir)
+        # Names are parts of file names and of MLflow's.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise InputError(
+                f"pool: a model cannot be called {name!r}; give it a `name:` of letters, digits, "
+                "'_', '.' and '-'"
+            )
+    model = hollow_model(base.model_dir)
+    layout = layout_of(model)
     for checkpoint in (base, *experts):
+        _check_architecture(checkpoint, base)
+        use_model_names(checkpoint, model)
         _check_shapes(checkpoint, base, layout)
     check_tokenizers(base, experts)
     first = next(iter(layout.places))
@@ -139,7 +150,7 @@ def _open(entry: ModelConfig, name: str, config_dir: Path) -> Checkpoint:
     return open_checkpoint(name, model_dir, source)
 
 
-def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> None:
+def _check_architecture(checkpoint: Checkpoint, base: Checkpoint) -> None:
     ours, theirs = checkpoint.config, base.config
     for key in ("model_type", "architectures"):
         if ours.get(key) != theirs.get(key):
@@ -147,6 +158,9 @@ def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> N
                 f"model {checkpoint.name!r} has {key} {ours.get(key)}, the base has "
                 f"{theirs.get(key)}: models of one pool must share an architecture"
             )
+
+
+def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> None:
     for name in layout.places:
         if name not in checkpoint.tensors:
             raise InputError(f"model {checkpoint.name!r} has no tensor {name!r}")

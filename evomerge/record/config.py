@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import field_validator
 
 from evomerge.registry import Section
+
+DATABASE_FILE = "mlflow.db"
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "databricks")
 
@@ -38,3 +42,10 @@ class RecordConfig(Section):
                 "not a tracking server's address; valid: http://HOST:PORT or sqlite:///FILE"
             )
         return value
+
+
+def tracking_uri(run_dir: Path) -> str:
+    """MLflow's address for a run: the configuration's, or the database beside the run folder."""
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    given: str | None = config["record"]["tracking_uri"]
+    return given or f"sqlite:///{run_dir.resolve().parent / DATABASE_FILE}"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from evomerge.errors import EvomergeError
+from evomerge.record.journal import check_is_run
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,10 @@ def sync_now(run_dir: Path) -> None:
     """Rebuild the MLflow record of a run from its folder, in a process of its own.
 
     Raises:
+        InputError: It is no run folder.
         EvomergeError: MLflow could not be written.
     """
+    check_is_run(run_dir)
     done = subprocess.run(
         [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir)],
         capture_output=True,

@@ -38,6 +38,16 @@ Kind = Literal[
 ]
 
 
+def check_is_run(run_dir: Path) -> None:
+    """Refuse a folder that has no run.
+
+    Raises:
+        InputError: It has no journal.
+    """
+    if not (run_dir / JOURNAL_FILE).is_file():
+        raise InputError(f"{run_dir} is no run folder: it has no {JOURNAL_FILE}")
+
+
 @dataclass(frozen=True)
 class Event:
     """One line: its number from 0, when (seconds since 1970), what, and its data."""

@@ -25,13 +25,13 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.errors import EvomergeError
+from evomerge.record.config import tracking_uri
 from evomerge.record.journal import JOURNAL_FILE, iterate
 from evomerge.record.results import Results
 from evomerge.record.state import Candidate, RunState
 
 logger = logging.getLogger(__name__)
 
-DATABASE_FILE = "mlflow.db"
 ARTIFACTS_DIR = "mlartifacts"
 POLL_S = 1.0
 RETRY_S = 5.0
@@ -105,7 +105,7 @@ class MlflowRecord:
 
     def _connect(self) -> None:
         runs_dir = self.run_dir.parent
-        uri = self.settings["tracking_uri"] or f"sqlite:///{runs_dir / DATABASE_FILE}"
+        uri = tracking_uri(self.run_dir)
         client = MlflowClient(uri)
         name = self.settings["experiment"] or self.name
         experiment = client.get_experiment_by_name(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from evomerge.score.tasks import TaskSet
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ class _Requests:
         instances: All of them in one list.
         pairs: For log-likelihoods: (strings, context tokens, continuation tokens), by instance.
         num_tokens: Tokens of each document's requests.
+        truncated: Whether a request of the document is longer than the model reads.
         batch_size: Requests run at once.
     """
 
@@ -39,6 +43,7 @@ class _Requests:
     instances: list[Instance]
     pairs: list[_Pair]
     num_tokens: list[int]
+    truncated: list[bool]
     batch_size: int
 
 
@@ -91,12 +96,14 @@ class LmEvalScorer:
         # Reseeded for each block: its examples must not depend on what was built before.
         task.set_fewshot_seed(self.config.fewshot_seed)
         template = self.config.apply_chat_template
-        task.build_all_requests(
-            samples=list(block.documents),
-            apply_chat_template=template,
-            chat_template=self.lm.apply_chat_template if template else None,
-            tokenizer_name=self.lm.tokenizer_name if template else "",
-        )
+        # lm-eval draws a progress bar for every block, and there is no switch for it.
+        with redirect_stderr(io.StringIO()):
+            task.build_all_requests(
+                samples=list(block.documents),
+                apply_chat_template=template,
+                chat_template=self.lm.apply_chat_template if template else None,
+                tokenizer_name=self.lm.tokenizer_name if template else "",
+            )
         instances: list[Instance] = list(task.instances)
         by_position: dict[int, list[Instance]] = {}
         for instance in instances:
@@ -119,8 +126,14 @@ class LmEvalScorer:
                 lengths[id(instance)] = len(self.lm.tok_encode(instance.args[0]))
         longest = max(lengths[id(instance)] + _new_tokens(instance) for instance in instances)
         num_tokens = [sum(lengths[id(r)] for r in requests) for _, _, requests in documents]
+        # The last token of a continuation is predicted, not read.
+        readable = self.lm.max_length + (1 if pairs else 0)
+        truncated = [
+            any(lengths[id(r)] + _new_tokens(r) > readable for r in requests)
+            for _, _, requests in documents
+        ]
         batch_size = max(1, self.batch_tokens // longest)
-        return _Requests(documents, instances, pairs, num_tokens, batch_size)
+        return _Requests(documents, instances, pairs, num_tokens, truncated, batch_size)
 
     def _encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if context:
@@ -143,8 +156,8 @@ class LmEvalScorer:
             if ensemble.name in self._filters[block.task]:
                 ensemble.apply(requests.instances)
         rows = []
-        for (document_id, document, answered), num_tokens in zip(
-            requests.documents, requests.num_tokens, strict=True
+        for (document_id, document, answered), num_tokens, truncated in zip(
+            requests.documents, requests.num_tokens, requests.truncated, strict=True
         ):
             row = Row(block.task, document_id, {}, num_tokens=num_tokens)
             for filter_name in self._filters[block.task]:
@@ -158,7 +171,7 @@ class LmEvalScorer:
                 row.text = first[0]
             else:
                 row.log_likelihoods = [float(x[0] if isinstance(x, tuple) else x) for x in first]
-            if num_tokens > self.lm.max_length * len(answered):
+            if truncated:
                 row.flags.append("truncated")
             rows.append(row)
         return rows
@@ -176,8 +189,32 @@ class LmEvalScorer:
             instance for instance in requests.instances for _ in range(instance.repeats or 1)
         ]
         run = getattr(self.lm, requests.instances[0].request_type)
-        for instance, answer in zip(repeated, run(repeated, disable_tqdm=True), strict=True):
+        with _finite_logits(self.lm.model):
+            answers = run(repeated, disable_tqdm=True)
+        for instance, answer in zip(repeated, answers, strict=True):
             instance.resps.append(answer)
+
+
+@contextmanager
+def _finite_logits(model: PreTrainedModel) -> Iterator[None]:
+    """Notice a model that answers from no numbers: the largest of NaNs is a token like any other.
+
+    Raises:
+        CandidateError: At the end of the block, if any token was chosen so.
+    """
+    largest: list[Tensor] = []
+
+    def keep_largest(_module: Any, _inputs: Any, outputs: Any) -> None:
+        # Not looked at before the end: on a GPU every look waits for the step to finish.
+        largest.append(outputs.logits[:, -1].max())
+
+    hook = model.register_forward_hook(keep_largest)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if not all(math.isfinite(value) for value in largest):
+        raise CandidateError("a logit is not finite")
 
 
 def _new_tokens(instance: Instance) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from evomerge.errors import InputError, closest
 from evomerge.score.config import ObjectiveConfig, ScoreConfig
@@ -21,7 +25,8 @@ class Objective:
     """An objective as the task has it.
 
     Attributes:
-        name: "task" or, where a task has several, "task/metric"; unique in a search.
+        name: "task" or, where a task has several, "task/metric" or "task/metric/filter"; unique
+            in a search.
         task: The task's name.
         metric: The metric's name.
         filter: The filter that post-processes answers.
@@ -70,7 +75,7 @@ class TaskSet:
         for task in self.tasks.values():
             if config.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
-        self.objectives = tuple(self._objective(entry) for entry in config.objectives)
+        self.objectives = _named([self._objective(entry) for entry in config.objectives])
         _check_unique([objective.name for objective in self.objectives])
 
     @cached_property
@@ -143,13 +148,28 @@ class TaskSet:
                 f"score.objectives: task {entry.task!r} has no filter {chosen!r}; "
                 f"{closest(chosen, filters)}"
             )
-        several = sum(other.task == entry.task for other in self.config.objectives) > 1
-        name = f"{entry.task}/{metric}" if several else entry.task
-        return Objective(name, entry.task, metric, chosen, directions[metric], entry.preference)
+        return Objective(
+            entry.task, entry.task, metric, chosen, directions[metric], entry.preference
+        )
 
 
 def _is_mean(task: Any, metric: str) -> bool:
     return getattr(task.aggregation()[metric], "__name__", "") in ("mean", "nanmean")
+
+
+def _named(objectives: list[Objective]) -> tuple[Objective, ...]:
+    """Objectives with as much of task, metric and filter in their names as tells them apart."""
+    tasks = Counter(o.task for o in objectives)
+    metrics = Counter((o.task, o.metric) for o in objectives)
+    result = []
+    for o in objectives:
+        name = o.task
+        if tasks[o.task] > 1:
+            name += f"/{o.metric}"
+        if metrics[o.task, o.metric] > 1:
+            name += f"/{o.filter}"
+        result.append(replace(o, name=name))
+    return tuple(result)
 
 
 def _check_unique(names: list[str]) -> None:
@@ -164,17 +184,23 @@ def _load(name: str, folders: list[Path]) -> Any:
 
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # What these cannot read or reach they raise as well.
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # Indexing lm-eval's own tasks takes seconds: only when a name is in no folder of ours.
     manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
-    if name not in manager.all_subtasks:
+    ours = manager.all_subtasks
+    if name not in ours:
+        _check_yaml(folders)
         manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=True)
     if name in manager.all_groups or name in manager.all_tags:
         raise InputError(
             f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
         )
     if name not in manager.all_subtasks:
+        near = difflib.get_close_matches(name, manager.all_subtasks)
         raise InputError(
-            f"score.objectives: no task {name!r}; {closest(name, manager.all_subtasks)}\n"
+            f"score.objectives: no task {name!r}; {closest(name, dict.fromkeys([*ours, *near]))}\n"
             f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
         )
     entry = manager.task_index[name]
@@ -185,6 +211,15 @@ def _load(name: str, folders: list[Path]) -> Any:
         # Whatever a task's file, data or code raises, the configuration named it.
         raise InputError(f"task {name!r} cannot be loaded: {_first_line(error)}") from error
     return loaded[name]
+
+
+def _check_yaml(folders: list[Path]) -> None:
+    """Refuse a task file that lm-eval would pass over in silence."""
+    for path in sorted(path for folder in folders for path in folder.rglob("*.yaml")):
+        try:
+            yaml.compose(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
@@ -212,6 +247,9 @@ def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
     return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """What went wrong in the first place, without the wrappers around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]

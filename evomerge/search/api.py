@@ -17,7 +17,7 @@ from evomerge.errors import InputError, StoppedError
 from evomerge.record import JOURNAL_FILE, Results, RunState, read_journal
 from evomerge.record.follow import Syncer
 from evomerge.search.hooks import Hooks, Progress, Quiet
-from evomerge.search.run import Run, reopen_run, start_run
+from evomerge.search.run import Run, check_free, reopen_run, start_run
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages
 
@@ -124,6 +124,7 @@ def run(
 def start(config: Config, config_dir: Path, run_dir: Path | None, hooks: Hooks) -> Result:
     """Search by a loaded configuration whose relative paths are relative to `config_dir`."""
     folder = run_dir or free_run_dir(config.name)
+    check_free(folder)
     return _checked(lambda: start_run(set_up(config, config_dir), folder), hooks)
 
 

@@ -14,7 +14,7 @@ from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.recipe import Recipe
 from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
-from evomerge.record.journal import Kind
+from evomerge.record.journal import Kind, check_is_run
 from evomerge.search.setup import Setup, set_up
 
 logger = logging.getLogger(__name__)
@@ -107,16 +107,27 @@ class Run:
         (folder / f"{candidate}.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
 
 
+def check_free(run_dir: Path) -> None:
+    """Refuse a folder that a new run cannot have.
+
+    Raises:
+        InputError: It has a run already, or is a file.
+    """
+    if (run_dir / JOURNAL_FILE).exists():
+        raise InputError(
+            f"{run_dir} has a run already; `evomerge resume {run_dir}` goes on with it"
+        )
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir} is a file; name a folder, or one that does not exist yet")
+
+
 def start_run(setup: Setup, run_dir: Path) -> Run:
     """Begin a run in a new folder.
 
     Raises:
         InputError: The folder has a journal already.
     """
-    if (run_dir / JOURNAL_FILE).exists():
-        raise InputError(
-            f"{run_dir} has a run already; `evomerge resume {run_dir}` goes on with it"
-        )
+    check_free(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     setup.config.write(run_dir / CONFIG_FILE)
     run = Run(run_dir, setup)
@@ -141,8 +152,7 @@ def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
     Raises:
         InputError: It is no run folder, is in use, or models or documents have changed.
     """
-    if not (run_dir / JOURNAL_FILE).is_file():
-        raise InputError(f"{run_dir} is no run folder: it has no {JOURNAL_FILE}")
+    check_is_run(run_dir)
     config = load_config(run_dir / CONFIG_FILE)
     run = Run(run_dir, set_up(config, run_dir), strict=strict)
     if not run.state.started:
@@ -162,9 +172,9 @@ def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
     Raises:
         InputError: There is no such run, or the recipe's models are not its pool's.
     """
+    check_is_run(run_dir)
     config = load_config(run_dir / CONFIG_FILE)
-    if config.resolved is None:
-        raise InputError(f"{run_dir} is no run folder")
+    assert config.resolved is not None
     for name, member in recipe.members.items():
         if config.resolved.pool_sha256.get(name) != member.sha256:
             raise InputError(

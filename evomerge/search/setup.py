@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from evomerge.config import Config, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Optimizer
@@ -17,7 +19,7 @@ from evomerge.workers.worker import WorkerSpec
 
 PACKAGES = ("cma", "evomerge", "lm_eval", "nevergrad", "numpy", "torch", "transformers")
 
-LOGITS_BYTES = 1 << 30
+LOGITS_BYTES = 4 << 30
 """Memory for a batch's logits and their log-softmax, from which its tokens follow."""
 
 
@@ -100,10 +102,12 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         recipe = read_recipe(config_dir / name)
         pool.check_recipe(recipe)
         start_from.append(recipe)
+    num_gpus = config.workers.num_gpus
+    on_gpu = torch.cuda.is_available() if num_gpus is None else num_gpus > 0
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
-        batch_tokens=config.score.batch_tokens or _batch_tokens(pool),
+        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu),
         versions={package: version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -146,10 +150,16 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
         )
 
 
-def _batch_tokens(pool: Pool) -> int:
-    """Tokens whose float32 logits, three times over, fit the memory set aside for them."""
+def _batch_tokens(pool: Pool, on_gpu: bool) -> int:
+    """Tokens of a batch by default.
+
+    On a CPU as many as keep a small model's activations in the cache; on a GPU as many as have
+    their float32 logits, three times over, in the memory set aside for them.
+    """
+    if not on_gpu:
+        return 2048
     vocabulary = int(pool.base.config.get("vocab_size", 32_000))
-    return max(256, min(16_384, LOGITS_BYTES // (vocabulary * 4 * 3)))
+    return max(2048, min(65_536, LOGITS_BYTES // (vocabulary * 4 * 3)))
 
 
 def num_documents(setup: Setup, split: Split) -> int:

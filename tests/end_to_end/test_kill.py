@@ -1,0 +1,112 @@
+"""Killing the driver anywhere loses nothing but the work in flight."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+import evomerge
+from evomerge.record import normal_form, read_journal
+
+NUM_KILLS = 3
+
+
+def start(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "evomerge", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def num_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_lines(process, path, lines, timeout_s=120):
+    ends = time.monotonic() + timeout_s
+    while num_lines(path) < lines and process.poll() is None:
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def test_sigkill_at_random_moments_changes_nothing(workspace, tmp_path):
+    # Small blocks and many candidates, so that a kill meets every kind of event.
+    config = workspace(search={"budget": {"candidates": 30}, "finalists": 3})
+    evomerge.run(config, tmp_path / "undisturbed")
+    whole, _ = read_journal(tmp_path / "undisturbed/journal.jsonl")
+
+    rng = random.Random(7)
+    run_dir = tmp_path / "killed"
+    journal = run_dir / "journal.jsonl"
+    moments = sorted(rng.sample(range(5, len(whole) - 5), NUM_KILLS))
+    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    for moment in moments:
+        wait_for_lines(process, journal, moment)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = start("resume", run_dir, cwd=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+    killed, _ = read_journal(journal)
+    assert normal_form(killed) == normal_form(whole)
+    best = [e.data["value"] for e in (*whole, *killed) if e.data.get("what") == "chosen"]
+    assert len(best) >= 2 and len(set(best)) == 1
+    assert not [event for event in killed if event.kind == "rebased"]
+
+
+def test_another_record_is_the_truth(workspace, tmp_path):
+    """A journal whose genomes a replay does not give (another machine's) is gone on with."""
+    run_dir = tmp_path / "run"
+    config = workspace(search={"budget": {"candidates": 12}})
+    evomerge.run(config, run_dir)
+    path = run_dir / "journal.jsonl"
+    events, _ = read_journal(path)
+    half = next(i for i, e in enumerate(events) if e.kind == "asked" and e.data["ask"] == 6)
+    path.write_text("".join(event.to_line() for event in events[:half]))
+    config_path = run_dir / "config.yaml"
+    config_path.write_text(config_path.read_text().replace("\nseed: 1\n", "\nseed: 2\n"))
+
+    with pytest.raises(evomerge.errors.StoppedError, match="differs"):
+        evomerge.resume(run_dir, strict=True)
+    evomerge.resume(run_dir)
+
+    again, _ = read_journal(path)
+    assert [event for event in again if event.kind == "rebased"]
+    asked = [event.data["genome"] for event in again if event.kind == "asked"]
+    before = [event.data["genome"] for event in events if event.kind == "asked"]
+    assert len(asked) == 12 and asked[:6] == before[:6]
+
+
+def test_sigterm_stops_well_and_leaves_no_process(tmp_path, pool_and_tasks):
+    from fixtures import make_config
+
+    for name in ("pool", "tasks"):
+        (tmp_path / name).symlink_to(pool_and_tasks / name)
+    config = make_config(tmp_path, search={"budget": {"candidates": 100_000}})
+    run_dir = tmp_path / "run"
+    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    wait_for_lines(process, run_dir / "journal.jsonl", 80)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert f"evomerge resume {run_dir}" in errors
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    events, _ = read_journal(run_dir / "journal.jsonl")
+    assert events[-1].kind == "stopped"
+    assert json.loads(events[-1].to_line())["data"]["reason"].startswith("StoppedError")
+    assert list((run_dir / "documents").iterdir())

@@ -1,0 +1,119 @@
+"""The MLflow record on real stores: complete, exactly once, and never in the way."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+import evomerge
+from evomerge.record.follow import sync_now
+
+
+@pytest.fixture(scope="module")
+def finished(pool_and_tasks, tmp_path_factory, cluster):
+    """A run whose record is still to be written."""
+    from fixtures import make_config
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    for name in ("pool", "tasks"):
+        (folder / name).symlink_to(pool_and_tasks / name)
+    config = make_config(folder, workers={"address": cluster})
+    return evomerge.run(config, folder / "runs" / "toy")
+
+
+def children(client, name):
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return parents, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def assert_complete(result, client):
+    (parent,), runs = children(client, "toy")
+    by_candidate = {run.data.tags["evomerge.candidate"]: run for run in runs}
+    frame = result.candidates
+    assert len(runs) == len(by_candidate) and set(by_candidate) == set(frame.index)
+    for name, row in frame.iterrows():
+        run = by_candidate[name]
+        assert run.info.status == "FINISHED"
+        for column in frame.filter(regex="^(search|validation|holdout)/").columns:
+            if row[column] == row[column]:
+                assert run.data.metrics[column] == row[column]
+            else:
+                assert column not in run.data.metrics
+        for column in frame.filter(regex="^genome/").columns:
+            if row[column] == row[column]:
+                assert float(run.data.params[column.removeprefix("genome/")]) == row[column]
+        assert {"search/build_s", "search/score_s"} <= run.data.metrics.keys()
+    assert parent.data.tags["evomerge.chosen"] == result.best
+    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"config.yaml", "summary.json", "report.html", "recipes"}
+
+
+def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
+    rng = random.Random(3)
+    command = [sys.executable, "-m", "evomerge.record.mlflow_sync", str(finished.run_dir)]
+    database = finished.run_dir.parent / "mlflow.db"
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not database.exists() and process.poll() is None:
+            time.sleep(0.01)
+        # Imports take most of two seconds, writing the record less than one.
+        time.sleep(rng.uniform(1.0, 3.5))
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    sync_now(finished.run_dir)
+    client = MlflowClient(f"sqlite:///{database}")
+    assert_complete(finished, client)
+    sync_now(finished.run_dir)
+    assert_complete(finished, client)
+    assert killed
+
+
+def test_a_server_that_is_down_delays_the_record_and_nothing_else(
+    workspace, tmp_path, caplog, request
+):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    config = workspace(record={"enabled": True, "tracking_uri": address})
+    with caplog.at_level(logging.WARNING):
+        result = evomerge.run(config, tmp_path / "run")
+    assert "evomerge sync" in caplog.text
+    assert result.best
+    with pytest.raises(evomerge.errors.EvomergeError, match="MLflow"):
+        sync_now(result.run_dir)
+
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    request.addfinalizer(server.wait)
+    request.addfinalizer(server.terminate)
+    ends = time.monotonic() + 60
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert time.monotonic() < ends and server.poll() is None
+        time.sleep(0.2)
+    sync_now(result.run_dir)
+    assert_complete(result, MlflowClient(address))
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["record"]["enabled"]

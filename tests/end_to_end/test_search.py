@@ -1,0 +1,224 @@
+"""Whole searches on real components: Ray actors, lm-eval, nevergrad, the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from datetime import datetime, timedelta
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import evomerge
+from evomerge.config import load_config
+from evomerge.errors import InputError
+from evomerge.methods.linear import LinearConfig
+from evomerge.pool import PoolConfig, open_pool
+from evomerge.recipe import Part, Recipe
+from evomerge.record import Journal, normal_form, read_journal
+from evomerge.search import put_into_inbox, set_up, start_run
+from evomerge.search.stages import Stages
+from evomerge.space import recipes
+
+
+def events_of(run_dir):
+    return read_journal(run_dir / "journal.jsonl")[0]
+
+
+def kinds(run_dir, kind):
+    return [event.data for event in events_of(run_dir) if event.kind == kind]
+
+
+def test_a_search_ends_with_a_table_and_a_model(workspace, tmp_path):
+    config = workspace(search={"budget": {"candidates": 5}, "finalists": 2, "export": True})
+    result = evomerge.run(config, tmp_path / "run")
+
+    frame = result.candidates
+    assert (frame.origin == "asked").sum() == 5
+    assert result.best in frame.index
+    searched = frame[frame.origin == "asked"]
+    assert searched["search/combined"].notna().all()
+    # Validation was opened for two finalists, holdout for the chosen one and the baselines only.
+    assert searched["validation/combined"].notna().sum() == 2
+    assert searched["holdout/combined"].notna().sum() == 1
+    assert frame.loc[result.best, "holdout/combined"] >= 0
+    opened = [c for data in kinds(tmp_path / "run", "holdout_opened") for c in data["candidates"]]
+    assert set(opened) == {result.best, *frame.index[frame.origin == "baseline"]}
+    assert result.best in frame.index and set(result.front) <= set(frame.index)
+
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["chosen"] == result.best
+    assert {entry["role"] for entry in summary["comparisons"]} == {"best_parent", "best_baseline"}
+    assert "not distinguishable" in (tmp_path / "run/report.html").read_text()
+    assert (tmp_path / "run/export/model.safetensors").is_file()
+
+
+def test_the_same_seed_gives_the_same_journal(workspace, tmp_path):
+    config = workspace()
+    forms = []
+    for name in ("first", "second"):
+        evomerge.run(config, tmp_path / name)
+        forms.append(normal_form(events_of(tmp_path / name)))
+    assert forms[0] == forms[1]
+
+
+def test_another_seed_gives_other_genomes(workspace, tmp_path):
+    genomes = []
+    for seed in (1, 2):
+        config = workspace(seed=seed, search={"budget": {"candidates": 2}})
+        evomerge.run(config, tmp_path / str(seed))
+        genomes.append([data["genome"] for data in kinds(tmp_path / str(seed), "asked")])
+    assert genomes[0] != genomes[1]
+
+
+def test_scores_do_not_depend_on_how_work_is_shared(workspace, tmp_path):
+    config_path = workspace(score={"block_documents": 3}, workers={"num_actors": 2})
+    setup = set_up(load_config(config_path), tmp_path)
+    run = start_run(setup, tmp_path / "run")
+    stages = Stages(run, lambda progress: None)
+    try:
+        for name, shares in (("whole", 1), ("shared", 3)):
+            recipe = recipes.task_arithmetic(setup.pool, 0.7)
+            stages.dispatcher.submit(run.add(name, "baseline", recipe), "search", shares)
+            while stages.dispatcher.num_pending:
+                stages.dispatcher.step(1.0)
+    finally:
+        stages.close()
+        run.close()
+    results = kinds(tmp_path / "run", "result")
+    assert [data["candidate"] for data in results] == ["whole", "shared", "shared", "shared"]
+    whole, shared = (run.state.candidates[name] for name in ("whole", "shared"))
+    assert whole.scores("search") == shared.scores("search")
+    assert len(whole.measured["search"].blocks) == len(setup.blocks("search")) == 8
+
+
+def test_documents_are_recorded_once_and_splits_do_not_mix(workspace, tmp_path):
+    evomerge.run(workspace(), tmp_path / "run")
+    started = kinds(tmp_path / "run", "run_started")[0]
+    named = sorted({data["part"] for data in kinds(tmp_path / "run", "result")})
+    seen = set()
+    for part in named:
+        for row in pq.read_table(tmp_path / "run/documents" / part).to_pylist():
+            key = row["candidate"], row["task"], row["document"]
+            assert key not in seen
+            seen.add(key)
+            assert row["document"] in started["splits"][row["task"]][row["split"]]
+    for by_split in started["splits"].values():
+        together = [document for documents in by_split.values() for document in documents]
+        assert len(together) == len(set(together)) == 40
+
+
+def test_a_candidate_that_fails_is_data(workspace, tmp_path):
+    config = workspace()
+    pool = open_pool(PoolConfig(base="pool/base", experts=("pool/expert0",)), tmp_path)
+    part = Part(method=LinearConfig(), models=("expert0",), parameters={"weight": {"expert0": 0.0}})
+    recipe = Recipe(members=pool.members, parts=(part,))
+    (tmp_path / "zero.yaml").write_text(recipe.to_yaml())
+    config = workspace(search={"budget": {"candidates": 4}, "start_from": ["zero.yaml"]})
+
+    result = evomerge.run(config, tmp_path / "run")
+
+    failures = kinds(tmp_path / "run", "failed")
+    assert [data["attempt"] for data in failures] == [1, 2, 3]
+    assert [data["final"] for data in failures] == [False, False, True]
+    assert "weights sum to zero" in failures[-1]["reason"]
+    assert "weights sum to zero" in result.candidates.loc["e0000", "failed"]
+    assert len(kinds(tmp_path / "run", "told")) == 4
+
+
+def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, tmp_path):
+    config = workspace(search={"budget": {"candidates": 40}})
+    killed = []
+
+    class Killer:
+        def stage(self, name, body):
+            body()
+
+        def progress(self, progress):
+            if progress.stage == "search" and progress.done == 5 and not killed:
+                for process in psutil.process_iter(["cmdline"]):
+                    if any("ray::MergeWorker" in word for word in process.info["cmdline"] or []):
+                        killed.append(process.pid)
+                        os.kill(process.pid, 9)
+
+    result = evomerge.run(config, tmp_path / "run", Killer())
+    failures = kinds(tmp_path / "run", "failed")
+    assert killed and failures and "worker died" in failures[0]["reason"]
+    assert not any(data["final"] for data in failures)
+    assert result.candidates.failed.isna().all()
+    assert len(kinds(tmp_path / "run", "told")) == 40
+
+
+def test_a_second_driver_is_refused(workspace, tmp_path):
+    config = workspace(search={"budget": {"candidates": 2}})
+    evomerge.run(config, tmp_path / "run")
+    with pytest.raises(InputError, match="has a run already"):
+        evomerge.run(config, tmp_path / "run")
+    journal = Journal(tmp_path / "run/journal.jsonl")
+    with pytest.raises(InputError, match="in use by another process"):
+        evomerge.resume(tmp_path / "run")
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason", "most"),
+    [
+        ({"documents": 60}, "budget of 60 documents", 3),
+        ({"candidates": 50, "target": 0.0}, "target 0", 1),
+        ({"candidates": 50, "patience": 3}, "no better candidate among the last 3", 49),
+        ({"candidates": 5000, "seconds": 0.5}, "budget of 0.5 seconds", 4999),
+    ],
+)
+def test_budgets_end_the_search(workspace, tmp_path, budget, reason, most):
+    evomerge.run(workspace(search={"budget": budget}), tmp_path / "run")
+    ended = {data["stage"]: data for data in kinds(tmp_path / "run", "stage_ended")}
+    assert ended["search"]["reason"] == reason
+    # One actor: one candidate of work in flight beyond the budget at most.
+    assert 1 <= len(kinds(tmp_path / "run", "told")) <= most
+
+
+def test_a_deadline_ends_the_search(workspace, tmp_path):
+    deadline = datetime.now() - timedelta(seconds=1)
+    config = workspace(search={"budget": {"candidates": 5, "deadline": deadline.isoformat()}})
+    with pytest.raises(evomerge.errors.EvomergeError, match="every candidate failed"):
+        evomerge.run(config, tmp_path / "run")
+    assert not kinds(tmp_path / "run", "asked")
+
+
+def test_recipes_join_a_running_search(workspace, tmp_path):
+    config = workspace(search={"budget": {"candidates": 200, "seconds": 60}})
+    run_dir = tmp_path / "run"
+    pool = open_pool(PoolConfig(**yaml.safe_load(config.read_text())["pool"]), tmp_path)
+
+    def enqueue():
+        while not (run_dir / "journal.jsonl").exists() or not kinds(run_dir, "told"):
+            time.sleep(0.01)
+        put_into_inbox(run_dir, recipes.task_arithmetic(pool, 0.25))
+        put_into_inbox(run_dir, recipes.uniform(pool))
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    evomerge.run(config, run_dir)
+    thread.join()
+    enqueued = [data for data in kinds(run_dir, "enqueued") if data["origin"] == "enqueued"]
+    assert len(enqueued) == 2
+    # Task arithmetic is a point of the space and steers the optimizer; the average is not.
+    genomes = [data["genome"] for data in enqueued]
+    assert [0.25, 0.25] in genomes and None in genomes
+    told = [data["candidate"] for data in kinds(run_dir, "told")]
+    assert {"e0000", "e0001"} <= set(told) and len(told) == 200
+
+
+def test_start_from_comes_first_and_is_a_foreign_point(workspace, tmp_path):
+    config = workspace()
+    pool = open_pool(PoolConfig(**yaml.safe_load(config.read_text())["pool"]), tmp_path)
+    (tmp_path / "start.yaml").write_text(recipes.task_arithmetic(pool, 0.75).to_yaml())
+    config = workspace(search={"budget": {"candidates": 3}, "start_from": ["start.yaml"]})
+    evomerge.run(config, tmp_path / "run")
+    told = kinds(tmp_path / "run", "told")
+    assert told[0]["candidate"] == "e0000" and told[0]["genome"] == [0.75, 0.75]
+    assert len(told) == 3

@@ -1,0 +1,334 @@
+"""What every registered optimizer must do."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from evomerge.optimize import (
+    OPTIMIZERS,
+    Ask,
+    Asked,
+    Box,
+    Failed,
+    Optimizer,
+    Outcome,
+    Scored,
+    Told,
+    Wait,
+)
+
+BOX = Box(low=(-2.0, 0.0, 10.0), high=(2.0, 0.5, 30.0), start=(0.5, 0.25, 20.0))
+PREFERENCES = (3.0, 1.0)
+MANY = 60
+"""Asks without a tell, where an optimizer allows any number."""
+
+
+def make(kind: str, seed: int = 3, box: Box = BOX) -> Optimizer:
+    return OPTIMIZERS.make(OPTIMIZERS[kind].config(kind=kind), box, PREFERENCES, seed)
+
+
+def score(genome, box: Box = BOX) -> Outcome:
+    """Two quadratic bowls with their floors at a quarter and three quarters of the box."""
+    place = (np.asarray(genome) - box.low) / (np.asarray(box.high) - box.low)
+    losses = tuple(float(((place - floor) ** 2).sum()) for floor in (0.25, 0.75))
+    return Scored(losses, (0.01, 0.01))
+
+
+def asked(optimizer: Optimizer) -> Ask:
+    answer = optimizer.ask()
+    assert isinstance(answer, Ask)
+    return answer
+
+
+@dataclass
+class Session:
+    """An optimizer driven as a search does it, with everything written down."""
+
+    optimizer: Optimizer
+    events: list[Asked | Told] = field(default_factory=list)
+    outstanding: list[Ask] = field(default_factory=list)
+
+    def ask(self) -> Ask:
+        answer = asked(self.optimizer)
+        self.events.append(Asked(answer.number, answer.genome))
+        self.outstanding.append(answer)
+        return answer
+
+    def tell(self, position: int, outcome: Outcome | None = None) -> None:
+        answer = self.outstanding.pop(position)
+        outcome = outcome or score(answer.genome)
+        self.events.append(Told(answer.number, answer.genome, outcome))
+        self.optimizer.tell(answer.number, outcome)
+
+    def tell_foreign(self, genome) -> None:
+        outcome = score(genome)
+        self.events.append(Told(None, genome, outcome))
+        self.optimizer.tell(genome, outcome)
+
+    def wander(self, num_tells: int, seed: int = 0) -> None:
+        """Up to ten points in flight, told out of order; some fail, some come from outside."""
+        rng = random.Random(seed)
+        limit = min(self.optimizer.max_outstanding, 10)
+        told = 0
+        while told < num_tells:
+            if len(self.outstanding) < limit and (not self.outstanding or rng.random() < 0.6):
+                self.ask()
+            elif rng.random() < 0.1:
+                bounds = zip(BOX.low, BOX.high, strict=True)
+                self.tell_foreign(tuple(rng.uniform(low, high) for low, high in bounds))
+                told += 1
+            else:
+                outcome = Failed("out of memory") if rng.random() < 0.1 else None
+                self.tell(rng.randrange(len(self.outstanding)), outcome)
+                told += 1
+
+    def go_on(self, count: int) -> list[tuple[float, ...]]:
+        """The next points, each told before the next is asked."""
+        genomes = []
+        for _ in range(count):
+            answer = asked(self.optimizer)
+            genomes.append(answer.genome)
+            self.optimizer.tell(answer.number, score(answer.genome))
+        return genomes
+
+
+@pytest.mark.parametrize("kind", list(OPTIMIZERS))
+class TestOptimizer:
+    def test_asks_are_numbered_and_inside(self, kind):
+        for seed in range(5):
+            session = Session(make(kind, seed))
+            for number in range(100):
+                answer = session.ask()
+                assert answer.number == number
+                assert all(type(x) is float for x in answer.genome)
+                for low, x, high in zip(BOX.low, answer.genome, BOX.high, strict=True):
+                    assert low <= x <= high
+                session.tell(0)
+
+    def test_asks_differ(self, kind):
+        session = Session(make(kind))
+        genomes = [session.ask().genome for _ in range(min(session.optimizer.max_outstanding, 20))]
+        assert len(set(genomes)) == len(genomes)
+
+    @pytest.mark.parametrize("num_dimensions", [1, 2, 20])
+    def test_any_number_of_dimensions(self, kind, num_dimensions):
+        d = num_dimensions
+        box = Box((0.0,) * d, (1.0,) * d, (0.5,) * d)
+        optimizer = make(kind, box=box)
+        for _ in range(40):
+            answer = asked(optimizer)
+            assert len(answer.genome) == d
+            optimizer.tell(answer.number, score(answer.genome, box))
+
+    def test_deterministic_for_its_seed(self, kind):
+        sessions = [Session(make(kind)) for _ in range(2)]
+        for session in sessions:
+            session.wander(80)
+        assert sessions[0].events == sessions[1].events
+        other = Session(make(kind, seed=4))
+        other.wander(80)
+        assert other.events != sessions[0].events
+
+    def test_the_global_generators_have_no_say(self, kind):
+        genomes = []
+        for seed in (1, 2):
+            random.seed(seed)
+            np.random.seed(seed)
+            session = Session(make(kind))
+            session.wander(40)
+            while session.outstanding:
+                session.tell(0)
+            # Also when something else draws from them in between.
+            random.random()
+            np.random.random(seed)
+            genomes.append((session.events, session.go_on(20)))
+        assert genomes[0] == genomes[1]
+
+    def test_tells_out_of_order(self, kind):
+        session = Session(make(kind))
+        rng = random.Random(0)
+        for _ in range(10):
+            count = min(session.optimizer.max_outstanding, 8)
+            numbers = [session.ask().number for _ in range(count)]
+            assert numbers == sorted(numbers)
+            while session.outstanding:
+                session.tell(rng.randrange(len(session.outstanding)))
+        assert len(session.go_on(3)) == 3
+
+    def test_waits_at_max_outstanding(self, kind):
+        session = Session(make(kind))
+        limit = session.optimizer.max_outstanding
+        assert limit >= 1
+        for _ in range(min(limit, MANY)):
+            session.ask()
+        if limit > MANY:
+            return
+        for _ in range(3):
+            assert isinstance(session.optimizer.ask(), Wait)
+        session.tell(limit // 2)
+        assert session.ask().number == limit
+        assert isinstance(session.optimizer.ask(), Wait)
+
+    def test_waiting_changes_nothing(self, kind):
+        waiting, plain = Session(make(kind)), Session(make(kind))
+        limit = min(plain.optimizer.max_outstanding, MANY)
+        for session in (waiting, plain):
+            for _ in range(limit):
+                session.ask()
+        if plain.optimizer.max_outstanding <= MANY:
+            for _ in range(5):
+                assert isinstance(waiting.optimizer.ask(), Wait)
+        for session in (waiting, plain):
+            for _ in range(limit):
+                session.tell(0)
+        assert waiting.go_on(20) == plain.go_on(20)
+
+    def test_foreign_points_are_accepted(self, kind):
+        session = Session(make(kind))
+        corners = (BOX.low, BOX.high, BOX.start, (BOX.low[0], *BOX.high[1:]))
+        for corner in corners:
+            session.tell_foreign(corner)
+        answer = session.ask()
+        assert answer.number == 0
+        session.tell_foreign(corners[0])
+        session.tell(0)
+        assert len(session.go_on(30)) == 30
+
+    def test_foreign_points_are_not_outstanding(self, kind):
+        session = Session(make(kind))
+        for _ in range(3):
+            session.tell_foreign(BOX.start)
+        limit = min(session.optimizer.max_outstanding, MANY)
+        assert [session.ask().number for _ in range(limit)] == list(range(limit))
+
+    def test_failed_points_are_accepted(self, kind):
+        session = Session(make(kind))
+        for _ in range(30):
+            session.ask()
+            session.tell(0, Failed("not finite"))
+        session.optimizer.tell(BOX.start, Failed("not finite"))
+        for index in range(30):
+            session.ask()
+            session.tell(0, Failed("not finite") if index % 3 == 0 else None)
+        assert len(session.go_on(3)) == 3
+
+    @pytest.mark.parametrize("outcome", [score(BOX.start), Failed("not finite")])
+    def test_what_was_not_asked_cannot_be_told_by_number(self, kind, outcome):
+        optimizer = make(kind)
+        with pytest.raises(ValueError, match="0"):
+            optimizer.tell(0, outcome)
+        answer = asked(optimizer)
+        for number in (-1, 1, 99):
+            with pytest.raises(ValueError, match=str(number)):
+                optimizer.tell(number, outcome)
+        optimizer.tell(answer.number, outcome)
+
+    def test_telling_twice(self, kind):
+        session, plain = Session(make(kind)), Session(make(kind))
+        for one in (session, plain):
+            for _ in range(3):
+                one.ask()
+            one.tell(1)
+        with pytest.raises(ValueError, match="1"):
+            session.optimizer.tell(1, score(BOX.start))
+        for one in (session, plain):
+            one.tell(1)
+            one.tell(0)
+        # The refused tell has changed nothing.
+        assert session.go_on(20) == plain.go_on(20)
+
+
+@pytest.mark.parametrize("kind", list(OPTIMIZERS))
+class TestRestore:
+    def test_nothing(self, kind):
+        restored = Session(make(kind))
+        assert restored.optimizer.restore([]) is None
+        assert restored.go_on(5) == Session(make(kind)).go_on(5)
+
+    @pytest.mark.parametrize("num_tells", [1, 7, 60, 150])
+    def test_a_replay_gives_the_same_next_asks(self, kind, num_tells):
+        session = Session(make(kind))
+        session.wander(num_tells, seed=num_tells)
+        restored = Session(make(kind), outstanding=list(session.outstanding))
+        assert restored.optimizer.restore(session.events) is None
+        # What was in flight still is, and can be told.
+        for one in (session, restored):
+            while one.outstanding:
+                one.tell(len(one.outstanding) // 2)
+        assert restored.go_on(30) == session.go_on(30)
+
+    def test_points_in_flight_still_count(self, kind):
+        session = Session(make(kind))
+        limit = min(session.optimizer.max_outstanding, MANY)
+        for _ in range(limit):
+            session.ask()
+        restored = make(kind)
+        assert restored.restore(session.events) is None
+        if session.optimizer.max_outstanding <= MANY:
+            assert isinstance(restored.ask(), Wait)
+        restored.tell(0, score(BOX.start))
+        assert asked(restored).number == limit
+
+    def test_told_points_stay_told(self, kind):
+        session = Session(make(kind))
+        session.ask()
+        session.tell(0)
+        restored = make(kind)
+        assert restored.restore(session.events) is None
+        with pytest.raises(ValueError, match="0"):
+            restored.tell(0, score(BOX.start))
+
+    @pytest.mark.parametrize("how", ["another seed", "another genome", "a late genome"])
+    def test_a_record_that_differs_is_taken_over(self, kind, how):
+        session = Session(make(kind, seed=4 if how == "another seed" else 3))
+        session.wander(60)
+        events = list(session.events)
+        if how != "another seed":
+            places = [index for index, event in enumerate(events) if isinstance(event, Asked)]
+            place = places[0 if how == "another genome" else -1]
+            number = events[place].number
+            # A thousandth of the first dimension's range, towards the middle.
+            step = 0.004 if events[place].genome[0] < 0 else -0.004
+            moved = (events[place].genome[0] + step, *events[place].genome[1:])
+            for index, event in enumerate(events):
+                if isinstance(event, Asked) and event.number == number:
+                    events[index] = Asked(number, moved)
+                elif isinstance(event, Told) and event.number == number:
+                    events[index] = Told(number, moved, event.outcome)
+        restored = make(kind)
+        reason = restored.restore(events)
+        assert isinstance(reason, str)
+        assert reason
+        number = 1 + max(event.number for event in events if isinstance(event, Asked))
+        in_flight = [answer.number for answer in session.outstanding]
+        for asked_number in in_flight[::-1]:
+            restored.tell(asked_number, score(BOX.start))
+        assert asked(restored).number == number
+        with pytest.raises(ValueError, match=str(in_flight[0])):
+            restored.tell(in_flight[0], score(BOX.start))
+        # The same record gives the same optimizer, whatever it had to be rebuilt from.
+        again = make(kind)
+        again.restore(events)
+        for asked_number in in_flight[::-1]:
+            again.tell(asked_number, score(BOX.start))
+        asked(again)
+        assert Session(restored).go_on(20) == Session(again).go_on(20)
+
+    def test_a_rebuilt_optimizer_can_be_restored_again(self, kind):
+        session = Session(make(kind, seed=4))
+        session.wander(40)
+        while session.outstanding:
+            session.tell(0)
+        rebuilt = make(kind)
+        assert rebuilt.restore(session.events) is not None
+        later = Session(rebuilt, events=list(session.events))
+        later.wander(30, seed=1)
+        while later.outstanding:
+            later.tell(0)
+        restored = make(kind)
+        assert restored.restore(later.events) is not None
+        assert Session(restored).go_on(20) == later.go_on(20)
