@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -91,8 +92,10 @@ class Part(Section):
         kind: str = getattr(self.method, "kind")  # noqa: B009
         method = METHODS.make(self.method)
         known = {parameter.name: parameter for parameter in method.parameters}
-        if not self.models:
-            raise ValueError(f"method {kind} is given no models")
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(
+                f"method {kind} is given {self.models or 'no models'}, expected each once"
+            )
         if method.needs.num_models not in (None, len(self.models)):
             raise ValueError(
                 f"method {kind} merges exactly {method.needs.num_models} models, "
@@ -112,6 +115,8 @@ class Part(Section):
                 )
             low, high = known[name].low, known[name].high
             for number in value.values() if isinstance(value, dict) else (value,):
+                if not math.isfinite(number):
+                    raise ValueError(f"parameter {name!r} is {number}, expected a finite number")
                 if (low is not None and number < low) or (high is not None and number > high):
                     raise ValueError(f"parameter {name!r} is {number}, valid: {low} to {high}")
         return self

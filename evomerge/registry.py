@@ -48,6 +48,7 @@ class Registry(Generic[T]):
         self.default = default
         self.group = group
         self._entries: dict[str, Entry[T]] = {}
+        self._loaded = False
 
     def add(self, config: type[Section], factory: Callable[..., T]) -> None:
         """Register an implementation under the `kind` its config model declares.
@@ -61,6 +62,8 @@ class Registry(Generic[T]):
         self._entries[kind] = Entry(config, factory)
 
     def __getitem__(self, kind: str) -> Entry[T]:
+        if kind not in self._entries:
+            self._load_entry_points()
         try:
             return self._entries[kind]
         except KeyError:
@@ -73,19 +76,21 @@ class Registry(Generic[T]):
         """Make the implementation that `config` names, with `args` passed to its factory."""
         return self[getattr(config, "kind")].factory(config, *args)  # noqa: B009
 
-    def load_entry_points(self) -> bool:
-        """Register what other installed packages offer; true if there was anything new."""
-        before = len(self._entries)
+    def _load_entry_points(self) -> None:
+        """Register what other installed packages offer."""
+        if self._loaded:
+            return
+        # Set first: what is loaded may use this registry.
+        self._loaded = True
         for point in entry_points(group=self.group):
-            if point.name not in self._entries:
-                point.load()(self)
-        return len(self._entries) > before
+            point.load()(self)
 
     def __get_pydantic_core_schema__(
         self, _source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         # Used as an annotation: Annotated[Section, METHODS] is the union of the registered
         # config models, told apart by `kind`, as of when the enclosing model is (re)built.
+        self._load_entry_points()
         models = {kind: handler.generate_schema(e.config) for kind, e in self._entries.items()}
         return core_schema.tagged_union_schema(choices=models, discriminator=self._kind_of)
 

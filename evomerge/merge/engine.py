@@ -65,7 +65,7 @@ class Engine:
         for name, part in self._plan(recipe):
             target = state[name].data.view(-1)
             for start, block in self._combine(name, part, recipe.mask_seed):
-                target[start : start + block.numel()].copy_(block)
+                _write(name, target[start : start + block.numel()], block)
 
     @torch.no_grad()
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
@@ -82,7 +82,7 @@ class Engine:
             result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
             flat = result.view(-1)
             for start, block in self._combine(name, part, recipe.mask_seed):
-                flat[start : start + block.numel()].copy_(block)
+                _write(name, flat[start : start + block.numel()], block)
             yield name, result
 
     def _plan(self, recipe: Recipe) -> list[tuple[str, Part]]:
@@ -108,11 +108,7 @@ class Engine:
         step = size if method.needs.whole_tensor else BLOCK_ELEMENTS
         for start in range(0, size, max(step, 1)):
             block = _slice(whole, start, min(start + step, size))
-            result = method.combine(block, statistics, coefficients)
-            # A sum over a block that lies in the cache finds every NaN and infinity.
-            if not torch.isfinite(result.sum()):
-                raise CandidateError(f"tensor {name!r} is not finite after merging")
-            yield start, result
+            yield start, method.combine(block, statistics, coefficients)
 
     def _operands(self, name: str, part: Part, method: Method) -> Operands:
         models = [self.pool[model] for model in part.models]
@@ -145,6 +141,18 @@ class Engine:
             _, dropped = self._statistics.popitem(last=False)
             self._statistics_bytes -= _size_bytes(dropped)
         return statistics
+
+
+def _write(name: str, target: Tensor, block: Tensor) -> None:
+    """The one cast, from float32 to the result's type.
+
+    Raises:
+        CandidateError: A number is not finite, or too large for the type.
+    """
+    target.copy_(block)
+    # A sum over a block that lies in the cache finds every NaN and infinity.
+    if not torch.isfinite(target.sum(dtype=torch.float32)):
+        raise CandidateError(f"tensor {name!r} is not finite after merging")
 
 
 def _slice(whole: Operands, start: int, stop: int) -> Operands:

@@ -12,8 +12,6 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 
-METHODS.load_entry_points()
-
 __all__ = [
     "METHODS",
     "Coefficients",

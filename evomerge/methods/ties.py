@@ -104,11 +104,12 @@ def merge_agreeing(deltas: Sequence[Tensor], weights: Sequence[float], normalize
     """
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
     mass = torch.stack(weighted).sum(dim=0)
-    positive = mass >= 0
+    # Written so that a NaN stays one: no comparison with it holds.
+    positive = ~(mass < 0)
     total = torch.zeros_like(mass)
     divisor = torch.zeros_like(mass)
     for term, weight in zip(weighted, weights, strict=True):
-        agrees = torch.where(positive, term > 0, term < 0)
+        agrees = torch.where(positive, ~(term <= 0), term < 0)
         total += torch.where(agrees, term, 0.0)
         divisor += agrees * weight
     if not normalize:

@@ -16,8 +16,6 @@ from evomerge.optimize.protocol import (
     Wait,
 )
 
-OPTIMIZERS.load_entry_points()
-
 __all__ = [
     "OPTIMIZERS",
     "Ask",

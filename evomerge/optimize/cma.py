@@ -14,19 +14,6 @@ from evomerge.optimize.protocol import OPTIMIZERS, Box, OptimizerConfig
 DIAGONAL_ABOVE = 1000
 """Dimensions beyond which the full covariance matrix costs the driver more than it brings."""
 
-NO_RESTARTS = {
-    "tolfun": 0,
-    "tolfunhist": 0,
-    "tolfunrel": 0,
-    "tolx": 0,
-    "tolflatfitness": 10**9,
-    "tolstagnation": 10**9,
-    "tolconditioncov": float("inf"),
-    "tolupsigma": float("inf"),
-    "maxiter": float("inf"),
-}
-"""pycma's options that keep a plateau of equal accuracies from restarting it in silence."""
-
 
 class CmaConfig(OptimizerConfig):
     """CMA-ES (Hansen and Ostermeier 2001).
@@ -53,21 +40,30 @@ class CmaConfig(OptimizerConfig):
 
 def make_cma(config: CmaConfig, box: Box, preferences: Sequence[float], seed: int) -> Any:
     """Build the optimizer; at most two generations may be outstanding."""
-    num_dimensions = len(box.low)
+    num_dimensions = max(len(box.low), 2)
     # nevergrad multiplies the scale by 0.3 below 18 dimensions and by 0.15 from there on.
     multiplier = 0.3 if num_dimensions < 18 else 0.15
 
     def build(parametrization: Any) -> Any:
-        return ng.optimizers.ParametrizedCMA(
+        optimizer = ng.optimizers.ParametrizedCMA(
             scale=config.sigma / multiplier,
             popsize=config.popsize,
             diagonal=config.is_diagonal(num_dimensions),
-            inopts={} if config.restarts else NO_RESTARTS,
         )(parametrization, num_workers=1)
+        if not config.restarts:
+            # nevergrad starts over in silence when pycma says stop: on a plateau of equal
+            # accuracies, and once converged. Not all of its reasons can be switched off.
+            optimizer.es.stop = _never
+        return optimizer
 
     return NevergradOptimizer(
         box, preferences, seed, build, max_outstanding=lambda inner: 2 * inner._popsize
     )
+
+
+def _never(*_arguments: Any, **_keywords: Any) -> dict[str, Any]:
+    """No reason to stop."""
+    return {}
 
 
 OPTIMIZERS.add(CmaConfig, make_cma)

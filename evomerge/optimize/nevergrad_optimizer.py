@@ -29,6 +29,10 @@ TOLERANCE = 1e-9
 """A replayed point further than this share of the range from its record is another point."""
 
 
+WORST = 1e18
+"""Loss of a point that failed before any was scored; optimizers here look at ranks only."""
+
+
 class NevergradOptimizer:
     """One scalar loss, the preference-weighted sum of the objectives'.
 
@@ -51,7 +55,9 @@ class NevergradOptimizer:
         build: Build,
         max_outstanding: int | Callable[[Any], int],
     ) -> None:
-        self.box = box
+        self._num_dimensions = len(box.low)
+        # nevergrad's CMA-ES wants another package for one dimension: it gets an idle second one.
+        self.box = box if self._num_dimensions > 1 else _with_idle(box)
         self.preferences = np.asarray(preferences, dtype=np.float64) / sum(preferences)
         self._seed = seed
         self._build = build
@@ -83,7 +89,7 @@ class NevergradOptimizer:
         candidate = self._inner.ask()
         self._num_asked += 1
         self._outstanding[number] = candidate
-        return Ask(number, tuple(float(x) for x in candidate.value))
+        return Ask(number, self._genome(candidate))
 
     def tell(self, point: int | Point, outcome: Outcome) -> None:
         """See `Optimizer`."""
@@ -103,7 +109,8 @@ class NevergradOptimizer:
         return difference
 
     def _replay(self, events: Sequence[Asked | Told], *, recorded: bool) -> str | None:
-        span = np.asarray(self.box.high) - np.asarray(self.box.low)
+        box = self.box
+        span = (np.asarray(box.high) - np.asarray(box.low))[: self._num_dimensions]
         for event in events:
             if isinstance(event, Told):
                 self.tell(event.genome if event.number is None else event.number, event.outcome)
@@ -112,7 +119,7 @@ class NevergradOptimizer:
             if recorded:
                 candidate = self._in_place_of(candidate, event.genome)
             else:
-                far = np.abs(np.asarray(candidate.value) - np.asarray(event.genome)) / span
+                far = np.abs(np.asarray(self._genome(candidate)) - event.genome) / span
                 if far.max() > TOLERANCE:
                     return f"ask {event.number} differs by {far.max():.3g} of the range"
             self._outstanding[event.number] = candidate
@@ -121,7 +128,9 @@ class NevergradOptimizer:
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:
         """A candidate at `genome` that nevergrad takes for the one it asked."""
-        candidate = self._inner.parametrization.spawn_child(new_value=np.asarray(genome))
+        value = np.array(self._inner.parametrization.value)
+        value[: self._num_dimensions] = genome
+        candidate = self._inner.parametrization.spawn_child(new_value=value)
         candidate.uid = asked.uid
         return candidate
 
@@ -131,7 +140,14 @@ class NevergradOptimizer:
             self._worst = loss if self._worst is None else max(self._worst, loss)
         else:
             assert isinstance(outcome, Failed)
-            loss = 1.0 if self._worst is None else self._worst + 1.0
+            loss = WORST if self._worst is None else self._worst + 1.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._inner.tell(candidate, loss)
+
+    def _genome(self, candidate: Any) -> Point:
+        return tuple(float(x) for x in candidate.value[: self._num_dimensions])
+
+
+def _with_idle(box: Box) -> Box:
+    return Box((*box.low, 0.0), (*box.high, 1.0), (*box.start, 0.5))

@@ -171,12 +171,14 @@ def _parse(line: bytes, seq: int, path: Path) -> Event | None:
         version = body["schema_version"]
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
+    if checksum != _checksum(body):
+        return None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
             f"{path}: line {seq + 1} has schema_version {version}, this release reads up to "
             f"{SCHEMA_VERSION}: install a newer evomerge"
         )
-    if checksum != _checksum(body) or body["seq"] != seq or body["kind"] not in get_args(Kind):
+    if body["seq"] != seq or body["kind"] not in get_args(Kind):
         return None
     return Event(body["seq"], body["time"], body["kind"], body["data"])
 

@@ -9,8 +9,6 @@ from evomerge.score.statistics import Difference, Estimate, combine, mean, paire
 from evomerge.score.tasks import Objective, TaskSet
 
 SCORERS.add(ScoreConfig, LmEvalScorer)
-SCORERS.load_entry_points()
-
 __all__ = [
     "SCORERS",
     "SPLITS",

@@ -52,7 +52,7 @@ def draw_splits(
         for document in examples:
             if config.group_by is None or config.group_by in document:
                 groups.pop(content_key(document, config.group_by), None)
-    order = sorted(groups.values())
+    order = sorted(sorted(group) for group in groups.values())
     random.Random(f"evomerge splits {config.seed}").shuffle(order)
 
     wanted: dict[Split, dict[str, int]] = {
@@ -62,17 +62,14 @@ def draw_splits(
         task: {split: [] for split in SPLITS} for task in documents
     }
     for group in order:
-        sizes: dict[str, int] = defaultdict(int)
-        for task, _ in group:
-            sizes[task] += 1
-        # Largest need first, so that no split gets the leftovers of grouped tasks.
-        by_need = sorted(SPLITS, key=lambda split: -sum(wanted[split].values()))
-        for split in by_need:
-            if all(wanted[split][task] >= size for task, size in sizes.items()):
-                for task, index in group:
-                    drawn[task][split].append(index)
-                    wanted[split][task] -= 1
-                break
+        # A group has one split: the one where its tasks need most. What a task needs no more
+        # of is left unused.
+        tasks = {task for task, _ in group}
+        split = max(SPLITS, key=lambda s: sum(wanted[s][task] for task in tasks))
+        for task, index in group:
+            if wanted[split][task]:
+                drawn[task][split].append(index)
+                wanted[split][task] -= 1
     for task in documents:
         missing = sum(wanted[split][task] for split in SPLITS)
         if missing:
@@ -94,11 +91,14 @@ def digest(splits: Splits) -> str:
 
 
 def _check_field(task: str, documents: Sequence[Mapping[str, Any]], group_by: str | None) -> None:
-    if group_by is not None and documents and group_by not in documents[0]:
-        raise InputError(
-            f"task {task!r}: documents have no field {group_by!r} (score.splits.group_by); "
-            f"they have: {', '.join(documents[0])}"
-        )
+    if group_by is None:
+        return
+    for index, document in enumerate(documents):
+        if group_by not in document:
+            raise InputError(
+                f"task {task!r}: document {index} has no field {group_by!r} "
+                f"(score.splits.group_by); it has: {', '.join(document)}"
+            )
 
 
 def _plain(value: Any) -> Any:

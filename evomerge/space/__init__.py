@@ -6,8 +6,6 @@ from evomerge.space.parameter import ParameterSpace
 from evomerge.space.protocol import Dimension, Genome, Space
 
 SPACES.add(ParameterSpaceConfig, ParameterSpace)
-SPACES.load_entry_points()
-
 __all__ = [
     "SPACES",
     "Dimension",

@@ -92,6 +92,8 @@ class ParameterSpace:
         names = [expert.name for expert in self.pool.experts]
         models = self.config.experts or tuple(names)
         for model in models:
+            if models.count(model) > 1:
+                raise InputError(f"space.experts: {model!r} is named twice")
             if model not in names:
                 raise InputError(f"space.experts: no expert {model!r}; {closest(model, names)}")
         needed = self.method.needs.num_models
