@@ -68,7 +68,9 @@ def run_once(folder: Path, overrides: list[str]) -> dict[str, float]:
 
 def search(folder: Path, optimizer: str, seed: int, overrides: list[str]) -> Outcome:
     """Search the demo pool with an optimizer and a seed."""
-    changes = [*overrides, f"seed={seed}", f"optimizer={{kind: {optimizer}}}"]
+    changes = [*overrides, f"seed={seed}"]
+    if optimizer != "cma":
+        changes.append(f"optimizer={{kind: {optimizer}}}")
     config = load_config(CONFIG_PATH, [*changes, "record.enabled=false", "search.export=false"])
     run_dir = folder / f"{optimizer}-{seed}"
     results = start(config, CONFIG_PATH.parent, run_dir, Quiet()).results

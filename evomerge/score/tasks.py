@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,24 @@ class TaskSet:
                     f"splits leave {len(free)} over; make score.splits smaller"
                 )
             task.sampler.replace_df(free)
+
+    def typical_tokens(self, name: str, count: Callable[[str], int]) -> float:
+        """Tokens of one document's requests, judged by the task's first documents.
+
+        Args:
+            name: The task.
+            count: Tokens of a text.
+        """
+        task = self.tasks[name]
+        sizes = []
+        for document in self.documents[name][:20]:
+            prompt = str(task.doc_to_text(document))
+            answers = [str(task.doc_to_target(document))]
+            if task.OUTPUT_TYPE == "multiple_choice":
+                answers = [str(choice) for choice in task.doc_to_choice(document)]
+            shown = 1 + (task.config.num_fewshot or 0)
+            sizes.append(sum(shown * count(prompt) + count(answer) for answer in answers))
+        return sum(sizes) / len(sizes)
 
     def _separate_examples(self) -> dict[str, Sequence[Mapping[str, Any]]]:
         """Examples of the tasks that have documents of their own for them."""

@@ -111,8 +111,8 @@ def _workers(setup: Setup) -> list[str]:
 def _time(setup: Setup) -> list[str]:
     budget = setup.config.search.budget
     documents = num_documents(setup, "search")
-    # Two operations a weight and token; 128 tokens a document where nothing else is known.
-    operations = 2.0 * setup.pool.layout.num_parameters * documents * 128
+    # Two operations a weight and token.
+    operations = 2.0 * setup.pool.layout.num_parameters * _tokens(setup)
     seconds = OVERHEAD * operations / _operations_per_s()
     ends = [
         f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
@@ -127,6 +127,19 @@ def _time(setup: Setup) -> list[str]:
         f"time: about {seconds:.1f} s a candidate, {_duration(total)} in all on one CPU "
         "of this machine (a rough estimate from the model's size)",
     ]
+
+
+def _tokens(setup: Setup) -> float:
+    """Tokens of a candidate's requests on search documents, estimated."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(setup.pool.base.model_dir)
+    size = setup.config.score.splits.search
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    return size * sum(setup.tasks.typical_tokens(task, count) for task in setup.splits)
 
 
 def _operations_per_s() -> float:

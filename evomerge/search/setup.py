@@ -34,6 +34,7 @@ class Setup:
         splits: Document ids by task and split.
         space: Which candidates there are.
         start_from: Recipes to try first.
+        tasks: The tasks, loaded.
     """
 
     config: Config
@@ -42,6 +43,7 @@ class Setup:
     splits: Splits
     space: Space
     start_from: list[Recipe]
+    tasks: TaskSet
 
     @property
     def preferences(self) -> list[float]:
@@ -134,7 +136,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             "resolved": found,
         }
     )
-    return Setup(resolved, pool, tasks.objectives, splits, space, start_from)
+    return Setup(resolved, pool, tasks.objectives, splits, space, start_from, tasks)
 
 
 def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
