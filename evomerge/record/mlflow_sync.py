@@ -61,14 +61,17 @@ class MlflowRecord:
         self._client: MlflowClient | None = None
         self._parent = ""
         self._experiment = ""
-        self._children: dict[str, tuple[str, bool]] = {}
+        self._children: dict[str, str] = {}
         self._written: dict[str, tuple[str, ...]] = {}
+        self._changed: dict[str, None] = {}
 
     def read(self) -> bool:
         """Take in the journal's new lines; true if there were any."""
         before = self.num_events
         for event, size in iterate(self.run_dir / JOURNAL_FILE, self.offset, self.num_events):
             self.state.apply(event)
+            named = event.data.get("candidates", [event.data.get("candidate")])
+            self._changed |= {name: None for name in named if name is not None}
             self.offset += size
             self.num_events += 1
         return self.num_events > before
@@ -79,11 +82,13 @@ class MlflowRecord:
             return
         if self._client is None:
             self._connect()
-        for candidate in self.state.candidates.values():
+        for name in list(self._changed):
+            candidate = self.state.candidates[name]
             facts = _facts(candidate, self.state)
-            if facts and self._written.get(candidate.id) != facts:
+            if facts and self._written.get(name) != facts:
                 self._write_candidate(candidate)
-                self._written[candidate.id] = facts
+                self._written[name] = facts
+            del self._changed[name]
 
     def finish(self) -> None:
         """Write the files, and whether the run has ended."""
@@ -132,7 +137,7 @@ class MlflowRecord:
             client.log_batch(parent.info.run_id, params=_params(params))
         self._parent = parent.info.run_id
         self._children = {
-            run.data.tags["evomerge.candidate"]: (run.info.run_id, run.info.status == "FINISHED")
+            run.data.tags["evomerge.candidate"]: run.info.run_id
             for run in _search(
                 client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'"
             )
@@ -155,8 +160,8 @@ class MlflowRecord:
                     "evomerge.recipe_sha256": candidate.recipe_sha256,
                 },
             )
-            self._children[candidate.id] = run.info.run_id, False
-        run_id, _ = self._children[candidate.id]
+            self._children[candidate.id] = run.info.run_id
+        run_id = self._children[candidate.id]
         genome = dict(zip(self.state.started["dimensions"], candidate.genome or (), strict=False))
         params = _params(genome)
         for start in range(0, len(params), BATCH):
