@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -98,11 +100,14 @@ def print_result(result: Result) -> None:
         console.print(line, highlight=False)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     address = tracking_uri(result.run_dir)
-    console.print(
-        f"MLflow UI:  mlflow ui --backend-store-uri {address}"
-        if address.startswith("sqlite")
-        else f"MLflow UI:  {address}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print("Prefect UI: prefect server start", highlight=False, soft_wrap=True)
+    if address.startswith("sqlite"):
+        address = f"{_command('mlflow')} ui --backend-store-uri {address}"
+    server = f"{_command('prefect')} server start"
+    for line in (f"MLflow UI:  {address}", f"Prefect UI: {server}"):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _command(name: str) -> str:
+    """How to call a command of this environment from the present shell."""
+    here = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(here) or not here.exists() else str(here)
