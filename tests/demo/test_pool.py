@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH, EXPERTS, POOL_DIR
+from evomerge.demo.pool import train_pool
 from evomerge.record import Candidate
+from evomerge.score import combine
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
 
 
-@pytest.fixture(scope="module")
-def shares():
-    """Score by skill of every parent and of their average, on 400 documents a skill."""
-    # No holdout document is looked at here: search and validation documents will do.
-    setup = set_up(load_config(CONFIG_PATH), CONFIG_PATH.parent)
+def score(setup, models):
+    """Estimates by model and skill, on search and validation documents.
+
+    No holdout document is looked at here.
+    """
     worker = MergeWorker(setup.worker_spec())
-    models = {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)}
-    models["uniform"] = recipes.uniform(setup.pool)
     found = {}
     for name, recipe in models.items():
-        found[name] = dict.fromkeys(EXPERTS, 0.0)
+        shares = {expert: [] for expert in EXPERTS}
         for split in ("search", "validation"):
             blocks = tuple(enumerate(setup.blocks(split)))
             result = worker.evaluate(Job(name, recipe.to_json(), split, blocks, len(blocks)))
             candidate = Candidate(name, "baseline", recipe.sha256, None, None, None, 0.0)
             candidate.add(split, len(blocks), result.moments)
             for task, estimate in candidate.scores(split).items():
-                found[name][task.removeprefix("demo_")] += estimate.value / 2
+                shares[task.removeprefix("demo_")].append(estimate)
+        found[name] = {expert: combine(pair, [1, 1]) for expert, pair in shares.items()}
     return found
+
+
+@pytest.fixture(scope="module")
+def estimates():
+    setup = set_up(load_config(CONFIG_PATH), CONFIG_PATH.parent)
+    models = {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)}
+    models["uniform"] = recipes.uniform(setup.pool)
+    return score(setup, models)
+
+
+@pytest.fixture(scope="module")
+def shares(estimates):
+    """Score by model and skill, on 400 documents a skill."""
+    return {
+        model: {skill: estimate.value for skill, estimate in by_skill.items()}
+        for model, by_skill in estimates.items()
+    }
 
 
 def test_every_expert_is_the_best_model_on_its_own_skill(shares):
@@ -52,3 +72,17 @@ def test_the_average_loses_to_the_right_expert(shares):
 def test_the_pool_is_small():
     size_bytes = sum(path.stat().st_size for path in POOL_DIR.rglob("*") if path.is_file())
     assert size_bytes < 12 << 20
+
+
+@pytest.mark.long
+def test_training_again_gives_the_same_scores(estimates, tmp_path):
+    train_pool(1, tmp_path)
+    models = ", ".join(str(tmp_path / name) for name in EXPERTS)
+    overrides = [f"pool.base={tmp_path / 'base'}", f"pool.experts=[{models}]"]
+    setup = set_up(load_config(CONFIG_PATH, overrides), CONFIG_PATH.parent)
+    again = score(setup, {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)})
+    for model, by_skill in again.items():
+        for skill, estimate in by_skill.items():
+            shipped = estimates[model][skill]
+            error = math.hypot(shipped.standard_error, estimate.standard_error)
+            assert abs(shipped.value - estimate.value) <= 3 * error
