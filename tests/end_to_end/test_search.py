@@ -140,8 +140,9 @@ def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, tmp_path):
 
         def progress(self, progress):
             if progress.stage == "search" and progress.done == 5 and not killed:
-                for process in psutil.process_iter(["cmdline"]):
-                    if any("ray::MergeWorker" in word for word in process.info["cmdline"] or []):
+                # Of this process's own Ray: other tests may run beside this one.
+                for process in psutil.Process().children(recursive=True):
+                    if any("ray::MergeWorker" in word for word in process.cmdline()):
                         killed.append(process.pid)
                         os.kill(process.pid, 9)
 

@@ -54,6 +54,8 @@ class Prefect:
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
+            # A shell's background job ignores SIGINT, which these pass on to their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.processes.append(process)
 
