@@ -40,7 +40,7 @@ def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
             entry.source, revision=entry.revision, allow_patterns=list(PATTERNS)
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise InputError(
             f"model {entry.source!r}: no such folder ({local_dir}), and not to be had from the "
             f"hub or its cache: {reason}"
