@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 
 for name, value in {
@@ -26,15 +25,13 @@ from evomerge.errors import EvomergeError, InputError, StoppedError
 from evomerge.search import Result
 from evomerge.search.api import free_run_dir
 from evomerge.terminal import Display, print_result
-from evomerge.workers.group import start_ray, stop_ray
+from evomerge.workers.group import ray_beside
 from flows.search import FlowHooks, search_with
 
 
 def main() -> int:
     """Run the demo; Ray starts beside Prefect's server."""
     config = load_config(CONFIG_PATH)
-    ray = threading.Thread(target=start_ray, args=(config.workers,), daemon=True)
-    ray.start()
     found: list[Result] = []
 
     @flow(name="search")
@@ -43,14 +40,11 @@ def main() -> int:
         return str(run_dir)
 
     try:
-        with Display() as display:
+        with ray_beside(config.workers), Display() as display:
             search(CONFIG_PATH, free_run_dir(config.name))
     except EvomergeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 3 if isinstance(error, StoppedError) else 2 if isinstance(error, InputError) else 1
-    finally:
-        ray.join()
-        stop_ray()
     print_result(found[0])
     return 0
 

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +85,31 @@ def _connect(config: WorkersConfig) -> bool:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return True
+
+
+@contextmanager
+def ray_beside(config: WorkersConfig) -> Iterator[None]:
+    """Start Ray while the block does something else, and stop it behind the block.
+
+    The thread that starts it lives as long as the block: Ray's processes are ended by the system
+    when the thread that started them ends. What goes wrong comes up where the workers start.
+    """
+    over = threading.Event()
+
+    def hold() -> None:
+        with suppress(EvomergeError):
+            start_ray(config)
+        over.wait()
+
+    thread = threading.Thread(target=hold, name="ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with _STARTING:
+            stop_ray()
+        over.set()
+        thread.join()
 
 
 def stop_ray() -> None:
