@@ -90,7 +90,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         if seen.setdefault(id(tensor), name) != name:
             tied.add(name)
     blocks = _blocks_prefix(model)
-    num_layers = len(model.get_submodule(blocks.rstrip("."))) if blocks else 0  # type: ignore[arg-type]
+    num_layers = int(model.config.num_hidden_layers) if blocks else 0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     places = {}
     for name in state:
