@@ -8,10 +8,12 @@ tag, is found again by it, and gets only what it has not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import select
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.errors import EvomergeError
@@ -111,6 +114,7 @@ class MlflowRecord:
     def _connect(self) -> None:
         runs_dir = self.run_dir.parent
         uri = tracking_uri(self.run_dir)
+        _make_database(uri)
         client = MlflowClient(uri)
         name = self.settings["experiment"] or self.name
         experiment = client.get_experiment_by_name(name)
@@ -130,12 +134,12 @@ class MlflowRecord:
                 run_name=self.run_dir.name,
                 tags={"evomerge.run": key, "evomerge.run_dir": str(self.run_dir)},
             )
-            started = self.state.started
-            params = {"seed": started["seed"], "dimensions": len(started["dimensions"])}
-            params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}
-            params |= {f"version/{n}": v for n, v in started["versions"].items()}
-            client.log_batch(parent.info.run_id, params=_params(params))
         self._parent = parent.info.run_id
+        started = self.state.started
+        params = {"seed": started["seed"], "dimensions": len(started["dimensions"])}
+        params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}
+        params |= {f"version/{n}": v for n, v in started["versions"].items()}
+        client.log_batch(self._parent, params=_params(params))
         self._children = {
             run.data.tags["evomerge.candidate"]: run.info.run_id
             for run in _search(
@@ -227,6 +231,22 @@ def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def _make_database(uri: str) -> None:
+    """Put a new SQLite store at its place whole; MLflow cannot use one that it was killed making."""
+    url = make_url(uri) if uri.startswith("sqlite:") else None
+    if url is None or not url.database or Path(url.database).exists():
+        return
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        # The link fails where another process was first, or where links do not exist: there
+        # MLflow makes the store in its place.
+        with contextlib.suppress(OSError):
+            os.link(made, path)
 
 
 def _only(client: MlflowClient, experiment: str, query: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -37,6 +38,13 @@ def children(client, name):
     return parents, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
+def count_runs(database):
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("select count(*) from runs").fetchone()[0]
+
+
 def assert_complete(result, client):
     (parent,), runs = children(client, "toy")
     by_candidate = {run.data.tags["evomerge.candidate"]: run for run in runs}
@@ -60,25 +68,37 @@ def assert_complete(result, client):
 
 
 def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
-    rng = random.Random(3)
     command = [sys.executable, "-m", "evomerge.record.mlflow_sync", str(finished.run_dir)]
     database = finished.run_dir.parent / "mlflow.db"
-    killed = 0
-    for _ in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while not database.exists() and process.poll() is None:
-            time.sleep(0.01)
-        # Imports take most of two seconds, writing the record less than one.
-        time.sleep(rng.uniform(1.0, 3.5))
-        killed += process.poll() is None
+
+    def start():
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def kill(process):
+        was_alive = process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
+        return was_alive
+
+    # While it makes the database, which takes most of a second.
+    for seconds in (0.0, 0.2, 0.4):
+        half_made = set(database.parent.glob(".mlflow.db.*"))
+        process = start()
+        while set(database.parent.glob(".mlflow.db.*")) == half_made and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        assert kill(process) or seconds
+    # While it writes, which takes about as long.
+    for num_runs in (1, 3, 8):
+        process = start()
+        while count_runs(database) < num_runs and process.poll() is None:
+            time.sleep(0.002)
+        assert kill(process) or num_runs > 1
     sync_now(finished.run_dir)
     client = MlflowClient(f"sqlite:///{database}")
     assert_complete(finished, client)
     sync_now(finished.run_dir)
     assert_complete(finished, client)
-    assert killed
 
 
 def test_a_server_that_is_down_delays_the_record_and_nothing_else(
