@@ -89,7 +89,7 @@ class Part(Section):
 
     @model_validator(mode="after")
     def _check_against_method(self) -> Self:
-        kind: str = getattr(self.method, "kind")  # noqa: B009
+        kind = self.method.kind
         method = METHODS.make(self.method)
         known = {parameter.name: parameter for parameter in method.parameters}
         if not self.models or len(set(self.models)) < len(self.models):

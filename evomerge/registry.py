@@ -25,11 +25,21 @@ class Section(BaseModel):
     )
 
 
+class Choice(Section):
+    """Base of the settings of everything that a registry chooses; a subclass names its kind.
+
+    Attributes:
+        kind: The name that it is chosen by.
+    """
+
+    kind: str
+
+
 @dataclass(frozen=True)
 class Entry(Generic[T]):
     """One implementation: the model of its settings and what makes it from them."""
 
-    config: type[Section]
+    config: type[Choice]
     factory: Callable[..., T]
 
 
@@ -50,7 +60,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
         self._loaded = False
 
-    def add(self, config: type[Section], factory: Callable[..., T]) -> None:
+    def add(self, config: type[Choice], factory: Callable[..., T]) -> None:
         """Register an implementation under the `kind` its config model declares.
 
         Raises:
@@ -72,9 +82,9 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def make(self, config: Section, *args: Any) -> T:
+    def make(self, config: Choice, *args: Any) -> T:
         """Make the implementation that `config` names, with `args` passed to its factory."""
-        return self[getattr(config, "kind")].factory(config, *args)  # noqa: B009
+        return self[config.kind].factory(config, *args)
 
     def _load_entry_points(self) -> None:
         """Register what other installed packages offer."""
@@ -88,7 +98,7 @@ class Registry(Generic[T]):
     def __get_pydantic_core_schema__(
         self, _source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        # Used as an annotation: Annotated[Section, METHODS] is the union of the registered
+        # Used as an annotation: Annotated[MethodConfig, METHODS] is the union of the registered
         # config models, told apart by `kind`, as of when the enclosing model is (re)built.
         self._load_entry_points()
         models = {kind: handler.generate_schema(e.config) for kind, e in self._entries.items()}

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from evomerge.registry import Registry, Section
+from evomerge.registry import Choice, Registry
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ class Method(Protocol):
 METHODS: Registry[Method] = Registry("method", "evomerge.methods")
 
 
-class MethodConfig(Section):
+class MethodConfig(Choice):
     """Base of every method's settings; subclasses add a `kind` and their options."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evomerge.registry import Registry, Section
+from evomerge.registry import Choice, Registry
 
 Point = tuple[float, ...]
 
@@ -107,7 +107,7 @@ class Optimizer(Protocol):
         """
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(Choice):
     """Base of every optimizer's settings."""
 
 

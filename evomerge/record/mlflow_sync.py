@@ -234,7 +234,7 @@ def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Any]:
 
 
 def _make_database(uri: str) -> None:
-    """Put a new SQLite store at its place whole; MLflow cannot use one that it was killed making."""
+    """Put a new SQLite store in place whole; MLflow cannot use one that it was killed making."""
     url = make_url(uri) if uri.startswith("sqlite:") else None
     if url is None or not url.database or Path(url.database).exists():
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from evomerge.registry import Registry, Section
+from evomerge.registry import Choice, Registry, Section
 
 Split = Literal["search", "validation", "holdout"]
 
@@ -15,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("search", "validation", "holdout")
 
 
 class ObjectiveConfig(Section):
-    """One number that a search improves: a metric of a task, averaged over documents.
+    """One number that a search improves: a metric of a task over the documents of a split.
 
     Attributes:
         task: An lm-eval task's name.
@@ -58,7 +58,7 @@ class SplitsConfig(Section):
         return sizes[split]
 
 
-class ScoreConfig(Section):
+class ScoreConfig(Choice):
     """Scores by lm-eval tasks, run through its Hugging Face model.
 
     Attributes:
@@ -71,7 +71,9 @@ class ScoreConfig(Section):
         apply_chat_template: Wrap prompts in the tokenizer's chat template.
         batch_tokens: Tokens of a batch, padding included; by default fitted to the device.
         block_documents: Documents of a block, the least piece of work that is handed out. Batches
-            are cut within a block, so that sharing a candidate among workers changes no score.
+            are cut within a block and examples drawn for a block, so that sharing a candidate among
+            workers changes no score. A task with a metric that is no mean over documents (F1,
+            BLEU, perplexity) is one block.
     """
 
     kind: Literal["lm_eval"] = "lm_eval"

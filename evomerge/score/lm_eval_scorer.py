@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import CandidateError
 from evomerge.score.config import ScoreConfig
+from evomerge.score.influence import influences
 from evomerge.score.protocol import Block, Row
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
@@ -124,12 +126,15 @@ class LmEvalScorer:
                 lengths[id(instance)] = len(encoded[0]) + len(encoded[1])
             else:
                 lengths[id(instance)] = len(self.lm.tok_encode(instance.args[0]))
-        longest = max(lengths[id(instance)] + _new_tokens(instance) for instance in instances)
+        longest = max(
+            min(lengths[id(i)], self.lm.max_length if _rolls(i) else sys.maxsize) + _new_tokens(i)
+            for i in instances
+        )
         num_tokens = [sum(lengths[id(r)] for r in requests) for _, _, requests in documents]
         # The last token of a continuation is predicted, not read.
         readable = self.lm.max_length + (1 if pairs else 0)
         truncated = [
-            any(lengths[id(r)] + _new_tokens(r) > readable for r in requests)
+            any(not _rolls(r) and lengths[id(r)] + _new_tokens(r) > readable for r in requests)
             for _, _, requests in documents
         ]
         batch_size = max(1, self.batch_tokens // longest)
@@ -156,6 +161,8 @@ class LmEvalScorer:
             if ensemble.name in self._filters[block.task]:
                 ensemble.apply(requests.instances)
         rows = []
+        joint = self.tasks.joint_metrics(block.task)
+        items: dict[str, list[Any]] = {}
         for (document_id, document, answered), num_tokens, truncated in zip(
             requests.documents, requests.num_tokens, requests.truncated, strict=True
         ):
@@ -164,7 +171,9 @@ class LmEvalScorer:
                 answers = [instance.filtered_resps[filter_name] for instance in answered]
                 suffix = "" if filter_name == "none" else f"/{filter_name}"
                 for metric, value in task.process_results(document, answers).items():
-                    if isinstance(value, bool | int | float) or hasattr(value, "item"):
+                    if metric in joint:
+                        items.setdefault(f"{metric}{suffix}", []).append(value)
+                    elif isinstance(value, bool | int | float) or hasattr(value, "item"):
                         row.metrics[f"{metric}{suffix}"] = float(value)
             first = [instance.resps[0] for instance in answered]
             if isinstance(first[0], str):
@@ -174,6 +183,10 @@ class LmEvalScorer:
             if truncated:
                 row.flags.append("truncated")
             rows.append(row)
+        for column, values in items.items():
+            shares = influences(values, joint[column.partition("/")[0]])
+            for row, share in zip(rows, shares, strict=True):
+                row.metrics[column] = float(share)
         return rows
 
     def _answer(self, requests: _Requests) -> None:
@@ -215,6 +228,11 @@ def _finite_logits(model: PreTrainedModel) -> Iterator[None]:
         hook.remove()
     if not all(math.isfinite(value) for value in largest):
         raise CandidateError("a logit is not finite")
+
+
+def _rolls(instance: Instance) -> bool:
+    """Whether a long text is read in windows."""
+    return bool(instance.request_type == "loglikelihood_rolling")
 
 
 def _new_tokens(instance: Instance) -> int:

@@ -15,6 +15,7 @@ import yaml
 
 from evomerge.errors import InputError, closest
 from evomerge.score.config import ObjectiveConfig, ScoreConfig
+from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.splits import Splits, content_key, draw_splits
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,28 @@ class TaskSet:
                 )
             task.sampler.replace_df(free)
 
+    def joint_metrics(self, name: str) -> dict[str, Callable[[list[Any]], float]]:
+        """A task's objectives that are no mean over documents, as functions of all of them.
+
+        Args:
+            name: The task.
+
+        Returns:
+            By metric: a function of what the task gives that metric for each document.
+        """
+        aggregations: dict[str, Any] = self.tasks[name].aggregation()
+        return {
+            o.metric: aggregations[o.metric]
+            for o in self.objectives
+            if o.task == name
+            and getattr(aggregations[o.metric], "__name__", "") not in ("mean", "nanmean")
+        }
+
+    def cut_blocks(self, name: str, documents: Sequence[int]) -> list[Block]:
+        """Cut a split's documents of a task; where a metric needs all of them, into one block."""
+        whole = bool(self.joint_metrics(name))
+        return cut_blocks(name, documents, len(documents) if whole else self.config.block_documents)
+
     def typical_tokens(self, name: str, count: Callable[[str], int]) -> float:
         """Tokens of one document's requests, judged by the task's first documents.
 
@@ -152,13 +175,6 @@ class TaskSet:
                 f"score.objectives: task {entry.task!r} has no metric {metric!r}; "
                 f"{closest(metric, directions)}"
             )
-        aggregation = task.aggregation()[metric]
-        if getattr(aggregation, "__name__", "") not in ("mean", "nanmean"):
-            raise InputError(
-                f"score.objectives: metric {metric!r} of task {entry.task!r} is no mean over "
-                f"documents ({getattr(aggregation, '__name__', aggregation)}); valid: "
-                f"{', '.join(m for m in directions if _is_mean(task, m)) or 'none'}"
-            )
         filters = [str(ensemble.name) for ensemble in task._filters]
         chosen = entry.filter or filters[0]
         if chosen not in filters:
@@ -169,10 +185,6 @@ class TaskSet:
         return Objective(
             entry.task, entry.task, metric, chosen, directions[metric], entry.preference
         )
-
-
-def _is_mean(task: Any, metric: str) -> bool:
-    return getattr(task.aggregation()[metric], "__name__", "") in ("mean", "nanmean")
 
 
 def _named(objectives: list[Objective]) -> tuple[Objective, ...]:

@@ -62,7 +62,7 @@ def _pool(setup: Setup) -> list[str]:
 
 def _space(setup: Setup) -> list[str]:
     dimensions = setup.space.dimensions
-    kind: str = getattr(setup.config.optimizer, "kind")  # noqa: B009
+    kind = setup.config.optimizer.kind
     lines = [
         f"space: {len(dimensions)} numbers: {', '.join(d.name for d in dimensions[:4])}"
         + (", ..." if len(dimensions) > 4 else "")

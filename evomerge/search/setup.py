@@ -13,7 +13,7 @@ from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Optimizer
 from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.score import Block, Objective, Split, Splits, TaskSet, cut_blocks, digest
+from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
 
@@ -55,7 +55,7 @@ class Setup:
         return [
             block
             for task, by_split in self.splits.items()
-            for block in cut_blocks(task, by_split[split], self.config.score.block_documents)
+            for block in self.tasks.cut_blocks(task, by_split[split])
         ]
 
     def make_optimizer(self) -> Optimizer:

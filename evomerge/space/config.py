@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from evomerge.methods import METHODS, MethodConfig
-from evomerge.registry import Registry, Section
+from evomerge.registry import Choice, Registry, Section
 from evomerge.space.protocol import Space
 
 
@@ -38,7 +38,7 @@ class Range(Section):
         return self
 
 
-class ParameterSpaceConfig(Section):
+class ParameterSpaceConfig(Choice):
     """Parameter space: a method's numbers for each expert and layer group.
 
     Attributes:

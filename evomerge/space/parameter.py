@@ -88,7 +88,7 @@ class ParameterSpace:
         return tuple(genome) if self.to_recipe(genome).sha256 == recipe.sha256 else None
 
     def _models(self) -> tuple[str, ...]:
-        kind: str = getattr(self.config.method, "kind")  # noqa: B009
+        kind = self.config.method.kind
         names = [expert.name for expert in self.pool.experts]
         models = self.config.experts or tuple(names)
         for model in models:

@@ -43,7 +43,7 @@ MORE_TASKS = {
         **CHOOSE,
         "metric_list": [{"metric": m, **MEAN} for m in ("acc", "acc_norm", "acc_mutual_info")],
     },
-    "toy_counts": {**CHOOSE, "metric_list": [{"metric": "acc", **MEAN}, {"metric": "f1"}]},
+    "toy_counts": {**CHOOSE, "metric_list": [{"metric": "acc", **MEAN}, {"metric": "brier_score"}]},
     "toy_likely": {
         **WRITE,
         "output_type": "loglikelihood",
@@ -342,11 +342,11 @@ def test_block_and_batch_sizes_change_no_score(block_documents, batch_tokens, ta
             assert close(value, other)
 
 
-@pytest.mark.parametrize("task", ["toy_choose", "toy_likely", "toy_write"])
+@pytest.mark.parametrize("task", ["toy_choose", "toy_likely", "toy_rolling", "toy_write"])
 def test_a_model_of_no_numbers_is_a_failed_candidate(task, tasks_dir, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path / "a", 0)).eval()
     config = make_score_config(
-        tasks_dir, {"task": task, "metric": None if task != "toy_likely" else "acc"}
+        tasks_dir, {"task": task, "metric": "acc" if task == "toy_likely" else None}
     )
     scorer = make_scorer(config, model)
     before = score(scorer)
@@ -376,18 +376,23 @@ def test_a_document_longer_than_the_model_is_flagged(tmp_path, model):
 
 
 @pytest.mark.parametrize(
-    ("task", "metric", "valid"),
+    ("task", "metric"),
     [
-        ("toy_likely", "perplexity", "acc"),
-        ("toy_likely", None, "acc"),
-        ("toy_rolling", None, "none"),
-        ("toy_counts", "f1", "acc"),
+        ("toy_likely", "perplexity"),
+        ("toy_rolling", "word_perplexity"),
+        ("toy_counts", "brier_score"),
     ],
 )
-def test_a_metric_that_is_no_mean_is_refused(task, metric, valid, tasks_dir):
-    config = make_score_config(tasks_dir, {"task": task, "metric": metric})
-    with pytest.raises(InputError, match=f"{task}.* no mean over documents .*valid: {valid}"):
-        TaskSet(config, Path())
+def test_metrics_of_all_documents_together_are_lm_evals(task, metric, tasks_dir, model):
+    config = make_score_config(tasks_dir, {"task": task, "metric": metric}, block_documents=5)
+    scorer = make_scorer(config, model)
+    documents = search_documents(scorer)[task]
+    (block,) = scorer.tasks.cut_blocks(task, documents)
+    estimate = mean([row.metrics[metric] for row in scorer.score([block])])
+    results = reference(config, model)["results"][task]
+    assert estimate.value == pytest.approx(results[f"{metric},none"], rel=1e-5)
+    assert estimate.standard_error > 0
+    assert estimate.num_documents == 12
 
 
 def test_a_group_is_refused_with_what_to_do(tasks_dir, tmp_path):
