@@ -1,0 +1,101 @@
+"""Mistakes in tasks and what varies."""
+
+from __future__ import annotations
+
+from bad_input.mistakes import CHECK, Case, both, config, objectives, space, splits
+from fixtures import save_model
+
+CASES = {
+    "unknown task": Case(
+        objectives({"task": "toy_chose"}), ("no task 'toy_chose'", "include_path"), CHECK
+    ),
+    "unknown metric": Case(
+        objectives({"task": "toy_choose", "metric": "accuracy"}),
+        ("'toy_choose'", "no metric 'accuracy'", "valid: acc"),
+    ),
+    "unknown filter": Case(
+        objectives({"task": "toy_choose", "filter": "some"}),
+        ("'toy_choose'", "no filter 'some'", "valid: none"),
+    ),
+    "an objective twice": Case(
+        objectives({"task": "toy_choose"}, {"task": "toy_choose"}), ("toy_choose/acc", "twice")
+    ),
+    "no preference": Case(
+        objectives({"task": "toy_choose", "preference": 0}),
+        ("preference 0"),
+        line="score:",
+    ),
+    "no objectives": Case(
+        objectives(), ("score.objectives", "at least 1 item"), line="objectives:"
+    ),
+    "include_path is missing": Case(
+        config(score={"include_path": ["task"]}),
+        ("score.include_path", "'task'", "/task)"),
+    ),
+    "task data are missing": Case(
+        lambda folder: (folder / "tasks/write.jsonl").unlink(), ("'toy_write'", "write.jsonl")
+    ),
+    "task data are damaged": Case(
+        lambda folder: (folder / "tasks/write.jsonl").write_text('{"question": "a'),
+        ("'toy_write' cannot be loaded", "JSON parse error", "row 0"),
+    ),
+    "task file is no YAML": Case(
+        lambda folder: (folder / "tasks/toy_write.yaml").write_text("task: [toy_write\n"),
+        ("tasks/toy_write.yaml: not YAML",),
+        CHECK,
+    ),
+    "task file is no task": Case(
+        lambda folder: (folder / "tasks/toy_write.yaml").write_text(
+            (folder / "tasks/toy_write.yaml").read_text().replace("generate_until", "guess")
+        ),
+        ("'toy_write'", "guess"),
+    ),
+    "too few documents": Case(
+        splits(holdout=30),
+        ("'toy_choose'", "40 documents", "need 50", "score.splits"),
+    ),
+    "too few examples": Case(
+        config(score={"num_fewshot": 2}),
+        ("'toy_choose'", "2 examples", "0 over", "score.splits"),
+    ),
+    "unknown group_by": Case(
+        splits(group_by="story"), ("'toy_choose'", "no field 'story'", "question, choices, label")
+    ),
+    # What varies.
+    "weights of both signs": Case(
+        space(method={"kind": "linear"}, vary={"weight": {"low": -1.0, "high": 1.0}}),
+        ("space.vary.weight", "-1.0 to 1.0", "normalize: false"),
+    ),
+    "range upside down": Case(
+        space(vary={"weight": {"low": 1.0, "high": 0.0}}),
+        ("space.vary.weight", "below high"),
+        line="weight:",
+    ),
+    "density of two": Case(
+        space(method={"kind": "ties"}, vary={"density": {"low": 0.0, "high": 2.0}}),
+        ("space.vary.density", "0.0 to 2.0", "range"),
+    ),
+    "unknown parameter": Case(
+        space(vary={"weigth": {}}), ("space.vary", "'weigth'", "did you mean 'weight'?")
+    ),
+    "nothing varies": Case(space(vary={}), ("space", "nothing varies", "space.vary")),
+    "more groups than layers": Case(space(groups=4), ("space.groups: 4", "3 layers", "1 to 3")),
+    "unknown groups": Case(space(groups="layers"), ("space.groups", "'layers'"), line="groups:"),
+    "unknown expert": Case(
+        space(experts=["expert2"]),
+        ("space.experts", "'expert2'", "did you mean 'expert"),
+    ),
+    "slerp of three": Case(
+        both(
+            lambda folder: save_model(folder / "pool/expert2", 3),
+            config(
+                pool={"experts": ["pool/expert0", "pool/expert1", "pool/expert2"]},
+                space={"method": {"kind": "slerp"}},
+            ),
+        ),
+        ("slerp", "exactly 2", "3 experts", "space.experts"),
+    ),
+    "start_from is missing": Case(
+        config(search={"start_from": ["nothing.yaml"]}), ("nothing.yaml", "cannot read")
+    ),
+}
