@@ -129,7 +129,7 @@ def score(
         return
     for name, entry in scores.items():
         typer.echo(
-            f"{name}: {entry['value']:.4f} +- {entry['standard_error']:.4f} "
+            f"{name}: {entry['value']:.4f} ±{entry['standard_error']:.4f} "
             f"({entry['num_documents']} documents)"
         )
 

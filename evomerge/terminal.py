@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +24,9 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.completed:>5.0f}{task.fields[of]}"),
+            TextColumn("{task.fields[count]:>9}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
@@ -49,12 +48,10 @@ class Display:
 
     def stage(self, name: str, body: Callable[[], None]) -> None:
         """See `Hooks`."""
-        started = time.monotonic()
-        task = self._task(name, None)
+        task = self._task(name)
         body()
         total = self._progress.tasks[task].completed or 1
-        note = f"{time.monotonic() - started:.1f} s"
-        self._progress.update(task, total=total, completed=total, note=note)
+        self._progress.update(task, total=total, completed=total)
 
     def progress(self, progress: SearchProgress) -> None:
         """See `Hooks`."""
@@ -65,15 +62,21 @@ class Display:
             )
         if progress.num_failed:
             note += f", {progress.num_failed} failed"
-        task = self._task(progress.stage, progress.total)
-        self._progress.update(task, total=progress.total, completed=progress.done, note=note)
+        count = f"{progress.done}/{progress.total}" if progress.total else str(progress.done)
+        self._progress.update(
+            self._task(progress.stage),
+            total=progress.total,
+            completed=progress.done,
+            note=note,
+            count=count,
+        )
 
-    def _task(self, name: str, total: int | None) -> TaskID:
+    def _task(self, name: str) -> TaskID:
         if name not in self._tasks:
-            of = f"/{total}" if total else ""
-            self._tasks[name] = self._progress.add_task(name, total=total, note="", of=of)
-        elif total:
-            self._progress.update(self._tasks[name], of=f"/{total}")
+            # "baselines: search" is a part of "baselines", which stands above it.
+            stage, is_part, part = name.partition(": ")
+            label = f"  {part}" if is_part else stage
+            self._tasks[name] = self._progress.add_task(label, total=None, note="", count="")
         return self._tasks[name]
 
 

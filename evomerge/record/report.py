@@ -59,7 +59,7 @@ def render_html(results: Results) -> str:
         table=table,
         lines=comparison_lines(table),
         cell=cell,
-        points=_progress(results),
+        plot=_progress(results),
         pool=results.state.started["pool_sha256"],
         dimensions=results.state.started["dimensions"],
         genome=results.state.candidates[table["chosen"]].genome if table["chosen"] else None,
@@ -71,19 +71,26 @@ def write_html(results: Results, path: Path) -> None:
     path.write_text(render_html(results), encoding="utf-8")
 
 
-def _progress(results: Results) -> list[tuple[float, float, bool]]:
-    """Search scores by candidate as plot coordinates in 0 to 1: (x, y, whether it is chosen)."""
+def _progress(results: Results) -> dict[str, Any] | None:
+    """Search scores by candidate as plot coordinates in 0 to 1; None where nothing is scored.
+
+    Returns:
+        "points": (id, x, y, whether it is chosen); "ticks": (score, y).
+    """
     scored = []
     for candidate in results.state.of_origin("asked", "enqueued"):
         estimate = results.combined(candidate.id, "search")
         if estimate is not None:
             scored.append((candidate.id, estimate.value))
     if not scored:
-        return []
+        return None
     low, high = min(value for _, value in scored), max(value for _, value in scored)
     span = (high - low) or 1.0
     chosen = results.state.decided.get("chosen")
-    return [
-        (index / max(1, len(scored) - 1), (value - low) / span, name == chosen)
-        for index, (name, value) in enumerate(scored)
-    ]
+    return {
+        "points": [
+            (name, index / max(1, len(scored) - 1), (value - low) / span, name == chosen)
+            for index, (name, value) in enumerate(scored)
+        ],
+        "ticks": [(low + span * y, y) for y in (0.0, 0.25, 0.5, 0.75, 1.0)],
+    }

@@ -167,7 +167,7 @@ class Stages:
                 estimate = self.run.results.combined(candidate.id, split)
                 line = f"{candidate.id} failed: {candidate.failed}"
                 if estimate is not None:
-                    line = f"{candidate.id} {estimate.value:.4f} +- {estimate.standard_error:.4f}"
+                    line = f"{candidate.id} {estimate.value:.4f} ±{estimate.standard_error:.4f}"
                 self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
 
         missing = [c for c in candidates if c.failed is None and c.scores(split) is None]
