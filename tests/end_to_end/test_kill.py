@@ -110,3 +110,54 @@ def test_sigterm_stops_well_and_leaves_no_process(tmp_path, pool_and_tasks):
     assert events[-1].kind == "stopped"
     assert json.loads(events[-1].to_line())["data"]["reason"].startswith("StoppedError")
     assert list((run_dir / "documents").iterdir())
+
+
+@pytest.mark.long
+def test_sigkill_in_every_stage_changes_nothing(workspace, tmp_path):
+    config = workspace(search={"budget": {"candidates": 8}, "finalists": 2, "export": True})
+    evomerge.run(config, tmp_path / "undisturbed")
+    whole, _ = read_journal(tmp_path / "undisturbed/journal.jsonl")
+    stages = [event.data["stage"] for event in whole if event.kind == "stage_started"]
+    assert stages == ["baselines", "search", "finalists", "holdout", "report", "export"]
+
+    run_dir = tmp_path / "killed"
+    journal = run_dir / "journal.jsonl"
+    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    for stage in stages:
+        while f'"stage":"{stage}"' not in (journal.read_text() if journal.exists() else ""):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = start("resume", run_dir, cwd=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    killed, _ = read_journal(journal)
+    assert normal_form(killed) == normal_form(whole)
+    assert (run_dir / "summary.json").exists() and (run_dir / "export/config.json").exists()
+
+
+@pytest.mark.long
+def test_a_recipe_is_enqueued_by_the_command(tmp_path, pool_and_tasks):
+    from fixtures import make_config
+
+    for name in ("pool", "tasks"):
+        (tmp_path / name).symlink_to(pool_and_tasks / name)
+    config = make_config(tmp_path, search={"budget": {"candidates": 100_000}})
+    run_dir = tmp_path / "run"
+    journal = run_dir / "journal.jsonl"
+    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    wait_for_lines(process, journal, 80)
+    enqueue = start("enqueue", run_dir, run_dir / "recipes/uniform.yaml", cwd=tmp_path)
+    said, errors = enqueue.communicate(timeout=60)
+    assert enqueue.returncode == 0, errors
+    ends = time.monotonic() + 60
+    while '"origin":"enqueued"' not in journal.read_text():
+        assert time.monotonic() < ends and process.poll() is None
+        time.sleep(0.05)
+    wait_for_lines(process, journal, num_lines(journal) + 20)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    events, _ = read_journal(journal)
+    (name,) = [e.data["candidate"] for e in events if e.data.get("origin") == "enqueued"]
+    assert [e for e in events if e.kind == "told" and e.data["candidate"] == name]
