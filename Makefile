@@ -32,7 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Trains the shipped pool again (about ten minutes).
+# Trains the shipped pool again (about three minutes).
 demo-pool: $(STAMP)
 	$(BIN)/python -m evomerge.demo.pool --seed 1 --out evomerge/demo/pool
 
