@@ -122,8 +122,44 @@ class Part(Section):
         return self
 
 
+MERGED = "merged"
+"""What hops call the model that a recipe's own parts make."""
+
+
+class Hop(Section):
+    """One step of a path.
+
+    Attributes:
+        model: A member's name, or "merged".
+        layer: The transformer block, from 0.
+        scale: Factor of the block's input.
+    """
+
+    model: str
+    layer: int = Field(ge=0)
+    scale: float = 1.0
+
+
+class LayerPath(Section):
+    """The path of a token through the layers of several models (arXiv 2403.13187, 3.2).
+
+    Attributes:
+        outer: The model that gives the embeddings, the final norm and the head: a member's name,
+            or "merged".
+        hops: The layers in order.
+    """
+
+    outer: str
+    hops: tuple[Hop, ...] = Field(min_length=1)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that it needs, each once."""
+        return tuple(dict.fromkeys([self.outer, *(hop.model for hop in self.hops)]))
+
+
 class Recipe(Section):
-    """One merged model.
+    """One candidate: a merged model, or a path through layers of members and a merged model.
 
     Attributes:
         schema_version: Of this format.
@@ -132,19 +168,23 @@ class Recipe(Section):
         mask_seed: Seeds the masks of methods that drop elements at random.
         dtype: Type of the result; arithmetic is float32 whatever it is.
         parts: How tensors are merged; the first part that matches a tensor applies.
+        path: The order of layers; by default the base's own order, of the merged model.
     """
 
     schema_version: Literal[1] = 1
     members: dict[str, Member]
     mask_seed: int = 0
     dtype: Dtype = "float32"
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = ()
+    path: LayerPath | None = None
 
     @field_validator("members")
     @classmethod
     def _has_base(cls, members: dict[str, Member]) -> dict[str, Member]:
         if "base" not in members:
             raise ValueError(f"members must have a 'base', got {list(members)}")
+        if MERGED in members:
+            raise ValueError(f"no member can be called {MERGED!r}")
         return members
 
     @model_validator(mode="after")
@@ -153,13 +193,26 @@ class Recipe(Section):
             for model in part.models:
                 if model not in self.members:
                     raise ValueError(f"model {model!r} is no member: {list(self.members)}")
+        known = [*self.members, *([MERGED] if self.parts else [])]
+        if self.path is None and not self.parts:
+            raise ValueError("the recipe has neither parts nor a path")
+        for model in self.path.models if self.path is not None else ():
+            if model not in known:
+                raise ValueError(f"path: no model {model!r}; valid: {', '.join(known)}")
         return self
+
+    @property
+    def merge(self) -> Recipe | None:
+        """The merged model alone, without the path; None where nothing is merged."""
+        return self.model_copy(update={"path": None}) if self.parts else None
 
     @property
     def sha256(self) -> str:
         """Hash of what the recipe makes, in hex; where its members lie is left out."""
         content = self.model_dump(mode="json")
         content["members"] = {name: member.sha256 for name, member in self.members.items()}
+        if self.path is None:
+            del content["path"]
         return sha256_json(content)
 
     def to_json(self) -> str:

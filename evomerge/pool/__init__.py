@@ -2,6 +2,7 @@
 
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
+from evomerge.pool.families import layers_name
 from evomerge.pool.layout import Layout, Place, read_config
 from evomerge.pool.pool import Pool, open_members, open_pool
 
@@ -12,6 +13,7 @@ __all__ = [
     "Place",
     "Pool",
     "PoolConfig",
+    "layers_name",
     "open_members",
     "open_pool",
     "read_config",

@@ -10,11 +10,12 @@ from pathlib import Path
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
+from evomerge.pool.families import layers_name
 from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of
 from evomerge.pool.names import use_model_names
 from evomerge.pool.tokenizers import check_tokenizers
-from evomerge.recipe import Dtype, Member, Recipe
+from evomerge.recipe import MERGED, Dtype, Member, Recipe
 
 DTYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -67,6 +68,14 @@ class Pool:
                     f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
                     f"that name has {here[name].sha256[:12]}: the files have changed"
                 )
+        if recipe.path is not None:
+            layers_name(self.base.config, self.base.model_dir)
+            for number, hop in enumerate(recipe.path.hops):
+                if hop.layer >= self.layout.num_layers:
+                    raise InputError(
+                        f"path.hops.{number}: model {hop.model!r} has no layer {hop.layer}; "
+                        f"valid: 0 to {self.layout.num_layers - 1}"
+                    )
 
     def resolved(self) -> PoolConfig:
         """The configuration that opens exactly this pool again."""
@@ -107,6 +116,10 @@ def _open_all(
         if names.count(name) > 1:
             raise InputError(
                 f"pool: two models are called {name!r}; give one of them another `name:`"
+            )
+        if name == MERGED:
+            raise InputError(
+                f"pool: a model cannot be called {name!r}: paths call the merged model so"
             )
         # Names are parts of file names and of MLflow's.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):

@@ -219,7 +219,7 @@ class SearchLoop:
 def _line(candidate: Candidate, score: Estimate | None) -> str:
     if score is None:
         return f"{candidate.id} failed: {candidate.failed}"
-    return f"{candidate.id} {score.value:.4f} +- {score.standard_error:.4f}"
+    return f"{candidate.id} {score.value:.4f} ±{score.standard_error:.4f}"
 
 
 def _to_optimizer(event: Event) -> Asked | Told | None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.merge import Engine
-from evomerge.paths.build import empty_model
+from evomerge.paths.resident import ResidentModel
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (
@@ -68,30 +67,23 @@ class MergeWorker:
             logging.getLogger(name).setLevel(logging.ERROR)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
-        self.engine = Engine(pool, device, spec.statistics_bytes)
-        self.model = empty_model(pool, device)
-        self.state = self.model.state_dict(keep_vars=True)
+        self.resident = ResidentModel(pool, device, spec.statistics_bytes)
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pool.base.model_dir)
         self.scorer: Scorer = SCORERS.make(  # type: ignore[assignment]
-            spec.score, tasks, spec.splits, self.model, tokenizer, spec.batch_tokens
+            spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
         )
-        self._resident: str | None = None
 
     def ready(self) -> str:
         """Where the worker computes; returns when it can take a job."""
-        device = self.engine.device
+        device = self.resident.device
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
         started = time.perf_counter()
-        if self._resident != job.recipe_json:
-            # Nothing is resident while the weights are half-written.
-            self._resident = None
-            self.engine.write_into(self.state, Recipe.from_json(job.recipe_json))
-            self._resident = job.recipe_json
+        self.resident.load(Recipe.from_json(job.recipe_json))
         built = time.perf_counter()
         rows: list[Row] = []
         moments = {}

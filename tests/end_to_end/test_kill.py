@@ -149,7 +149,7 @@ def test_a_recipe_is_enqueued_by_the_command(tmp_path, pool_and_tasks):
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
     wait_for_lines(process, journal, 80)
     enqueue = start("enqueue", run_dir, run_dir / "recipes/uniform.yaml", cwd=tmp_path)
-    said, errors = enqueue.communicate(timeout=60)
+    _, errors = enqueue.communicate(timeout=60)
     assert enqueue.returncode == 0, errors
     ends = time.monotonic() + 60
     while '"origin":"enqueued"' not in journal.read_text():

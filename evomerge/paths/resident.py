@@ -1,0 +1,154 @@
+"""A model in memory that takes on one recipe after another: merged, stacked or both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from evomerge.errors import CandidateError
+from evomerge.merge import TORCH_DTYPES, Engine
+from evomerge.paths.build import empty_model
+from evomerge.paths.modeling_path import PathLayers, share
+from evomerge.pool import Pool, layers_name
+from evomerge.recipe import MERGED, LayerPath, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ResidentModel:
+    """The model object that is scored, and what it is made from.
+
+    A merged candidate is written into the model's own parameters. A path runs through these and
+    through the layers of the pool, which are used where they lie: in the files' memory map where
+    the type is the pool's, else in one copy that is kept.
+
+    Args:
+        pool: The models.
+        device: Where to compute.
+        statistics_budget_bytes: Memory for what methods compute once.
+    """
+
+    def __init__(
+        self, pool: Pool, device: torch.device, statistics_budget_bytes: int = 1 << 30
+    ) -> None:
+        self.pool = pool
+        self.device = device
+        self.engine = Engine(pool, device, statistics_budget_bytes)
+        self.model: PreTrainedModel = empty_model(pool, device)
+        self._state: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
+        self._merged: str | None = None
+        self._loaded: str | None = None
+        self._paths: _Paths | None = None
+
+    def load(self, recipe: Recipe) -> None:
+        """Become the recipe's model; what is there already is not made again.
+
+        Raises:
+            CandidateError: The coefficients give no model, or not a finite one.
+        """
+        key = recipe.sha256
+        if self._loaded == key:
+            return
+        # Nothing is loaded while the weights are half-written.
+        self._loaded = None
+        if self._paths is not None:
+            self._paths.reset()
+        merge = recipe.merge
+        if merge is not None and self._merged != merge.sha256:
+            self._merged = None
+            self.engine.write_into(self._state, merge)
+            self._merged = merge.sha256
+        if recipe.path is not None:
+            if self._paths is None:
+                self._paths = _Paths(self.pool, self.model, self._state)
+            self._paths.follow(recipe.path)
+        self._loaded = key
+
+
+class _Paths:
+    """Paths through a model's own layers and those of the pool."""
+
+    def __init__(self, pool: Pool, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
+        self.pool = pool
+        self.model = model
+        self.dtype = TORCH_DTYPES[pool.dtype]
+        self.prefix = layers_name(pool.base.config, pool.base.model_dir)
+        owner_name, _, name = self.prefix.rpartition(".")
+        owner = model.get_submodule(owner_name)
+        self.layers = PathLayers(list(getattr(owner, name)))
+        setattr(owner, name, self.layers)
+        self._types: list[str] | None = getattr(model.config, "layer_types", None)
+        # The model's own storage of what lies outside its layers, by tensor name.
+        self._outside = {
+            tensor_name: state[tensor_name]
+            for tensor_name, place in pool.layout.places.items()
+            if place.layer is None
+        }
+        self._own = {tensor_name: tensor.data for tensor_name, tensor in self._outside.items()}
+        self._layers: dict[tuple[str, int], nn.Module] = {
+            (MERGED, number): layer for number, layer in enumerate(self.layers.stored)
+        }
+        self._tensors: dict[tuple[str, str], Tensor] = {}
+        self._outer = MERGED
+
+    def follow(self, path: LayerPath) -> None:
+        """Run this path from now on."""
+        for hop in path.hops:
+            if hop.layer >= len(self.layers.stored):
+                raise CandidateError(
+                    f"path: {hop.model} has no layer {hop.layer}; valid: 0 to "
+                    f"{len(self.layers.stored) - 1}"
+                )
+        self._set_outer(path.outer)
+        self._set_order([hop.layer for hop in path.hops])
+        self.layers.follow([(self._layer(hop.model, hop.layer), hop.scale) for hop in path.hops])
+
+    def reset(self) -> None:
+        """The model's own layers in order."""
+        order = range(len(self.layers.stored))
+        self._set_outer(MERGED)
+        self._set_order(list(order))
+        self.layers.follow([(layer, 1.0) for layer in self.layers.stored])
+
+    def _set_order(self, order: list[int]) -> None:
+        """What the model's forward and its cache read of the layers by their place."""
+        self.model.config.num_hidden_layers = len(order)
+        if self._types is not None:
+            self.model.config.layer_types = [self._types[number] for number in order]
+
+    def _set_outer(self, name: str) -> None:
+        if name == self._outer:
+            return
+        for tensor_name, parameter in self._outside.items():
+            own = self._own[tensor_name]
+            parameter.data = own if name == MERGED else self._tensor(name, tensor_name)
+        self._outer = name
+
+    def _layer(self, model: str, number: int) -> nn.Module:
+        key = model, number
+        if key not in self._layers:
+            layer = share(self.layers.stored[number])
+            prefix = f"{self.prefix}.{number}."
+            for name, module in layer.named_modules():
+                module._parameters = {
+                    inner: None
+                    if parameter is None
+                    else nn.Parameter(
+                        self._tensor(model, ".".join(filter(None, (prefix[:-1], name, inner)))),
+                        requires_grad=False,
+                    )
+                    for inner, parameter in module._parameters.items()
+                }
+            self._layers[key] = layer
+        return self._layers[key]
+
+    def _tensor(self, model: str, name: str) -> Tensor:
+        """A pool model's tensor in the pool's type; copied once where it must be."""
+        key = model, name
+        if key not in self._tensors:
+            tensor = self.pool[model].tensor(name)
+            self._tensors[key] = tensor.to(self.model.device, self.dtype)
+        return self._tensors[key]
