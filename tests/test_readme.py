@@ -56,7 +56,11 @@ def test_the_python_example_runs(tmp_path):
     shutil.copytree(ROOT / "evomerge/demo", tmp_path / "evomerge/demo")
     small = config.replace("candidates: 100", "candidates: 4")
     (tmp_path / "evomerge/demo/demo.yaml").write_text(small)
+    # In a folder of its own: beside it "evomerge" would be taken for the package.
+    script = tmp_path / "scripts/example.py"
+    script.parent.mkdir()
+    script.write_text(code, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -78,7 +78,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file: IO[bytes] = path.open("ab")
+        self._file: IO[bytes] = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,7 +90,8 @@ class Journal:
         if whole_bytes < path.stat().st_size:
             logger.warning("%s: the last line was torn and is dropped", path)
             self._file.truncate(whole_bytes)
-        self._buffer: list[str] = []
+        # Bytes and events on disk; one assignment, because a signal can end a commit anywhere.
+        self._durable = whole_bytes, len(self.events)
 
     @property
     def next_seq(self) -> int:
@@ -101,17 +102,22 @@ class Journal:
         """Add an event; not durable before `commit`."""
         event = Event(self.next_seq, time.time(), kind, data)
         self.events.append(event)
-        self._buffer.append(event.to_line())
         return event
 
     def commit(self) -> None:
         """Flush what was appended to the disk."""
-        if not self._buffer:
+        size, count = self._durable
+        new = self.events[count:]
+        if not new:
             return
-        self._file.write("".join(self._buffer).encode())
-        self._file.flush()
+        lines = "".join(event.to_line() for event in new).encode()
+        # What a commit that was cut off has left behind.
+        self._file.truncate(size)
+        unwritten = memoryview(lines)
+        while unwritten:
+            unwritten = unwritten[self._file.write(unwritten) :]
         os.fsync(self._file.fileno())
-        self._buffer.clear()
+        self._durable = size + len(lines), count + len(new)
 
     def close(self) -> None:
         """Commit and let go of the file."""

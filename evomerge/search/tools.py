@@ -64,15 +64,15 @@ def score_model(model: str, config_path: Path, split: str) -> Scores:
     path = Path(model)
     if path.is_file():
         recipe = read_recipe(path)
-        pool = _as_config(recipe)
-        config_dir = Path()
+        pool = open_members(recipe).resolved()
     else:
         recipe = None
+        # Relative to where the person is, not to the configuration.
+        source = str(path.resolve()) if path.is_dir() else model
         pool = PoolConfig(
-            base=ModelConfig(source=model), experts=(ModelConfig(source=model, name="model"),)
+            base=ModelConfig(source=source), experts=(ModelConfig(source=source, name="model"),)
         )
-        config_dir = Path()
-    return _score(config, config_path.parent, pool, config_dir, recipe, cast(Split, split))
+    return _score(config, config_path.parent, pool, recipe, cast(Split, split))
 
 
 def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
@@ -154,15 +154,10 @@ def _check_split(split: str, valid: tuple[str, ...]) -> None:
         raise InputError(f"--split {split!r}; valid: {', '.join(valid)}{more}")
 
 
-def _as_config(recipe: Recipe) -> PoolConfig:
-    return open_members(recipe).resolved()
-
-
 def _score(
     config: Config,
     tasks_dir: Path,
     pool: PoolConfig,
-    pool_dir: Path,
     recipe: Recipe | None,
     split: Split,
 ) -> Scores:

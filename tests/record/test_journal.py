@@ -294,3 +294,27 @@ class TestOneWriter:
         second.append("stopped", reason="x")
         second.close()
         assert len(read_journal(path)[0]) == 1
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_commit_that_a_signal_ends_is_made_again(path, monkeypatch, written):
+    journal = Journal(path)
+    journal.append("run_started", name="toy")
+    journal.commit()
+
+    def interrupted(_descriptor):
+        monkeypatch.undo()
+        if not written:
+            with path.open("r+b") as file:
+                file.truncate(path.stat().st_size - 5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    journal.append("decided", what="a", value=1)
+    with pytest.raises(KeyboardInterrupt):
+        journal.commit()
+    journal.append("stopped", reason="signal")
+    journal.close()
+    events, num_bytes = read_journal(path)
+    assert [event.kind for event in events] == ["run_started", "decided", "stopped"]
+    assert num_bytes == path.stat().st_size
