@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -67,7 +67,6 @@ class Engine:
             for start, block in self._combine(name, part, recipe.mask_seed):
                 _write(name, target[start : start + block.numel()], block)
 
-    @torch.no_grad()
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
         """The recipe's model, a tensor at a time.
 
@@ -77,13 +76,24 @@ class Engine:
         Raises:
             CandidateError: The coefficients give no model, or not a finite one.
         """
-        for name, part in self._plan(recipe):
+        build = self.builder(recipe)
+        for name in self.pool.layout.places:
+            yield name, build(name)
+
+    def builder(self, recipe: Recipe) -> Callable[[str], Tensor]:
+        """A function that gives the recipe's tensor of a name, as `tensors` does."""
+        plan = dict(self._plan(recipe))
+
+        @torch.no_grad()
+        def build(name: str) -> Tensor:
             shape = self.pool.layout.shapes[name]
             result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
             flat = result.view(-1)
-            for start, block in self._combine(name, part, recipe.mask_seed):
+            for start, block in self._combine(name, plan[name], recipe.mask_seed):
                 _write(name, flat[start : start + block.numel()], block)
-            yield name, result
+            return result
+
+        return build
 
     def _plan(self, recipe: Recipe) -> list[tuple[str, Part]]:
         """Each tensor with the part that makes it; none is dropped in silence."""

@@ -1,6 +1,6 @@
 """Ask/tell optimizers over boxes of numbers."""
 
-from evomerge.optimize import cma, random_search
+from evomerge.optimize import any_nevergrad, cma, random_search
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -29,6 +29,7 @@ __all__ = [
     "Scored",
     "Told",
     "Wait",
+    "any_nevergrad",
     "cma",
     "random_search",
 ]

@@ -29,6 +29,9 @@ TOLERANCE = 1e-9
 """A replayed point further than this share of the range from its record is another point."""
 
 
+REPEATS = 1000
+"""Proposals of points whose scores are known already, one after the other, before it gives up."""
+
 WORST = 1e18
 """Loss of a point that failed before any was scored; optimizers here look at ranks only."""
 
@@ -45,6 +48,9 @@ class NevergradOptimizer:
         seed: Of every random number.
         build: Makes the nevergrad optimizer; called with the parametrization.
         max_outstanding: See `Optimizer`.
+        settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
+            else as nevergrad proposed them, which CMA-ES's statistics need. Settled points whose
+            score is known are not proposed again: it is told once more instead.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class NevergradOptimizer:
         seed: int,
         build: Build,
         max_outstanding: int | Callable[[Any], int],
+        *,
+        settled: bool = False,
     ) -> None:
         self._num_dimensions = len(box.low)
         # nevergrad's CMA-ES wants another package for one dimension: it gets an idle second one.
@@ -61,6 +69,7 @@ class NevergradOptimizer:
         self.preferences = np.asarray(preferences, dtype=np.float64) / sum(preferences)
         self._seed = seed
         self._build = build
+        self._settled = settled
         self._start()
         self.max_outstanding = (
             max_outstanding if isinstance(max_outstanding, int) else max_outstanding(self._inner)
@@ -79,6 +88,7 @@ class NevergradOptimizer:
             self._inner = self._build(array)
         self._num_asked = 0
         self._outstanding: dict[int, Any] = {}
+        self._known: dict[Point, float] = {}
         self._worst: float | None = None
 
     def ask(self) -> Ask | Wait | Done:
@@ -86,7 +96,9 @@ class NevergradOptimizer:
         if len(self._outstanding) >= self.max_outstanding:
             return Wait()
         number = self._num_asked
-        candidate = self._inner.ask()
+        candidate = self._propose()
+        if candidate is None:
+            return Done(f"{REPEATS} proposals in a row were scored already")
         self._num_asked += 1
         self._outstanding[number] = candidate
         return Ask(number, self._genome(candidate))
@@ -115,15 +127,32 @@ class NevergradOptimizer:
             if isinstance(event, Told):
                 self.tell(event.genome if event.number is None else event.number, event.outcome)
                 continue
-            candidate = self._inner.ask()
+            candidate = self._propose()
             if recorded:
-                candidate = self._in_place_of(candidate, event.genome)
+                asked = self._inner.ask() if candidate is None else candidate
+                candidate = self._in_place_of(asked, event.genome)
+            elif candidate is None:
+                return f"ask {event.number}: nothing new is proposed"
             else:
                 far = np.abs(np.asarray(self._genome(candidate)) - event.genome) / span
                 if far.max() > TOLERANCE:
                     return f"ask {event.number} differs by {far.max():.3g} of the range"
             self._outstanding[event.number] = candidate
             self._num_asked = event.number + 1
+        return None
+
+    def _propose(self) -> Any:
+        """The next candidate whose score is not known; None when there seems to be none."""
+        for _ in range(REPEATS):
+            candidate = self._inner.ask()
+            genome = self._genome(candidate)
+            if self._settled:
+                if self._inner.num_ask == 1:
+                    genome = self.box.settle(self.box.start)[: self._num_dimensions]
+                candidate = self._in_place_of(candidate, genome)
+            if not self._settled or genome not in self._known:
+                return candidate
+            self._inner_tell(candidate, self._known[genome])
         return None
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:
@@ -141,13 +170,26 @@ class NevergradOptimizer:
         else:
             assert isinstance(outcome, Failed)
             loss = WORST if self._worst is None else self._worst + 1.0
+        self._known[self._genome(candidate)] = loss
+        self._inner_tell(candidate, loss)
+
+    def _inner_tell(self, candidate: Any, loss: float) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._inner.tell(candidate, loss)
 
     def _genome(self, candidate: Any) -> Point:
-        return tuple(float(x) for x in candidate.value[: self._num_dimensions])
+        """The point that is scored for a candidate."""
+        point = self.box.settle(tuple(float(x) for x in candidate.value))
+        return point[: self._num_dimensions]
 
 
 def _with_idle(box: Box) -> Box:
-    return Box((*box.low, 0.0), (*box.high, 1.0), (*box.start, 0.5))
+    canonical = box.canonical
+    return Box(
+        (*box.low, 0.0),
+        (*box.high, 1.0),
+        (*box.start, 0.5),
+        (*box.integer, False) if box.integer else (),
+        None if canonical is None else lambda point: (*canonical(point[:-1]), 0.5),
+    )

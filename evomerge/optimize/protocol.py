@@ -6,7 +6,7 @@ global generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +17,31 @@ Point = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Box:
-    """The domain: bounds and first guess of each dimension, each of shape [d], with d >= 1."""
+    """The domain.
+
+    Attributes:
+        low: Least value of each dimension, shape [d], with d >= 1.
+        high: Greatest value of each.
+        start: First guess.
+        integer: Which dimensions take whole numbers only; empty: none.
+        canonical: Gives a point's representative among those that are scored alike; by default
+            every point is its own.
+    """
 
     low: Point
     high: Point
     start: Point
+    integer: tuple[bool, ...] = ()
+    canonical: Callable[[Point], Point] | None = None
+
+    def settle(self, point: Point) -> Point:
+        """The point that is scored for a proposed one: within bounds, whole where it must be."""
+        integer = self.integer or (False,) * len(self.low)
+        settled = tuple(
+            float(round(min(max(x, low), high))) if is_integer else x
+            for x, low, high, is_integer in zip(point, self.low, self.high, integer, strict=True)
+        )
+        return settled if self.canonical is None else self.canonical(settled)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from evomerge.errors import InputError
 from evomerge.files import flush_to_disk
 from evomerge.merge import Engine
+from evomerge.paths.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 
@@ -60,9 +61,13 @@ def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> N
 def _write_tensors(pool: Pool, recipe: Recipe, folder: Path) -> None:
     names: list[list[str]] = []
     total_bytes = 0
-    # Named as the base stores them, for programs that do not rename as transformers does.
-    stored = pool.base.tensors
-    tensors = ((stored[name].stored_name, t) for name, t in Engine(pool).tensors(recipe))
+    tensors: Iterator[tuple[str, Tensor]]
+    if recipe.path is not None:
+        tensors = stack_tensors(pool, recipe)
+    else:
+        # Named as the base stores them, for programs that do not rename as transformers does.
+        stored = pool.base.tensors
+        tensors = ((stored[name].stored_name, t) for name, t in Engine(pool).tensors(recipe))
     for number, shard in enumerate(_shards(tensors)):
         save_file(shard, folder / f"shard-{number:05d}", metadata={"format": "pt"})
         names.append(list(shard))
@@ -97,6 +102,10 @@ def _copy_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
     config = dict(pool.base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype
+    if recipe.path is not None:
+        config |= stack_config(pool, recipe.path)
+        for name, text in stack_files(pool, recipe.path).items():
+            (folder / name).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for path in sorted(pool.base.model_dir.iterdir()):
         is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"

@@ -65,6 +65,8 @@ class Setup:
             low=tuple(d.low for d in dimensions),
             high=tuple(d.high for d in dimensions),
             start=tuple(d.start for d in dimensions),
+            integer=tuple(d.integer for d in dimensions),
+            canonical=self.space.canonical,
         )
         return OPTIMIZERS.make(self.config.optimizer, box, self.preferences, self.config.seed)
 
@@ -98,8 +100,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
-    space = SPACES.make(config.space, pool)
-    start_from = []
+    space = SPACES.make(config.space, pool, None)
+    start_from = list(space.first)
     for name in config.search.start_from:
         recipe = read_recipe(config_dir / name)
         pool.check_recipe(recipe)

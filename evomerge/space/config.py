@@ -67,4 +67,4 @@ class ParameterSpaceConfig(Choice):
 
 SPACES: Registry[Space] = Registry("space", "evomerge.spaces", default="parameter")
 
-SpaceSection = Annotated[ParameterSpaceConfig, SPACES]
+SpaceSection = Annotated[Choice, SPACES]

@@ -49,6 +49,7 @@ class ParameterSpace:
         if not dimensions:
             raise InputError("space: nothing varies; name a parameter under space.vary")
         self.dimensions = tuple(dimensions)
+        self.first: tuple[Recipe, ...] = ()
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
         """See `Space`."""
@@ -86,6 +87,10 @@ class ParameterSpace:
             genome.append(number)
         # Everything that is not in the genome must agree as well.
         return tuple(genome) if self.to_recipe(genome).sha256 == recipe.sha256 else None
+
+    def canonical(self, genome: Sequence[float]) -> Genome:
+        """See `Space`: every number counts."""
+        return tuple(float(number) for number in genome)
 
     def _models(self) -> tuple[str, ...]:
         kind = self.config.method.kind

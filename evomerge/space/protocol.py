@@ -14,21 +14,37 @@ Genome = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Dimension:
-    """A number that varies: its name, its bounds and where the search starts."""
+    """A number that varies: its name, its bounds and where the search starts.
+
+    An integer takes the whole numbers from `low` to `high`.
+    """
 
     name: str
     low: float
     high: float
     start: float
+    integer: bool = False
 
 
 class Space(Protocol):
-    """Which candidates there are."""
+    """Which candidates there are.
+
+    Attributes:
+        dimensions: What varies.
+        first: Recipes that a search scores before any other.
+    """
 
     dimensions: tuple[Dimension, ...]
+    first: tuple[Recipe, ...]
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
-        """The candidate of a genome; lossless: `to_genome` gives the genome back."""
+        """The candidate of a genome."""
 
     def to_genome(self, recipe: Recipe) -> Genome | None:
-        """The genome of a recipe, or None when no genome within bounds gives that recipe."""
+        """A genome that `to_recipe` makes this recipe from, or None when none within bounds does.
+
+        Of a recipe that comes from a canonical genome it is that genome.
+        """
+
+    def canonical(self, genome: Sequence[float]) -> Genome:
+        """The same candidate, with everything that it does not use at its start."""

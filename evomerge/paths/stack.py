@@ -1,0 +1,185 @@
+"""What is stored of a path: its distinct layers, and how a checkpoint says in which order to run.
+
+A plain checkpoint is the model class's own, with as many layers as the path has hops. Where that
+is not exact (a layer repeats, a hop has a scale), each layer is stored once, `config.json` names
+the hops, and a modeling file beside the weights runs them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from evomerge.merge import TORCH_DTYPES, Engine
+from evomerge.paths import modeling_path
+from evomerge.pool import Pool, layers_name, read_config
+from evomerge.recipe import MERGED, LayerPath, Recipe
+
+MODELING_FILE = "modeling_path.py"
+MERGEKIT_FILE = "mergekit.yaml"
+
+FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+"""Families whose first layer reads the embedding's rows as they are: its scale can be theirs."""
+
+CLASSES = '''
+
+from transformers import {config}, {model}  # noqa: E402
+
+
+class PathConfig({config}):
+    """{config} with `input_layers` and `input_scales`."""
+
+    model_type = "{model_type}_path"
+
+
+class PathForCausalLM(PathMixin, {model}):
+    """{model} that runs a path through its layers."""
+
+    config_class = PathConfig
+    layers_name = "{layers}"
+'''
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A path as a checkpoint stores it.
+
+    Attributes:
+        layers: Each stored layer's model and number, in order of first use.
+        input_layers: The stored layer of each hop.
+        input_scales: The scale of each hop.
+        embedding_scale: What the input embedding is multiplied by.
+        is_plain: Whether the model class itself runs it.
+    """
+
+    layers: tuple[tuple[str, int], ...]
+    input_layers: tuple[int, ...]
+    input_scales: tuple[float, ...]
+    embedding_scale: float
+    is_plain: bool
+
+
+def stack(pool: Pool, path: LayerPath) -> Stack:
+    """How a path is stored."""
+    hops = [(hop.model, hop.layer) for hop in path.hops]
+    scales = [hop.scale for hop in path.hops]
+    layers = list(dict.fromkeys(hops))
+    embedding_scale = 1.0
+    untied = not pool.layout.tied
+    if untied and pool.base.config.get("model_type") in FOLDABLE:
+        # Exactly the same: both multiply a row, in the result's type, before anything else.
+        embedding_scale, scales[0] = scales[0], 1.0
+    is_plain = len(layers) == len(hops) and all(scale == 1.0 for scale in scales)
+    if not is_plain:
+        embedding_scale, scales[0] = 1.0, path.hops[0].scale
+    order = tuple(layers.index(hop) for hop in hops)
+    return Stack(tuple(layers), order, tuple(scales), embedding_scale, is_plain)
+
+
+def stack_tensors(pool: Pool, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a path's checkpoint, by their names in the model.
+
+    Raises:
+        CandidateError: The merged model's coefficients give no model.
+    """
+    path = recipe.path
+    assert path is not None
+    stored = stack(pool, path)
+    merge = recipe.merge
+    merged = None if merge is None else Engine(pool).builder(merge)
+    dtype = TORCH_DTYPES[recipe.dtype]
+
+    def tensor(model: str, name: str) -> Tensor:
+        if model == MERGED:
+            assert merged is not None
+            return merged(name)
+        return pool[model].tensor(name).to(dtype)
+
+    prefix = layers_name(pool.base.config, pool.base.model_dir)
+    for name, place in pool.layout.places.items():
+        if place.layer is None:
+            outside = tensor(path.outer, name)
+            scaled = place.component == "embedding" and stored.embedding_scale != 1.0
+            yield name, outside * stored.embedding_scale if scaled else outside
+    for number, (model, layer) in enumerate(stored.layers):
+        for name, place in pool.layout.places.items():
+            if place.layer == layer:
+                rest = name.removeprefix(f"{prefix}.{layer}.")
+                yield f"{prefix}.{number}.{rest}", tensor(model, name)
+
+
+def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
+    """The fields of config.json that a path changes."""
+    stored = stack(pool, path)
+    config = read_config(pool.base.model_dir)
+    names: dict[str, str] = config.attribute_map
+    fields: dict[str, Any] = {names.get("num_hidden_layers", "num_hidden_layers"): len(path.hops)}
+    types = getattr(config, "layer_types", None)
+    if types is not None:
+        fields["layer_types"] = [types[hop.layer] for hop in path.hops]
+    if not stored.is_plain:
+        fields |= {
+            "model_type": f"{config.model_type}_path",
+            "architectures": ["PathForCausalLM"],
+            "auto_map": {
+                "AutoConfig": "modeling_path.PathConfig",
+                "AutoModelForCausalLM": "modeling_path.PathForCausalLM",
+            },
+            "input_layers": list(stored.input_layers),
+            "input_scales": list(stored.input_scales),
+        }
+    return fields
+
+
+def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
+    """Texts of the files that go with a path's checkpoint, by name."""
+    files = {}
+    if not stack(pool, path).is_plain:
+        config = read_config(pool.base.model_dir)
+        classes = CLASSES.format(
+            config=type(config).__name__,
+            model=pool.base.config["architectures"][0],
+            model_type=config.model_type,
+            layers=layers_name(pool.base.config, pool.base.model_dir),
+        )
+        files[MODELING_FILE] = inspect.getsource(modeling_path) + classes
+    mergekit = mergekit_yaml(pool, path)
+    if mergekit is not None:
+        files[MERGEKIT_FILE] = mergekit
+    return files
+
+
+def mergekit_yaml(pool: Pool, path: LayerPath) -> str | None:
+    """A path as mergekit's passthrough configuration; None where it has no words for it.
+
+    That is so for scales, for layers of a merged model, and where embeddings and head are not those
+    of the first and the last slice.
+    """
+    hops = path.hops
+    ends = {hops[0].model, hops[-1].model, path.outer}
+    if len(ends) > 1 or any(hop.scale != 1.0 or hop.model == MERGED for hop in hops):
+        return None
+    cuts = [
+        number
+        for number, (before, after) in enumerate(itertools.pairwise(hops), start=1)
+        if (after.model, after.layer) != (before.model, before.layer + 1)
+    ]
+    slices = [
+        {
+            "sources": [
+                {
+                    "model": pool[hops[begin].model].source,
+                    "layer_range": [hops[begin].layer, hops[end - 1].layer + 1],
+                }
+            ]
+        }
+        for begin, end in itertools.pairwise([0, *cuts, len(hops)])
+    ]
+    config = {"merge_method": "passthrough", "slices": slices, "dtype": pool.dtype}
+    return yaml.safe_dump(config, sort_keys=False)

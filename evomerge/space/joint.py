@@ -1,0 +1,66 @@
+"""The joint space: a merge's numbers and the path through its layers in one genome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evomerge.pool import Pool
+from evomerge.recipe import LayerPath, Recipe
+from evomerge.space.layer_order import LayerOrder
+from evomerge.space.parameter import ParameterSpace
+from evomerge.space.path_config import JointSpaceConfig
+from evomerge.space.protocol import Genome
+
+
+class JointSpace:
+    """The `Space` of a merged model and a path that runs through it and the pool.
+
+    Args:
+        config: Both halves.
+        pool: The models.
+
+    Raises:
+        InputError: One of the halves does not fit the pool.
+    """
+
+    def __init__(self, config: JointSpaceConfig, pool: Pool) -> None:
+        self.parameter = ParameterSpace(config.parameter, pool)
+        self.order = LayerOrder(config.order, pool, has_merged=True)
+        self.dimensions = (*self.parameter.dimensions, *self.order.dimensions)
+        self._cut = len(self.parameter.dimensions)
+        start = tuple(d.start for d in self.parameter.dimensions)
+        merge = self.parameter.to_recipe(start)
+        self.first = (_with_path(merge, self.order.start),)
+
+    def to_recipe(self, genome: Sequence[float]) -> Recipe:
+        """See `Space`."""
+        merge = self.parameter.to_recipe(genome[: self._cut])
+        path = self.order.to_path(genome[self._cut :])
+        return _with_path(merge, path)
+
+    def to_genome(self, recipe: Recipe) -> Genome | None:
+        """See `Space`."""
+        merge = recipe.merge
+        if merge is None or recipe.path is None:
+            return None
+        numbers = self.parameter.to_genome(merge)
+        order = self.order.to_genome(recipe.path)
+        if numbers is None or order is None:
+            return None
+        genome = (*numbers, *order)
+        return genome if self.to_recipe(genome).sha256 == recipe.sha256 else None
+
+    def canonical(self, genome: Sequence[float]) -> Genome:
+        """See `Space`."""
+        numbers = self.parameter.canonical(genome[: self._cut])
+        return (*numbers, *self.order.canonical(genome[self._cut :]))
+
+
+def _with_path(merge: Recipe, path: LayerPath) -> Recipe:
+    return Recipe(
+        members=merge.members,
+        mask_seed=merge.mask_seed,
+        dtype=merge.dtype,
+        parts=merge.parts,
+        path=path,
+    )
