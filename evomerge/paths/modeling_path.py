@@ -16,6 +16,15 @@ from torch import nn
 Hop = tuple[nn.Module, float]
 
 
+SHARED = (
+    "_parameters",
+    "_buffers",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
 class _Scale:
     """A forward hook that multiplies a layer's input; exactly nothing at 1."""
 
@@ -44,15 +53,15 @@ class _Shared:
 
 
 def share(module: nn.Module) -> nn.Module:
-    """A copy of a module's objects, but not of its parameters and buffers.
+    """A copy of a module's objects, but not of its parameters, buffers and forward hooks.
 
     The dictionaries that hold these are shared too, so that loading and moving the original moves
-    the copy.
+    the copy, and what transformers hooks on the original sees the copy's outputs.
     """
     copied = object.__new__(type(module))
     copied.__dict__.update(module.__dict__)
     for name, value in module.__dict__.items():
-        if isinstance(value, dict) and name not in ("_parameters", "_buffers"):
+        if isinstance(value, dict) and name not in SHARED:
             copied.__dict__[name] = value.copy()
     copied.__dict__["_modules"] = {
         name: None if inner is None else share(inner) for name, inner in module._modules.items()
@@ -73,6 +82,7 @@ class PathLayers(nn.ModuleList):
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__(layers)
+        self.training = all(layer.training for layer in layers)
         self._copies: dict[int, tuple[nn.Module, list[_Shared]]] = {}
 
     @property
@@ -90,6 +100,7 @@ class PathLayers(nn.ModuleList):
             used[id(layer)] = number + 1
             if number == len(copies):
                 copies.append(_Shared(layer))
+                copies[number].module.train(self.training)
             modules.append(copies[number].place(position, scale))
         self._hops = tuple(modules)
 

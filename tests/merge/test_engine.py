@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures import make_pool
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -262,8 +263,8 @@ class TestPlan:
         )
 
     def test_no_parts(self, pool):
-        with pytest.raises(InputError, match="no part"):
-            build(pool, recipe_of(pool))
+        with pytest.raises(ValidationError, match="neither parts nor a path"):
+            recipe_of(pool)
 
 
 class TestMasks:
