@@ -24,6 +24,9 @@ from evomerge.workers import WorkersConfig
 SCHEMA_VERSION = 1
 CONFIG_FILE = "config.yaml"
 
+SIMPLE = "search"
+"""The name of the one phase of a search without phases."""
+
 
 class BudgetConfig(Section):
     """When the search stage ends: at whichever of these comes first.
@@ -54,18 +57,35 @@ class BudgetConfig(Section):
         return self
 
 
+class PhaseConfig(Section):
+    """One of several searches of a run, one after the other.
+
+    Attributes:
+        name: Names its stages.
+        space: What may vary. In a later phase the model called "merged" is the winner, on
+            validation, of the phase before.
+        optimizer: What proposes candidates.
+        budget: When it ends.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    space: SpaceSection
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = CmaConfig()
+    budget: BudgetConfig
+
+
 class SearchConfig(Section):
     """The stages.
 
     Attributes:
-        budget: When the search stage ends.
+        budget: When the search stage ends; with phases each has its own.
         finalists: Best candidates on search documents that validation ranks.
         task_arithmetic_scales: Baselines: equal weights at these scales.
         start_from: Recipe files to try first, relative to the configuration's folder.
         export: Write the chosen model as a checkpoint into the run folder at the end.
     """
 
-    budget: BudgetConfig
+    budget: BudgetConfig | None = None
     finalists: int = Field(default=10, ge=1)
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     start_from: tuple[str, ...] = ()
@@ -99,6 +119,8 @@ class Config(Section):
         score: What is measured on which documents.
         space: What may vary.
         optimizer: What proposes candidates.
+        phases: Several searches one after the other, in the place of `space`, `optimizer` and
+            `search.budget`.
         search: Stages and budget.
         workers: Where the work is done.
         record: MLflow.
@@ -110,12 +132,50 @@ class Config(Section):
     seed: int = Field(default=0, ge=0)
     pool: PoolConfig
     score: ScoreSection
-    space: SpaceSection
+    space: SpaceSection | None = None
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = CmaConfig()
+    phases: tuple[PhaseConfig, ...] = ()
     search: SearchConfig
     workers: WorkersConfig = WorkersConfig()
     record: RecordConfig = RecordConfig()
     resolved: ResolvedConfig | None = None
+
+    @property
+    def all_phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases; of a simple search the one that its sections make."""
+        if self.phases:
+            return self.phases
+        assert self.space is not None and self.search.budget is not None
+        return (
+            PhaseConfig(
+                name=SIMPLE,
+                space=self.space,
+                optimizer=self.optimizer,
+                budget=self.search.budget,
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> Self:
+        if not self.phases:
+            if self.space is None:
+                raise ValueError("space: this field is required, or phases in its place")
+            if self.search.budget is None:
+                raise ValueError("search.budget: this field is required")
+            return self
+        for name, given in (
+            ("space", self.space is not None),
+            ("optimizer", self.optimizer != CmaConfig()),
+            ("search.budget", self.search.budget is not None),
+        ):
+            if given:
+                raise ValueError(f"{name}: stands in each phase where there are phases")
+        names = [phase.name for phase in self.phases]
+        if SIMPLE in names:
+            raise ValueError(f"phases: {SIMPLE!r} is the name of a stage; take another")
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases: two have one name: {', '.join(names)}")
+        return self
 
     def to_yaml(self) -> str:
         """YAML that `load_config` reads back as an equal configuration."""
@@ -258,10 +318,22 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
         field = model.model_fields.get(step)
         if field is None:
             continue
-        pending = next((m for m in field.metadata if isinstance(m, Registry)), None)
+        pending = _registry_in((field.annotation, *field.metadata))
         if pending is None:
             model = _model_in(field.annotation) or model
     return list(getattr(model, "model_fields", {}))
+
+
+def _registry_in(annotations: tuple[Any, ...]) -> Registry[Any] | None:
+    """The registry that chooses a field's model, also where the field is optional."""
+    for annotation in annotations:
+        if isinstance(annotation, Registry):
+            return annotation
+        inner = getattr(annotation, "__metadata__", ()) or get_args(annotation)
+        found = _registry_in(tuple(inner))
+        if found is not None:
+            return found
+    return None
 
 
 def _model_in(annotation: Any) -> Any:

@@ -49,8 +49,8 @@ class NevergradOptimizer:
         build: Makes the nevergrad optimizer; called with the parametrization.
         max_outstanding: See `Optimizer`.
         settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
-            else as nevergrad proposed them, which CMA-ES's statistics need. Settled points whose
-            score is known are not proposed again: it is told once more instead.
+            else as nevergrad proposed them, which CMA-ES's statistics need. A settled point
+            that was asked is not asked again; a score that is known is told once more instead.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class NevergradOptimizer:
             return Wait()
         number = self._num_asked
         candidate = self._propose()
+        if candidate is None and self._outstanding:
+            return Wait()
         if candidate is None:
             return Done(f"{REPEATS} proposals in a row were scored already")
         self._num_asked += 1
@@ -142,7 +144,8 @@ class NevergradOptimizer:
         return None
 
     def _propose(self) -> Any:
-        """The next candidate whose score is not known; None when there seems to be none."""
+        """The next candidate that is new; None when there seems to be none."""
+        asked = {self._genome(candidate) for candidate in self._outstanding.values()}
         for _ in range(REPEATS):
             candidate = self._inner.ask()
             genome = self._genome(candidate)
@@ -150,9 +153,10 @@ class NevergradOptimizer:
                 if self._inner.num_ask == 1:
                     genome = self.box.settle(self.box.start)[: self._num_dimensions]
                 candidate = self._in_place_of(candidate, genome)
-            if not self._settled or genome not in self._known:
+            if not self._settled or genome not in asked | self._known.keys():
                 return candidate
-            self._inner_tell(candidate, self._known[genome])
+            if genome in self._known:
+                self._inner_tell(candidate, self._known[genome])
         return None
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:

@@ -136,7 +136,7 @@ class MlflowRecord:
             )
         self._parent = parent.info.run_id
         started = self.state.started
-        params = {"seed": started["seed"], "dimensions": len(started["dimensions"])}
+        params = {"seed": started["seed"], "dimensions": len(self.state.dimensions(0))}
         params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}
         params |= {f"version/{n}": v for n, v in started["versions"].items()}
         client.log_batch(self._parent, params=_params(params))
@@ -166,7 +166,8 @@ class MlflowRecord:
             )
             self._children[candidate.id] = run.info.run_id
         run_id = self._children[candidate.id]
-        genome = dict(zip(self.state.started["dimensions"], candidate.genome or (), strict=False))
+        names = self.state.dimensions(candidate.phase)
+        genome = dict(zip(names, candidate.genome or (), strict=False))
         params = _params(genome)
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])

@@ -55,14 +55,15 @@ def render_html(results: Results) -> str:
         loader=PackageLoader("evomerge.record", "."), autoescape=select_autoescape(default=True)
     )
     table = results.table()
+    chosen = results.state.candidates[table["chosen"]] if table["chosen"] else None
     return environment.get_template("report.jinja").render(
         table=table,
         lines=comparison_lines(table),
         cell=cell,
         plot=_progress(results),
         pool=results.state.started["pool_sha256"],
-        dimensions=results.state.started["dimensions"],
-        genome=results.state.candidates[table["chosen"]].genome if table["chosen"] else None,
+        dimensions=results.state.dimensions(chosen.phase) if chosen is not None else [],
+        genome=chosen.genome if chosen is not None else None,
     )
 
 

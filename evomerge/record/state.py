@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,7 @@ class Candidate:
         measured: Results by split.
         attempts: Failed attempts by split.
         failed: Why it was given up, if it was.
+        phase: Number of the phase that it came into being in.
         told: Its place in the order of tells.
         started_at: When it came into being, seconds since 1970.
         ended_at: When its last result came.
@@ -85,6 +87,7 @@ class Candidate:
     ask: int | None
     recipe_json: str | None
     started_at: float
+    phase: int = 0
     measured: dict[Split, Measured] = field(default_factory=dict)
     attempts: dict[Split, int] = field(default_factory=dict)
     failed: str | None = None
@@ -107,6 +110,27 @@ class Candidate:
 
 
 @dataclass
+class PhaseState:
+    """What a journal says of the search of one phase.
+
+    Attributes:
+        events: Asks and tells, for an optimizer to go on from.
+        num_told: Tells so far.
+        num_searched: Candidates that were asked or enqueued.
+        num_failed: Those of them that failed for good.
+        num_documents: Documents scored for them on the search split.
+        elapsed_s: Seconds of searching at the last tell.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    num_told: int = 0
+    num_searched: int = 0
+    num_failed: int = 0
+    num_documents: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass
 class RunState:
     """Everything a journal says, by event in its order.
 
@@ -116,12 +140,7 @@ class RunState:
         candidates: By id, in order of appearance.
         stages: "started" or "ended" by stage.
         decided: What was decided, by what it is about.
-        search_events: Asks and tells, for an optimizer to go on from.
-        num_told: Tells so far.
-        num_searched: Candidates that were asked or enqueued.
-        num_failed: Those of them that failed for good.
-        search_documents: Documents scored for them on the search split.
-        elapsed_s: Seconds of searching at the last tell.
+        phases: The search of each phase, by its number; a simple search has one.
         holdout_opened: Candidates whose holdout scores may be seen.
         stopped: Why the run stopped, if it did and was not taken up again.
         inbox: Files of the inbox that are journaled.
@@ -132,12 +151,7 @@ class RunState:
     candidates: dict[str, Candidate] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
     decided: dict[str, Any] = field(default_factory=dict)
-    search_events: list[Event] = field(default_factory=list)
-    num_told: int = 0
-    num_searched: int = 0
-    num_failed: int = 0
-    search_documents: int = 0
-    elapsed_s: float = 0.0
+    phases: defaultdict[int, PhaseState] = field(default_factory=lambda: defaultdict(PhaseState))
     holdout_opened: list[str] = field(default_factory=list)
     stopped: str | None = None
     inbox: set[str] = field(default_factory=set)
@@ -146,9 +160,35 @@ class RunState:
         """Take in the next event."""
         getattr(self, f"_{event.kind}")(event, event.data)
 
+    @property
+    def num_searched(self) -> int:
+        """Candidates that were asked or enqueued, in all phases."""
+        return sum(phase.num_searched for phase in self.phases.values())
+
+    @property
+    def num_failed(self) -> int:
+        """Those of them that failed for good."""
+        return sum(phase.num_failed for phase in self.phases.values())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of searching, in all phases."""
+        return sum(phase.elapsed_s for phase in self.phases.values())
+
+    def dimensions(self, phase: int) -> list[str]:
+        """Names of the numbers of a phase's genomes."""
+        # Journals of a single phase used to say them alone.
+        entries = self.started.get("phases") or [self.started]
+        names: list[str] = entries[phase]["dimensions"]
+        return names
+
     def of_origin(self, *origins: str) -> list[Candidate]:
         """Candidates of these origins, in order of appearance."""
         return [c for c in self.candidates.values() if c.origin in origins]
+
+    def searched(self, phase: int) -> list[Candidate]:
+        """Candidates that a phase asked for or that were enqueued in it."""
+        return [c for c in self.of_origin("asked", "enqueued") if c.phase == phase]
 
     def _run_started(self, event: Event, data: Mapping[str, Any]) -> None:
         self.started = dict(data)
@@ -172,8 +212,9 @@ class RunState:
             None,
             recipe.to_json(),
             event.time,
+            data.get("phase", 0),
         )
-        self.num_searched += data["origin"] == "enqueued"
+        self.phases[data.get("phase", 0)].num_searched += data["origin"] == "enqueued"
         if data["inbox"] is not None:
             self.inbox.add(data["inbox"])
 
@@ -186,9 +227,11 @@ class RunState:
             data["ask"],
             None,
             event.time,
+            data.get("phase", 0),
         )
-        self.num_searched += 1
-        self.search_events.append(event)
+        phase = self.phases[data.get("phase", 0)]
+        phase.num_searched += 1
+        phase.events.append(event)
 
     def _dispatched(self, event: Event, data: Mapping[str, Any]) -> None:
         pass
@@ -205,7 +248,7 @@ class RunState:
         measured.score_s += data["score_s"]
         candidate.ended_at = event.time
         if candidate.origin != "baseline" and data["split"] == "search":
-            self.search_documents += data["num_documents"]
+            self.phases[candidate.phase].num_documents += data["num_documents"]
 
     def _failed(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]
@@ -213,13 +256,15 @@ class RunState:
         candidate.ended_at = event.time
         if data["final"]:
             candidate.failed = data["reason"]
-            self.num_failed += candidate.origin != "baseline"
+            self.phases[candidate.phase].num_failed += candidate.origin != "baseline"
 
     def _told(self, event: Event, data: Mapping[str, Any]) -> None:
-        self.candidates[data["candidate"]].told = self.num_told
-        self.num_told += 1
-        self.elapsed_s = data["elapsed_s"]
-        self.search_events.append(event)
+        candidate = self.candidates[data["candidate"]]
+        candidate.told = sum(phase.num_told for phase in self.phases.values())
+        phase = self.phases[candidate.phase]
+        phase.num_told += 1
+        phase.elapsed_s = data["elapsed_s"]
+        phase.events.append(event)
 
     def _holdout_opened(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holdout_opened += [c for c in data["candidates"] if c not in self.holdout_opened]

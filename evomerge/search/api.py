@@ -75,7 +75,7 @@ class Result:
         for candidate in state.candidates.values():
             row: dict[str, Any] = {"origin": candidate.origin, "failed": candidate.failed}
             for name, number in zip(
-                state.started["dimensions"], candidate.genome or (), strict=False
+                state.dimensions(candidate.phase), candidate.genome or (), strict=False
             ):
                 row[f"genome/{name}"] = number
             for split in candidate.measured:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
-from evomerge.config import Config
+from evomerge.config import SIMPLE, Config
 from evomerge.merge import TORCH_DTYPES
+from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.score import SPLITS
 from evomerge.search.setup import Setup, num_documents, set_up
+from evomerge.space import Space
 
 OVERHEAD = 3.0
 """Time of a small model's forward pass over what its multiplications alone would take."""
@@ -61,22 +63,31 @@ def _pool(setup: Setup) -> list[str]:
 
 
 def _space(setup: Setup) -> list[str]:
-    dimensions = setup.space.dimensions
-    kind = setup.config.optimizer.kind
+    lines = []
+    for number, (phase, space) in enumerate(
+        zip(setup.config.all_phases, setup.spaces, strict=True)
+    ):
+        if phase.name != SIMPLE:
+            lines.append(f"phase {phase.name}:")
+        lines += _phase(setup, number, phase.optimizer, space)
+    return lines
+
+
+def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) -> list[str]:
+    dimensions = space.dimensions
     lines = [
         f"space: {len(dimensions)} numbers: {', '.join(d.name for d in dimensions[:4])}"
         + (", ..." if len(dimensions) > 4 else "")
     ]
     note = ""
-    optimizer = setup.config.optimizer
     if isinstance(optimizer, CmaConfig) and optimizer.is_diagonal(len(dimensions)):
         note = (
             ", diagonal covariance (more than 1,000 dimensions)"
             if optimizer.diagonal is None
             else ", diagonal covariance"
         )
-    outstanding = setup.make_optimizer().max_outstanding
-    lines.append(f"optimizer: {kind}{note}, at most {outstanding:,} candidates in flight")
+    outstanding = setup.make_optimizer(number, space).max_outstanding
+    lines.append(f"optimizer: {optimizer.kind}{note}, at most {outstanding:,} candidates in flight")
     return lines
 
 
@@ -109,21 +120,26 @@ def _workers(setup: Setup) -> list[str]:
 
 
 def _time(setup: Setup) -> list[str]:
-    budget = setup.config.search.budget
     documents = num_documents(setup, "search")
     # Two operations a weight and token.
     operations = 2.0 * setup.pool.layout.num_parameters * _tokens(setup)
     seconds = OVERHEAD * operations / _operations_per_s()
-    ends = [
-        f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
-        for name, value in budget.model_dump(exclude_none=True).items()
-    ]
-    line = f"budget: {', '.join(ends)}; a candidate scores {documents:,} documents"
-    if budget.candidates is None:
-        return [line, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
-    total = seconds * budget.candidates
+    lines = []
+    total: float | None = 0.0
+    for phase in setup.config.all_phases:
+        ends = [
+            f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
+            for name, value in phase.budget.model_dump(exclude_none=True).items()
+        ]
+        owner = "budget" if phase.name == SIMPLE else f"budget of {phase.name}"
+        lines.append(f"{owner}: {', '.join(ends)}; a candidate scores {documents:,} documents")
+        if total is not None:
+            count = phase.budget.candidates
+            total = None if count is None else total + seconds * count
+    if total is None:
+        return [*lines, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
     return [
-        line,
+        *lines,
         f"time: about {seconds:.1f} s a candidate, {_duration(total)} in all on one CPU "
         "of this machine (a rough estimate from the model's size)",
     ]

@@ -32,20 +32,31 @@ class SearchLoop:
         run: The run.
         dispatcher: Its work.
         report: Called with progress.
+        phase: Number of the phase.
+        stage: The stage's name.
     """
 
     def __init__(
-        self, run: Run, dispatcher: Dispatcher, report: Callable[[Progress], None]
+        self,
+        run: Run,
+        dispatcher: Dispatcher,
+        report: Callable[[Progress], None],
+        phase: int,
+        stage: str,
     ) -> None:
         self.run = run
         self.dispatcher = dispatcher
         self.report = report
-        self.budget = run.setup.config.search.budget
-        self.optimizer = run.setup.make_optimizer()
+        self.phase = phase
+        self.stage = stage
+        self.space = run.space(phase)
+        self.state = run.state.phases[phase]
+        self.budget = run.setup.config.all_phases[phase].budget
+        self.optimizer = run.setup.make_optimizer(phase, self.space)
         self._in_flight: set[str] = set()
         self._waiting: list[Candidate] = []
         self._started = time.monotonic()
-        self._elapsed_before = run.state.elapsed_s
+        self._elapsed_before = self.state.elapsed_s
         self._best: tuple[float, str] | None = None
         self._since_best = 0
         self._exhausted: str | None = None
@@ -75,7 +86,7 @@ class SearchLoop:
                     self._tell(ended)
 
     def _restore(self) -> None:
-        events = [_to_optimizer(event) for event in self.run.state.search_events]
+        events = [_to_optimizer(event) for event in self.state.events]
         difference = self.optimizer.restore([event for event in events if event is not None])
         if difference is not None:
             if self.run.strict:
@@ -83,17 +94,18 @@ class SearchLoop:
             logger.warning("the optimizer is rebuilt from the record: %s", difference)
             self.run.record("rebased", reason=difference)
             self.run.commit()
-        for candidate in self.run.state.of_origin("asked", "enqueued"):
+        for candidate in self.run.state.searched(self.phase):
             if candidate.told is not None:
                 self._note(candidate)
-        unfinished = [c for c in self.run.state.of_origin("asked", "enqueued") if c.told is None]
+        unfinished = [c for c in self.run.state.searched(self.phase) if c.told is None]
         # Scored but not told when the driver died: tell these first, as it would have done.
         self._tell([c for c in unfinished if c.failed is not None or c.scores("search")])
         self._waiting = [c for c in unfinished if c.told is None]
 
     def _enqueue_starts(self) -> None:
-        queued = {c.recipe_sha256 for c in self.run.state.of_origin("enqueued")}
-        for recipe in self.run.setup.start_from:
+        queued = {c.recipe_sha256 for c in self.run.state.searched(self.phase)}
+        chosen = self.run.setup.start_from if self.phase == 0 else []
+        for recipe in [*self.space.first, *chosen]:
             if recipe.sha256 not in queued:
                 self._waiting.append(self.run.add(self._enqueued_id(), "enqueued", recipe))
         self.run.commit()
@@ -179,14 +191,14 @@ class SearchLoop:
 
     def _over_budget(self) -> bool:
         limit = self.budget.candidates
-        return limit is not None and self.run.state.num_searched >= limit
+        return limit is not None and self.state.num_searched >= limit
 
     def _end(self) -> str | None:
         """Why the search asks no further, if it does not."""
         budget = self.budget
         if self._over_budget() and not self._waiting:
             return f"budget of {budget.candidates} candidates"
-        if budget.documents is not None and self.run.state.search_documents >= budget.documents:
+        if budget.documents is not None and self.state.num_documents >= budget.documents:
             return f"budget of {budget.documents} documents"
         if budget.seconds is not None and self._elapsed() >= budget.seconds:
             return f"budget of {budget.seconds:g} seconds"
@@ -202,10 +214,10 @@ class SearchLoop:
 
     def _report(self, candidate: Candidate) -> None:
         best = self.run.results.combined(self._best[1], "search") if self._best else None
-        state = self.run.state
+        state = self.state
         self.report(
             Progress(
-                stage="search",
+                stage=self.stage,
                 done=state.num_told,
                 total=self.budget.candidates,
                 best=(best.value, best.standard_error) if best else None,

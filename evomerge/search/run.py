@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 
-from evomerge.config import CONFIG_FILE, load_config
+from evomerge.config import CONFIG_FILE, PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.recipe import Recipe
 from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
 from evomerge.record.journal import Kind, check_is_run
 from evomerge.search.setup import Setup, set_up
+from evomerge.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,16 @@ class Run:
         self.results = Results(run_dir, self.state)
         for event in self.journal.events:
             self.state.apply(event)
+        self.phase = 0
+        self._spaces: dict[int, Space] = {0: setup.spaces[0]}
+
+    def space(self, phase: int) -> Space:
+        """A phase's space; of a later one, once the phase before has a winner."""
+        if phase not in self._spaces:
+            winner = self.state.decided[winner_of(self.setup.config.all_phases[phase - 1])]
+            merged = self.recipe(self.state.candidates[winner])
+            self._spaces[phase] = self.setup.make_space(phase, merged)
+        return self._spaces[phase]
 
     def record(self, kind: Kind, **data: Any) -> None:
         """Append an event and take it in; durable after `commit`."""
@@ -66,7 +77,7 @@ class Run:
         if candidate.recipe_json is not None:
             return Recipe.from_json(candidate.recipe_json)
         assert candidate.genome is not None
-        recipe = self.setup.space.to_recipe(candidate.genome)
+        recipe = self.space(candidate.phase).to_recipe(candidate.genome)
         if recipe.sha256 != candidate.recipe_sha256:
             raise InputError(
                 f"{self.run_dir}: candidate {candidate.id} has recipe "
@@ -84,18 +95,24 @@ class Run:
             candidate=candidate,
             origin=origin,
             recipe=recipe.model_dump(mode="json"),
-            genome=self.setup.space.to_genome(recipe),
+            genome=self.space(self.phase).to_genome(recipe),
             inbox=inbox,
+            phase=self.phase,
         )
         self._write_recipe(candidate, recipe)
         return self.state.candidates[candidate]
 
     def add_asked(self, ask: int, genome: tuple[float, ...]) -> Candidate:
         """Record a candidate that the optimizer proposed."""
-        recipe = self.setup.space.to_recipe(genome)
-        candidate = f"c{ask:05d}"
+        recipe = self.space(self.phase).to_recipe(genome)
+        candidate = f"c{ask:05d}" if self.phase == 0 else f"p{self.phase + 1}-c{ask:05d}"
         self.record(
-            "asked", candidate=candidate, ask=ask, genome=genome, recipe_sha256=recipe.sha256
+            "asked",
+            candidate=candidate,
+            ask=ask,
+            genome=genome,
+            recipe_sha256=recipe.sha256,
+            phase=self.phase,
         )
         self._write_recipe(candidate, recipe)
         return self.state.candidates[candidate]
@@ -105,6 +122,11 @@ class Run:
         folder = self.run_dir / RECIPES_DIR
         folder.mkdir(exist_ok=True)
         (folder / f"{candidate}.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def winner_of(phase: PhaseConfig) -> str:
+    """What the journal calls the decision for a phase's winner."""
+    return f"winner-{phase.name}"
 
 
 def check_free(run_dir: Path) -> None:
@@ -138,7 +160,10 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
         seed=setup.config.seed,
         pool_sha256=setup.config.resolved.pool_sha256,
         versions=setup.config.resolved.versions,
-        dimensions=[d.name for d in setup.space.dimensions],
+        phases=[
+            {"name": phase.name, "dimensions": [d.name for d in space.dimensions]}
+            for phase, space in zip(setup.config.all_phases, setup.spaces, strict=True)
+        ],
         objectives=[asdict(objective) for objective in setup.objectives],
         splits={task: dict(by_split) for task, by_split in setup.splits.items()},
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from evomerge.config import Config, ResolvedConfig
+from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Optimizer
+from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
@@ -32,7 +33,8 @@ class Setup:
         pool: The models.
         objectives: What is measured.
         splits: Document ids by task and split.
-        space: Which candidates there are.
+        spaces: Which candidates each phase has; a later one's "merged" is a stand-in here, until
+            the phase before has a winner.
         start_from: Recipes to try first.
         tasks: The tasks, loaded.
     """
@@ -41,7 +43,7 @@ class Setup:
     pool: Pool
     objectives: tuple[Objective, ...]
     splits: Splits
-    space: Space
+    spaces: tuple[Space, ...]
     start_from: list[Recipe]
     tasks: TaskSet
 
@@ -58,17 +60,22 @@ class Setup:
             for block in self.tasks.cut_blocks(task, by_split[split])
         ]
 
-    def make_optimizer(self) -> Optimizer:
+    def make_space(self, phase: int, merged: Recipe | None) -> Space:
+        """A phase's space behind this winner of the phase before."""
+        return _make_space(self.config.all_phases[phase], self.pool, merged)
+
+    def make_optimizer(self, phase: int, space: Space) -> Optimizer:
         """A fresh optimizer with the run's seed."""
-        dimensions = self.space.dimensions
+        dimensions = space.dimensions
         box = Box(
             low=tuple(d.low for d in dimensions),
             high=tuple(d.high for d in dimensions),
             start=tuple(d.start for d in dimensions),
             integer=tuple(d.integer for d in dimensions),
-            canonical=self.space.canonical,
+            canonical=space.canonical,
         )
-        return OPTIMIZERS.make(self.config.optimizer, box, self.preferences, self.config.seed)
+        config = self.config.all_phases[phase].optimizer
+        return OPTIMIZERS.make(config, box, self.preferences, self.config.seed)
 
     def worker_spec(self) -> WorkerSpec:
         """What each worker is made from."""
@@ -100,8 +107,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
-    space = SPACES.make(config.space, pool, None)
-    start_from = list(space.first)
+    spaces = _make_spaces(config, pool)
+    start_from = []
     for name in config.search.start_from:
         recipe = read_recipe(config_dir / name)
         pool.check_recipe(recipe)
@@ -138,7 +145,37 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             "resolved": found,
         }
     )
-    return Setup(resolved, pool, tasks.objectives, splits, space, start_from, tasks)
+    return Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
+
+
+def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
+    """Every phase's space, so that none is found wrong after the ones before it have been run."""
+    spaces: list[Space] = []
+    merged: Recipe | None = None
+    for number, phase in enumerate(config.all_phases):
+        spaces.append(_make_space(phase, pool, merged))
+        bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
+        if bits and isinstance(phase.optimizer, CmaConfig):
+            raise InputError(
+                f"optimizer: cma moves numbers, and {bits[0].name!r} has two values; use "
+                "`optimizer: {kind: nevergrad}`, or a continuous encoding"
+            )
+        merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
+        if merged.path is not None and number + 1 < len(config.all_phases):
+            raise InputError(
+                f"phases: the winner of {phase.name!r} is a path, which no later phase can merge; "
+                "put it last"
+            )
+    return tuple(spaces)
+
+
+def _make_space(phase: PhaseConfig, pool: Pool, merged: Recipe | None) -> Space:
+    try:
+        return SPACES.make(phase.space, pool, merged)
+    except InputError as error:
+        if phase.name == SIMPLE:
+            raise
+        raise InputError(f"phase {phase.name!r}: {error}") from None
 
 
 def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:

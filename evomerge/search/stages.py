@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
 from evomerge.paths.export import export_checkpoint
 from evomerge.recipe import Recipe
@@ -15,7 +17,7 @@ from evomerge.score import Split
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
 from evomerge.search.hooks import Progress
-from evomerge.search.run import Run
+from evomerge.search.run import Run, winner_of
 from evomerge.search.summary import model_card, write_summary
 from evomerge.space import recipes
 from evomerge.workers.group import WorkerGroup
@@ -45,13 +47,13 @@ class Stages:
 
     def __iter__(self) -> Any:
         """Names and bodies of the stages that are not ended yet."""
-        bodies: dict[str, Callable[[], dict[str, Any]]] = {
-            "baselines": self._baselines,
-            "search": self._search,
-            "finalists": self._finalists,
-            "holdout": self._holdout,
-            "report": self._report,
-        }
+        bodies: dict[str, Callable[[], dict[str, Any]]] = {"baselines": self._baselines}
+        for number, phase in enumerate(self.run.setup.config.all_phases):
+            end = "" if phase.name == SIMPLE else f"-{phase.name}"
+            bodies[f"search{end}"] = partial(self._search, number, f"search{end}")
+            bodies[f"finalists{end}"] = partial(self._finalists, number, f"finalists{end}")
+        bodies["holdout"] = self._holdout
+        bodies["report"] = self._report
         if self.run.setup.config.search.export:
             bodies["export"] = self._export
         for name, body in bodies.items():
@@ -96,13 +98,15 @@ class Stages:
             raise EvomergeError(f"every baseline failed: {failed[0].failed}")
         return {}
 
-    def _search(self) -> dict[str, Any]:
-        reason = SearchLoop(self.run, self.dispatcher, self.report).go()
+    def _search(self, phase: int, stage: str) -> dict[str, Any]:
+        self.run.phase = phase
+        reason = SearchLoop(self.run, self.dispatcher, self.report, phase, stage).go()
         return {"reason": reason}
 
-    def _finalists(self) -> dict[str, Any]:
+    def _finalists(self, number: int, stage: str) -> dict[str, Any]:
         run = self.run
-        searched = run.state.of_origin("asked", "enqueued")
+        phase = run.setup.config.all_phases[number]
+        searched = run.state.searched(number)
         scored = [c for c in searched if c.failed is None and c.scores("search") is not None]
         if not scored:
             reasons = {c.failed for c in searched if c.failed is not None}
@@ -115,12 +119,16 @@ class Stages:
 
         scored.sort(key=search_score, reverse=True)
         finalists = scored[: run.setup.config.search.finalists]
-        self._decide("finalists", [c.id for c in finalists])
-        self.score(finalists, "validation", "finalists")
-        chosen = run.results.best([c.id for c in finalists], "validation")
-        if chosen is None:
+        self._decide(stage, [c.id for c in finalists])
+        self.score(finalists, "validation", stage)
+        winner = run.results.best([c.id for c in finalists], "validation")
+        if winner is None:
             raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
-        self._decide("chosen", chosen)
+        self._decide(winner_of(phase), winner)
+        if number + 1 < len(run.setup.config.all_phases):
+            return {}
+        winners = [run.state.decided[winner_of(each)] for each in run.setup.config.all_phases]
+        self._decide("chosen", run.results.best(winners, "validation"))
         # The rivals of the final comparison are chosen on validation as well.
         ids = [c.id for c in run.state.of_origin("baseline")]
         parents = [c for c in ids if c == "base" or c.startswith("parent-")]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from evomerge.errors import InputError
 from evomerge.pool import Pool
-from evomerge.recipe import Hop, LayerPath
+from evomerge.recipe import MERGED, Hop, LayerPath
 from evomerge.space.path_config import RemoveLayersConfig, RepeatSpanConfig, SlicesConfig
 from evomerge.space.paths import own_path, path_models
 from evomerge.space.protocol import Dimension, Genome
@@ -28,6 +28,12 @@ class Slices:
         self.num_layers = total = pool.layout.num_layers
         if config.slices > total:
             raise InputError(f"space.slices: {config.slices} slices of {total} layers")
+        if len(self.models) < 2:
+            known = [*([MERGED] if has_merged else []), *(checkpoint.name for checkpoint in pool)]
+            raise InputError(
+                f"space.models: slices of {self.models[0]!r} alone are all the same; name another "
+                f"model, valid: {', '.join(known)}"
+            )
         self.start = own_path(self.models[0], total)
         cuts = [
             Dimension(f"cut/{n}", 0.0, total, round(n * total / config.slices), integer=True)
@@ -128,6 +134,8 @@ class RepeatSpan:
     def __init__(self, config: RepeatSpanConfig, pool: Pool, has_merged: bool) -> None:
         self.model = path_models(config, pool, has_merged)[0]
         self.num_layers = total = pool.layout.num_layers
+        if total < 2:
+            raise InputError("space: models of one layer have one span only")
         self.dimensions = (
             Dimension("first", 0.0, total - 1, total // 2, integer=True),
             Dimension("length", 1.0, total, 1.0, integer=True),
@@ -158,7 +166,7 @@ class RepeatSpan:
         """See `Space`."""
         first, length, repeats = self._numbers(genome)
         if repeats == 0:
-            return tuple(dimension.start for dimension in self.dimensions)
+            return tuple(float(dimension.start) for dimension in self.dimensions)
         return float(first), float(length), float(repeats)
 
     def _numbers(self, genome: Sequence[float]) -> tuple[int, int, int]:

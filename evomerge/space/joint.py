@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evomerge.errors import InputError
 from evomerge.pool import Pool
-from evomerge.recipe import LayerPath, Recipe
+from evomerge.recipe import MERGED, LayerPath, Recipe
 from evomerge.space.layer_order import LayerOrder
 from evomerge.space.parameter import ParameterSpace
 from evomerge.space.path_config import JointSpaceConfig
+from evomerge.space.paths import within
 from evomerge.space.protocol import Genome
 
 
@@ -26,6 +28,11 @@ class JointSpace:
     def __init__(self, config: JointSpaceConfig, pool: Pool) -> None:
         self.parameter = ParameterSpace(config.parameter, pool)
         self.order = LayerOrder(config.order, pool, has_merged=True)
+        if MERGED not in self.order.models:
+            raise InputError(
+                f"space.order.models: {', '.join(self.order.models)}; without {MERGED!r} the "
+                "merge's numbers would do nothing"
+            )
         self.dimensions = (*self.parameter.dimensions, *self.order.dimensions)
         self._cut = len(self.parameter.dimensions)
         start = tuple(d.start for d in self.parameter.dimensions)
@@ -48,6 +55,8 @@ class JointSpace:
         if numbers is None or order is None:
             return None
         genome = (*numbers, *order)
+        if not within(self.dimensions, genome):
+            return None
         return genome if self.to_recipe(genome).sha256 == recipe.sha256 else None
 
     def canonical(self, genome: Sequence[float]) -> Genome:

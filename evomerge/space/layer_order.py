@@ -70,6 +70,11 @@ class LayerOrder:
             for name, is_in in zip(self._names, self._start, strict=True)
         ]
         self.dimensions = (*in_path, *self._scale_dimensions())
+        if not self.dimensions:
+            raise InputError(
+                f"space: nothing varies: model {self.models[0]!r} alone has fixed ends and no "
+                "layer between them; name more under space.models, or `ends: free`"
+            )
 
     def to_path(self, genome: Sequence[float]) -> LayerPath:
         """See `Encoding`."""
@@ -104,6 +109,8 @@ class LayerOrder:
         """See `Encoding`."""
         hops = [(hop.model, hop.layer) for hop in path.hops]
         inner = range(len(self.before), len(hops) - len(self.after))
+        if [*hops[: inner.start], *hops[inner.stop :]] != [*self.before, *self.after]:
+            return None
         places: list[int] = []
         for number in inner:
             # The earliest place behind the one before: no other choice fits more hops.
@@ -222,10 +229,10 @@ class LayerOrder:
         """Scale of each hop from the layer before, its own layer and the step; 1 for the first."""
         span, units = self.config.scale, self.config.hidden
         index = {layer: number for number, layer in enumerate(self.layers)}
-        total = len(self.layers)
+        total, steps = len(self.layers), max(1, len(self.places))
         scales = [1.0]
         for step, (before, after) in enumerate(itertools.pairwise(hops), start=1):
-            inputs = (index[before] / total, index[after] / total, step / len(self.places), 1.0)
+            inputs = (index[before] / total, index[after] / total, step / steps, 1.0)
             out = theta[5 * units]
             for unit in range(units):
                 weights = theta[4 * unit : 4 * unit + 4]
@@ -233,5 +240,7 @@ class LayerOrder:
                     sum(w * x for w, x in zip(weights, inputs, strict=True))
                 )
             reach = span.high - span.middle if out > 0 else span.middle - span.low
-            scales.append(span.middle + reach * math.tanh(out))
+            scale = span.middle + reach * math.tanh(out)
+            # The sum is rounded: by an ulp it can leave the range.
+            scales.append(min(max(scale, span.low), span.high))
         return scales

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from evomerge.registry import Choice
 from evomerge.space.config import ParameterSpaceConfig, Range
@@ -55,6 +55,13 @@ class LayerOrderConfig(PathSpaceConfig):
     ends: Literal["fixed", "free"] = "fixed"
     max_hops: int | None = Field(default=None, ge=2)
     max_distinct: int | None = Field(default=None, ge=2)
+
+    @field_validator("scale")
+    @classmethod
+    def _starts_at_one(cls, value: Range) -> Range:
+        if not value.low <= 1.0 <= value.high or value.start not in (None, 1.0):
+            raise ValueError("the first candidate's scales are 1: the range must hold 1")
+        return Range(low=value.low, high=value.high, start=1.0)
 
 
 class SlicesConfig(PathSpaceConfig):

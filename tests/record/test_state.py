@@ -174,14 +174,14 @@ class TestRunState:
 
     def test_counts(self):
         state = state_of(RUN)
-        assert (state.num_told, state.num_searched, state.num_failed) == (2, 4, 1)
+        assert (state.phases[0].num_told, state.num_searched, state.num_failed) == (2, 4, 1)
         # Baselines and other splits are not part of the search.
-        assert state.search_documents == 2 + 5
+        assert state.phases[0].num_documents == 2 + 5
         state.apply(Event(99, 0.0, *result("a0", {0: FIRST}, split="validation")))
-        assert state.search_documents == 7
+        assert state.phases[0].num_documents == 7
 
     def test_what_the_optimizer_goes_on_from(self):
-        events = state_of(RUN).search_events
+        events = state_of(RUN).phases[0].events
         assert [(event.kind, event.data["ask"]) for event in events] == [
             ("asked", 0),
             ("asked", 1),
