@@ -1,0 +1,205 @@
+"""Layer order: does the search find the best path, and what does a path cost?
+
+Brute force: layer_order_table.json has the scores of all 4,095 paths through two models of the
+demo pool (layer_order_table.py says how it was made). A hundred random rows are measured again;
+then searches run against the table, with a tenth of the evaluations. A seed hits when it finds a
+path within one point of the best; regret is the best path's score minus the best found, as shares.
+
+Cost: changing the path of a resident model, and scoring a path of nine layers against one of six.
+
+With --full, searches of the demo pool on all three skills: parameter space, layer order, and one
+after the other with half of the candidates each, on holdout documents.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import describe_machine, parse_arguments, print_table, write_figures
+from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, PathScorer
+
+from evomerge.config import load_config
+from evomerge.demo import CONFIG_PATH
+from evomerge.optimize import OPTIMIZERS, Ask, Box, OptimizerConfig, Scored
+from evomerge.optimize.any_nevergrad import NevergradConfig
+from evomerge.optimize.random_search import RandomConfig
+from evomerge.pool import Pool
+from evomerge.search import Quiet
+from evomerge.search.api import start
+from evomerge.space import SPACES, Space
+from evomerge.space.path_config import LayerOrderConfig
+from evomerge.workers.group import start_ray, stop_ray
+
+EVALUATIONS = 409
+"""A tenth of all paths."""
+
+WITHIN = 0.01
+LAYER_ORDER = "{kind: layer_order, models: [%s, sort, numeral], ends: free, max_hops: 12}"
+PARAMETER = "{kind: parameter, method: {kind: task_arithmetic}}"
+
+
+def measure_again(table: dict[str, Any], scorer: PathScorer, num_rows: int) -> None:
+    """Stop where the table is not what this machine measures."""
+    for bits in random.Random(0).sample(sorted(table["right"]), num_rows):
+        found = list(scorer.right(bits))
+        if found != table["right"][bits]:
+            raise SystemExit(
+                f"path {bits}: {found} documents right, the table has {table['right'][bits]}: "
+                "make the table again by layer_order_table.py"
+            )
+
+
+def make_space(pool: Pool, models: tuple[str, ...]) -> Space:
+    """The space of the table: its bits are the genome."""
+    config = LayerOrderConfig(models=models, scaling="none", ends="free")
+    return SPACES.make(config, pool, None)
+
+
+def search_table(
+    config: OptimizerConfig, space: Space, scores: dict[str, float], seed: int
+) -> tuple[float, int]:
+    """Search the table; the best score found, and distinct paths looked at."""
+    dimensions = space.dimensions
+    box = Box(
+        low=tuple(d.low for d in dimensions),
+        high=tuple(d.high for d in dimensions),
+        start=tuple(d.start for d in dimensions),
+        integer=tuple(d.integer for d in dimensions),
+        canonical=space.canonical,
+    )
+    optimizer = OPTIMIZERS.make(config, box, [1.0], seed)
+    seen = {}
+    for _ in range(EVALUATIONS):
+        answer = optimizer.ask()
+        if not isinstance(answer, Ask):
+            break
+        bits = "".join(str(round(number)) for number in answer.genome)
+        seen[bits] = scores[bits]
+        optimizer.tell(answer.number, Scored((-scores[bits],), (0.0,)))
+    return max(seen.values()), len(seen)
+
+
+def brute_force(
+    table: dict[str, Any], space: Space, num_seeds: int, num_regret: int
+) -> dict[str, Any]:
+    """Searches against the table; the figures."""
+    total = len(table["skills"]) * table["documents_per_skill"]
+    scores = {bits: sum(right) / total for bits, right in table["right"].items()}
+    ranked = sorted(scores.values(), reverse=True)
+    best = ranked[0]
+    rows, found, regrets = [], {}, {}
+    for config in (NevergradConfig(), RandomConfig()):
+        results = [search_table(config, space, scores, seed) for seed in range(num_regret)]
+        found[config.kind] = [score for score, _ in results[:num_seeds]]
+        regrets[config.kind] = statistics.fmean(best - score for score, _ in results)
+        for seed, (score, seen) in enumerate(results[:num_seeds]):
+            rank = str(ranked.index(score) + 1)
+            rows.append([f"{config.kind}, seed {seed}", f"{score:.4f}", rank, str(seen)])
+        rows.append([f"{config.kind}, mean regret of {num_regret}", f"{regrets[config.kind]:.4f}"])
+    parents = ["1" * NUM_LAYERS + "0" * NUM_LAYERS, "0" * NUM_LAYERS + "1" * NUM_LAYERS]
+    title = (
+        f"best of 4,095 paths {best:.4f}; {table['models'][0]} alone {scores[parents[0]]:.4f}, "
+        f"layers of {table['models'][1]} alone {scores[parents[1]]:.4f}"
+    )
+    print_table(title, ["search", "found", "rank", "paths"], rows)
+    hits = [score for score in found["nevergrad"] if score >= best - WITHIN - 1e-12]
+    return {
+        "bruteforce_best": best,
+        "found_best": max(found["nevergrad"]),
+        "evaluations_share": EVALUATIONS / len(scores),
+        "seeds_hit": len(hits),
+        "seeds": num_seeds,
+        "search_regret": regrets["nevergrad"],
+        "random_regret": regrets["random"],
+    }
+
+
+def costs(scorer: PathScorer, rounds: int) -> dict[str, float]:
+    """Milliseconds to change a path, and the time of nine layers as a multiple of six."""
+    own = "1" * NUM_LAYERS + "0" * (NUM_PLACES - NUM_LAYERS)
+    longer = own[: NUM_LAYERS + NUM_LAYERS // 2].replace("0", "1").ljust(NUM_PLACES, "0")
+    recipes = [scorer.recipe(own), scorer.recipe(longer)]
+    for bits in (own, longer):
+        scorer.right(bits)
+    switches, shares = [], []
+    for number in range(200):
+        started = time.perf_counter()
+        scorer.resident.load(recipes[number % 2])
+        switches.append(1000 * (time.perf_counter() - started))
+    for _ in range(rounds):
+        seconds = []
+        for bits in (own, longer):
+            started = time.perf_counter()
+            scorer.right(bits)
+            seconds.append(time.perf_counter() - started)
+        shares.append(seconds[1] / seconds[0])
+    figures = {
+        "path_switch_ms": statistics.median(switches),
+        "longer_path_cost": statistics.median(shares),
+    }
+    rows = [
+        ["changing the path of a resident model", f"{figures['path_switch_ms']:.2f} ms"],
+        ["scoring 9 layers instead of 6", f"x {figures['longer_path_cost']:.2f}"],
+    ]
+    print_table(f"median of {rounds} rounds", ["cost", "measured"], rows)
+    return figures
+
+
+def on_holdout(folder: Path, candidates: int) -> dict[str, float]:
+    """The demo pool by each space and by one after the other, at equal budgets."""
+    order = LAYER_ORDER % "reverse"
+    half = candidates // 2
+    both = (
+        f"phases=[{{name: parameter_space, space: {PARAMETER}, budget: {{candidates: {half}}}}}, "
+        f"{{name: layer_order, space: {LAYER_ORDER % 'merged'}, optimizer: {{kind: nevergrad}}, "
+        f"budget: {{candidates: {candidates - half}}}}}]"
+    )
+    whole = f"search.budget={{candidates: {candidates}}}"
+    variants = {
+        "ps_holdout": [f"space={PARAMETER}", whole],
+        "dfs_holdout": [f"space={order}", "optimizer={kind: nevergrad}", whole],
+        "ps_then_dfs_holdout": ["space=null", "optimizer={kind: cma}", "search.budget=null", both],
+    }
+    figures, rows = {}, []
+    start_ray(load_config(CONFIG_PATH).workers)
+    for name, overrides in variants.items():
+        config = load_config(
+            CONFIG_PATH, [*overrides, "record.enabled=false", "search.export=false"]
+        )
+        results = start(config, CONFIG_PATH.parent, folder / name, Quiet()).results
+        score = results.combined(results.state.decided["chosen"], "holdout")
+        assert score is not None
+        figures[name] = score.value
+        rows.append([name, f"{score.value:.3f} ±{score.standard_error:.3f}"])
+    stop_ray()
+    print_table(f"{candidates} candidates each, holdout", ["search", "score"], rows)
+    return figures
+
+
+def main() -> None:
+    """Run the benchmark."""
+    size, json_path = parse_arguments(__doc__ or "")
+    os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    print(f"machine: {describe_machine()}")
+    table = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
+    scorer = PathScorer()
+    measure_again(table, scorer, 5 if size == "quick" else 100)
+    space = make_space(scorer.pool, tuple(table["models"]))
+    quick = size == "quick"
+    figures = brute_force(table, space, 2 if quick else 5, 2 if quick else 20)
+    figures |= costs(scorer, 1 if quick else 9)
+    if size == "full":
+        with tempfile.TemporaryDirectory() as name:
+            figures |= on_holdout(Path(name), 100)
+    write_figures(figures, json_path)
+
+
+if __name__ == "__main__":
+    main()
