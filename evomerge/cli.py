@@ -37,13 +37,16 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new fol
 def demo(
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
     set_: SetOption = None,
+    layer_order: Annotated[
+        bool, typer.Option("--layer-order", help="Search the order of two experts' layers.")
+    ] = False,
 ) -> None:
     """Run the main job on the demo pool."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "1")
-    from evomerge.demo import CONFIG_PATH
+    from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
 
-    _search(CONFIG_PATH, set_ or [], run_dir)
+    _search(LAYER_ORDER_PATH if layer_order else CONFIG_PATH, set_ or [], run_dir)
 
 
 @app.command()

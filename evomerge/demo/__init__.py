@@ -11,6 +11,7 @@ DEMO_DIR = Path(__file__).parent
 POOL_DIR = DEMO_DIR / "pool"
 TASKS_DIR = DEMO_DIR / "tasks"
 CONFIG_PATH = DEMO_DIR / "demo.yaml"
+LAYER_ORDER_PATH = DEMO_DIR / "layer_order.yaml"
 BASE = "base"
 EXPERTS = ("sort", "reverse", "numeral")
 TASKS = tuple(f"demo_{expert}" for expert in EXPERTS)
