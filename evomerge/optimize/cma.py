@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import nevergrad as ng
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
 from evomerge.optimize.protocol import OPTIMIZERS, Box, OptimizerConfig
@@ -20,18 +20,30 @@ class CmaConfig(OptimizerConfig):
 
     Attributes:
         kind: The optimizer.
+        preset: "paper": generations of 128, as the source searched layer orders (100 of them:
+            12,800 candidates); what is said beside it counts instead.
         sigma: Initial standard deviation as a share of each dimension's range.
         popsize: Points of a generation; by default 4 + floor(3 ln d).
+        generational: Wait for all of a generation before the next is asked; an actor may idle.
         restarts: Start over where pycma finds that nothing moves any more.
         diagonal: Covariance matrix without off-diagonal entries; by default above 1,000
             dimensions.
     """
 
     kind: Literal["cma"] = "cma"
+    preset: Literal["paper"] | None = None
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
     popsize: int | None = Field(default=None, ge=2)
+    generational: bool = False
     restarts: bool = False
     diagonal: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {"popsize": 128, "generational": True, **values}
+        return values
 
     def is_diagonal(self, num_dimensions: int) -> bool:
         """Whether the covariance matrix is diagonal for a genome of this size."""
@@ -57,7 +69,12 @@ def make_cma(config: CmaConfig, box: Box, preferences: Sequence[float], seed: in
         return optimizer
 
     return NevergradOptimizer(
-        box, preferences, seed, build, max_outstanding=lambda inner: 2 * inner._popsize
+        box,
+        preferences,
+        seed,
+        build,
+        max_outstanding=lambda inner: (1 if config.generational else 2) * inner._popsize,
+        generational=config.generational,
     )
 
 

@@ -48,6 +48,7 @@ class NevergradOptimizer:
         seed: Of every random number.
         build: Makes the nevergrad optimizer; called with the parametrization.
         max_outstanding: See `Optimizer`.
+        generational: Ask for a whole generation of `max_outstanding` and wait for all of it.
         settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
             else as nevergrad proposed them, which CMA-ES's statistics need. A settled point
             that was asked is not asked again; a score that is known is told once more instead.
@@ -61,6 +62,7 @@ class NevergradOptimizer:
         build: Build,
         max_outstanding: int | Callable[[Any], int],
         *,
+        generational: bool = False,
         settled: bool = False,
     ) -> None:
         self._num_dimensions = len(box.low)
@@ -69,6 +71,7 @@ class NevergradOptimizer:
         self.preferences = np.asarray(preferences, dtype=np.float64) / sum(preferences)
         self._seed = seed
         self._build = build
+        self._generational = generational
         self._settled = settled
         self._start()
         self.max_outstanding = (
@@ -96,6 +99,8 @@ class NevergradOptimizer:
         if len(self._outstanding) >= self.max_outstanding:
             return Wait()
         number = self._num_asked
+        if self._generational and self._outstanding and number % self.max_outstanding == 0:
+            return Wait()
         candidate = self._propose()
         if candidate is None and self._outstanding:
             return Wait()

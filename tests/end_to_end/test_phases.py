@@ -6,13 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
+from families import family_config, save_random
 
 import evomerge
+from evomerge.config import Config
 from evomerge.recipe import Recipe
 from evomerge.record import normal_form, read_journal
+from evomerge.search.setup import set_up
+
+ROOT = Path(__file__).parents[2]
+EXPERTS = ("shisa", "wizardmath", "abel")
 
 PHASES = [
     {
@@ -160,3 +167,34 @@ def test_a_joint_space_is_searched(tmp_path, workspace):
     for candidate in result.results.state.searched(0)[1:]:
         recipe = yaml.safe_load((tmp_path / f"run/recipes/{candidate.id}.yaml").read_text())
         assert 1 <= len(recipe["path"]["hops"]) <= 4 and len(recipe["parts"]) == 5
+
+
+def test_the_papers_configuration_runs_on_a_stand_in(tmp_path, pool_and_tasks, cluster):
+    """Four layers of the same family in the place of 32; everything else but budgets as it is."""
+    for seed, name in enumerate(("base", *EXPERTS)):
+        save_random(tmp_path / name, family_config("Mistral"), seed)
+    config = yaml.safe_load((ROOT / "configs/paper_7b.yaml").read_text())
+    config["pool"] |= {"base": "base", "experts": ["shisa", "wizardmath", "abel"]}
+    config["score"] |= {
+        "include_path": [str(pool_and_tasks / "tasks")],
+        "objectives": [{"task": "toy_choose"}],
+        "splits": {"search": 6, "validation": 6, "holdout": 6},
+    }
+    config["workers"] = {"address": cluster, "num_actors": 1}
+    config["record"] = {"enabled": False}
+    setup = set_up(Config.model_validate(config), tmp_path)
+    merge, order = setup.spaces
+    names = [f"{parameter}/{n}" for parameter in ("weight", "density") for n in EXPERTS]
+    assert [d.name for d in merge.dimensions] == names
+    # Two models of four layers, three times, but for A's first and last, and every pair of layers.
+    assert len(order.dimensions) == 3 * 8 - 2 + 8 * 8
+    assert setup.make_optimizer(0, merge).max_outstanding == 9
+    assert setup.make_optimizer(1, order).max_outstanding == 128
+
+    config["phases"][0]["budget"]["candidates"] = 3
+    config["phases"][1]["budget"]["candidates"] = 4
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    result = evomerge.run(path, tmp_path / "run")
+    first, *others = result.results.state.searched(1)
+    assert first.origin == "enqueued" and len(others) == 3

@@ -302,3 +302,21 @@ class TestRestarts:
     def test_some_where_they_are_wanted(self):
         # The same plateaus as above: what is counted does happen when it is allowed.
         assert count_restarts(self.plateaus, 6, 800, restarts=True) > 0
+
+
+class TestGenerations:
+    def test_the_next_one_waits_for_all_of_the_last(self):
+        optimizer = make(3, popsize=6, generational=True)
+        for _generation in range(3):
+            asks = [optimizer.ask() for _ in range(6)]
+            assert all(isinstance(ask, Ask) for ask in asks)
+            for ask in asks[::-1]:
+                assert isinstance(optimizer.ask(), Wait)
+                optimizer.tell(ask.number, Scored((sum(ask.genome),), (0.0,)))
+
+    def test_the_papers(self):
+        config = CmaConfig(preset="paper")
+        assert (config.popsize, config.generational) == (128, True)
+        assert CmaConfig.model_validate(config.model_dump()) == config
+        assert CmaConfig(preset="paper", popsize=32).popsize == 32
+        assert make(3, preset="paper").max_outstanding == 128
