@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from evomerge.record.path_pictures import path_pictures
 from evomerge.record.results import Results
 
 ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
@@ -61,6 +62,7 @@ def render_html(results: Results) -> str:
         lines=comparison_lines(table),
         cell=cell,
         plot=_progress(results),
+        paths=path_pictures(results),
         pool=results.state.started["pool_sha256"],
         dimensions=results.state.dimensions(chosen.phase) if chosen is not None else [],
         genome=chosen.genome if chosen is not None else None,

@@ -76,6 +76,9 @@ def test_the_winner_of_the_first_is_model_a_of_the_second(undisturbed):
         "holdout",
         "report",
     ]
+    report = (undisturbed.run_dir / "report.html").read_text()
+    assert "Share of the 8 candidates with a path" in report
+    assert report.count('class="hop"') >= 5
     frame = undisturbed.candidates
     assert frame["genome/weight/expert0"].notna().sum() >= 6
     assert frame["genome/use/merged.1"].notna().sum() == 8
