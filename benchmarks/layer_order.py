@@ -7,8 +7,10 @@ path within one point of the best; regret is the best path's score minus the bes
 
 Cost: changing the path of a resident model, and scoring a path of nine layers against one of six.
 
-With --full, searches of the demo pool on all three skills: parameter space, layer order, and one
-after the other with half of the candidates each, on holdout documents.
+Searches of the demo pool (not with --quick): parameter space, layer order, and one after the
+other with half of the candidates each, on all three skills; then layer order with scales by the
+binary and the continuous encoding, on two. Scores are those of the chosen models on holdout
+documents. With --full the encodings' progress is drawn into docs/layer_order_encodings.svg.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from harness import describe_machine, parse_arguments, print_table, write_figure
 from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, PathScorer
 
 from evomerge.config import load_config
-from evomerge.demo import CONFIG_PATH
+from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
 from evomerge.optimize import OPTIMIZERS, Ask, Box, OptimizerConfig, Scored
 from evomerge.optimize.any_nevergrad import NevergradConfig
 from evomerge.optimize.random_search import RandomConfig
@@ -41,6 +43,9 @@ EVALUATIONS = 409
 """A tenth of all paths."""
 
 WITHIN = 0.01
+CANDIDATES = 100
+ENCODING_SEEDS = 5
+FIGURE_PATH = Path(__file__).parents[1] / "docs/layer_order_encodings.svg"
 LAYER_ORDER = "{kind: layer_order, models: [%s, sort, numeral], ends: free, max_hops: 12}"
 PARAMETER = "{kind: parameter, method: {kind: task_arithmetic}}"
 
@@ -183,6 +188,75 @@ def on_holdout(folder: Path, candidates: int) -> dict[str, float]:
     return figures
 
 
+def compare_encodings(folder: Path, num_seeds: int) -> dict[str, list[list[float]]]:
+    """Layer order with a scale for each hop, by both encodings.
+
+    Returns:
+        For each encoding and seed, the best score on search documents so far, by candidate.
+    """
+    optimizers = {"binary": "{kind: nevergrad}", "continuous": "{kind: cma}"}
+    curves: dict[str, list[list[float]]] = {}
+    rows = []
+    start_ray(load_config(LAYER_ORDER_PATH).workers)
+    for encoding, optimizer in optimizers.items():
+        curves[encoding] = []
+        holdout = []
+        for seed in range(num_seeds):
+            overrides = [
+                f"space.encoding={encoding}",
+                "space.scaling=hop",
+                f"optimizer={optimizer}",
+                f"seed={seed}",
+                f"search.budget={{candidates: {CANDIDATES}}}",
+                "search.task_arithmetic_scales=[]",
+                "search.export=false",
+                "record.enabled=false",
+            ]
+            config = load_config(LAYER_ORDER_PATH, overrides)
+            run_dir = folder / f"{encoding}-{seed}"
+            results = start(config, LAYER_ORDER_PATH.parent, run_dir, Quiet()).results
+            best: list[float] = []
+            for candidate in results.state.searched(0):
+                estimate = results.combined(candidate.id, "search")
+                value = estimate.value if estimate is not None else float("-inf")
+                best.append(max(value, best[-1] if best else value))
+            curves[encoding].append(best)
+            chosen = results.combined(results.state.decided["chosen"], "holdout")
+            assert chosen is not None
+            holdout.append(chosen.value)
+        ends = [curve[-1] for curve in curves[encoding]]
+        rows.append([encoding, _spread(ends), _spread(holdout)])
+    stop_ray()
+    title = f"encodings, {CANDIDATES} candidates, {num_seeds} seeds: mean (least to greatest)"
+    print_table(title, ["encoding", "best on search", "chosen on holdout"], rows)
+    return curves
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def draw(curves: dict[str, list[list[float]]], path: Path) -> None:
+    """Best score so far by candidate: a thin line a seed, a thick one for their mean."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for (encoding, lines), color in zip(curves.items(), ("#3b6fb6", "#d1803b"), strict=True):
+        for line in lines:
+            axes.plot(line, color=color, alpha=0.3, linewidth=1)
+        mean = [statistics.fmean(values) for values in zip(*lines, strict=False)]
+        axes.plot(mean, color=color, linewidth=2.5, label=encoding)
+    axes.set_xlabel("candidates")
+    axes.set_ylabel("best score on search documents")
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run the benchmark."""
     size, json_path = parse_arguments(__doc__ or "")
@@ -195,9 +269,12 @@ def main() -> None:
     quick = size == "quick"
     figures = brute_force(table, space, 2 if quick else 5, 2 if quick else 20)
     figures |= costs(scorer, 1 if quick else 9)
-    if size == "full":
+    if not quick:
         with tempfile.TemporaryDirectory() as name:
-            figures |= on_holdout(Path(name), 100)
+            figures |= on_holdout(Path(name), CANDIDATES)
+            curves = compare_encodings(Path(name), ENCODING_SEEDS)
+        if size == "full":
+            draw(curves, FIGURE_PATH)
     write_figures(figures, json_path)
 
 
