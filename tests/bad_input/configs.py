@@ -25,8 +25,15 @@ CASES = {
         ("search.budget.candidates", "integer", "'many'"),
         line="candidates:",
     ),
+    "misspelt section": Case(
+        text("space:", "spacf:"), ("spacf: unknown field", "did you mean 'space'?"), line="spacf:"
+    ),
     "missing section": Case(
-        text("space:", "spacf:"), ("space: this field is required", "did you mean 'space'?")
+        text("space:\n  kind: parameter\n  method:\n    kind: task_arithmetic\n", ""),
+        ("space: this field is required", "or phases"),
+    ),
+    "no budget for no phase": Case(
+        text("  budget:\n    candidates: 6\n", ""), ("search.budget: this field is required",)
     ),
     "many mistakes": Case(
         text("  search: 10\n", "  search: ten\n    x1: 1\n    x2: 2\n    x3: 3\n    x4: 4\n"),
