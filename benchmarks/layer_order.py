@@ -29,12 +29,13 @@ from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, PathScorer
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
-from evomerge.optimize import OPTIMIZERS, Ask, Box, OptimizerConfig, Scored
+from evomerge.optimize import OPTIMIZERS, Ask, OptimizerConfig, Scored
 from evomerge.optimize.any_nevergrad import NevergradConfig
 from evomerge.optimize.random_search import RandomConfig
 from evomerge.pool import Pool
 from evomerge.search import Quiet
 from evomerge.search.api import start
+from evomerge.search.setup import box_of
 from evomerge.space import SPACES, Space
 from evomerge.space.path_config import LayerOrderConfig
 from evomerge.workers.group import start_ray, stop_ray
@@ -71,15 +72,7 @@ def search_table(
     config: OptimizerConfig, space: Space, scores: dict[str, float], seed: int
 ) -> tuple[float, int]:
     """Search the table; the best score found, and distinct paths looked at."""
-    dimensions = space.dimensions
-    box = Box(
-        low=tuple(d.low for d in dimensions),
-        high=tuple(d.high for d in dimensions),
-        start=tuple(d.start for d in dimensions),
-        integer=tuple(d.integer for d in dimensions),
-        canonical=space.canonical,
-    )
-    optimizer = OPTIMIZERS.make(config, box, [1.0], seed)
+    optimizer = OPTIMIZERS.make(config, box_of(space), [1.0], seed)
     seen = {}
     for _ in range(EVALUATIONS):
         answer = optimizer.ask()

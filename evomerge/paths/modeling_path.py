@@ -122,7 +122,7 @@ class PathLayers(nn.ModuleList):
         return list(self)[index]
 
 
-class PathMixin:
+class PathMixin(nn.Module):
     """Before a causal language model's class: its configuration names a path.
 
     `config.input_layers` gives the stored layer of each hop, `config.input_scales` its scale;
@@ -138,12 +138,12 @@ class PathMixin:
         config.num_hidden_layers = max(hops) + 1
         if types is not None:
             config.layer_types = [types[hops.index(n)] for n in range(max(hops) + 1)]
-        super().__init__(config, *arguments, **keywords)  # type: ignore[call-arg]
+        super().__init__(config, *arguments, **keywords)
         config.num_hidden_layers = len(hops)
         if types is not None:
             config.layer_types = types
         owner_name, _, name = self.layers_name.rpartition(".")
-        owner = self.get_submodule(owner_name)  # type: ignore[attr-defined]
+        owner = self.get_submodule(owner_name)
         layers = PathLayers(getattr(owner, name))
         stored = layers.stored
         layers.follow(

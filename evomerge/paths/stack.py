@@ -29,7 +29,7 @@ FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 
 CLASSES = '''
 
-from transformers import {config}, {model}  # noqa: E402
+from transformers import {config}, {model}
 
 
 class PathConfig({config}):

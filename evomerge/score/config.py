@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from evomerge.registry import Choice, Registry, Section
+from evomerge.score.protocol import Scorer
 
 Split = Literal["search", "validation", "holdout"]
 
@@ -93,6 +94,6 @@ class ScoreConfig(Choice):
         return self
 
 
-SCORERS: Registry[object] = Registry("scorer", "evomerge.scorers", default="lm_eval")
+SCORERS: Registry[Scorer] = Registry("scorer", "evomerge.scorers", default="lm_eval")
 
 ScoreSection = Annotated[ScoreConfig, SCORERS]

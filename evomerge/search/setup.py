@@ -66,16 +66,8 @@ class Setup:
 
     def make_optimizer(self, phase: int, space: Space) -> Optimizer:
         """A fresh optimizer with the run's seed."""
-        dimensions = space.dimensions
-        box = Box(
-            low=tuple(d.low for d in dimensions),
-            high=tuple(d.high for d in dimensions),
-            start=tuple(d.start for d in dimensions),
-            integer=tuple(d.integer for d in dimensions),
-            canonical=space.canonical,
-        )
         config = self.config.all_phases[phase].optimizer
-        return OPTIMIZERS.make(config, box, self.preferences, self.config.seed)
+        return OPTIMIZERS.make(config, box_of(space), self.preferences, self.config.seed)
 
     def worker_spec(self) -> WorkerSpec:
         """What each worker is made from."""
@@ -146,6 +138,18 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         }
     )
     return Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
+
+
+def box_of(space: Space) -> Box:
+    """A space's genomes as an optimizer sees them."""
+    dimensions = space.dimensions
+    return Box(
+        low=tuple(d.low for d in dimensions),
+        high=tuple(d.high for d in dimensions),
+        start=tuple(d.start for d in dimensions),
+        integer=tuple(d.integer for d in dimensions),
+        canonical=space.canonical,
+    )
 
 
 def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:

@@ -41,9 +41,10 @@ class Space(Protocol):
         """The candidate of a genome."""
 
     def to_genome(self, recipe: Recipe) -> Genome | None:
-        """A genome that `to_recipe` makes this recipe from, or None when none within bounds does.
+        """A genome within bounds that `to_recipe` makes this recipe from, or None.
 
-        Of a recipe that comes from a canonical genome it is that genome.
+        None where there is no such genome; it may also be None where one is hard to find (the
+        scales of a network).
         """
 
     def canonical(self, genome: Sequence[float]) -> Genome:

@@ -71,7 +71,7 @@ class MergeWorker:
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pool.base.model_dir)
-        self.scorer: Scorer = SCORERS.make(  # type: ignore[assignment]
+        self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
         )
 
