@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
-import time
+from functools import partial
 
 import psutil
 import pytest
+from commands import kill_and_resume, num_lines, says, start, wait_for
 
 import evomerge
 from evomerge.record import normal_form, read_journal
@@ -18,25 +17,8 @@ from evomerge.record import normal_form, read_journal
 NUM_KILLS = 3
 
 
-def start(*arguments, cwd):
-    return subprocess.Popen(
-        [sys.executable, "-m", "evomerge", *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def num_lines(path):
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def wait_for_lines(process, path, lines, timeout_s=120):
-    ends = time.monotonic() + timeout_s
-    while num_lines(path) < lines and process.poll() is None:
-        assert time.monotonic() < ends
-        time.sleep(0.002)
+def has_lines(path, count):
+    return num_lines(path) >= count
 
 
 def test_sigkill_at_random_moments_changes_nothing(workspace, tmp_path):
@@ -50,14 +32,7 @@ def test_sigkill_at_random_moments_changes_nothing(workspace, tmp_path):
     journal = run_dir / "journal.jsonl"
     moments = sorted(rng.sample(range(5, len(whole) - 5), NUM_KILLS))
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    for moment in moments:
-        wait_for_lines(process, journal, moment)
-        assert process.poll() is None, process.communicate()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process = start("resume", run_dir, cwd=tmp_path)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    kill_and_resume(process, run_dir, [partial(has_lines, journal, moment) for moment in moments])
 
     killed, _ = read_journal(journal)
     assert normal_form(killed) == normal_form(whole)
@@ -97,7 +72,7 @@ def test_sigterm_stops_well_and_leaves_no_process(tmp_path, pool_and_tasks):
     config = make_config(tmp_path, search={"budget": {"candidates": 100_000}})
     run_dir = tmp_path / "run"
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    wait_for_lines(process, run_dir / "journal.jsonl", 80)
+    wait_for(process, partial(has_lines, run_dir / "journal.jsonl", 80))
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGTERM)
@@ -123,15 +98,7 @@ def test_sigkill_in_every_stage_changes_nothing(workspace, tmp_path):
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    for stage in stages:
-        while f'"stage":"{stage}"' not in (journal.read_text() if journal.exists() else ""):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process = start("resume", run_dir, cwd=tmp_path)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    kill_and_resume(process, run_dir, [says(journal, f'"stage":"{stage}"') for stage in stages])
     killed, _ = read_journal(journal)
     assert normal_form(killed) == normal_form(whole)
     assert (run_dir / "summary.json").exists() and (run_dir / "export/config.json").exists()
@@ -147,15 +114,12 @@ def test_a_recipe_is_enqueued_by_the_command(tmp_path, pool_and_tasks):
     run_dir = tmp_path / "run"
     journal = run_dir / "journal.jsonl"
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    wait_for_lines(process, journal, 80)
+    wait_for(process, partial(has_lines, journal, 80))
     enqueue = start("enqueue", run_dir, run_dir / "recipes/uniform.yaml", cwd=tmp_path)
     _, errors = enqueue.communicate(timeout=60)
     assert enqueue.returncode == 0, errors
-    ends = time.monotonic() + 60
-    while '"origin":"enqueued"' not in journal.read_text():
-        assert time.monotonic() < ends and process.poll() is None
-        time.sleep(0.05)
-    wait_for_lines(process, journal, num_lines(journal) + 20)
+    wait_for(process, says(journal, '"origin":"enqueued"'))
+    wait_for(process, partial(has_lines, journal, num_lines(journal) + 20))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     events, _ = read_journal(journal)

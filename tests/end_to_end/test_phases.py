@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import kill_and_resume, says, start
 from families import family_config, save_random
 
 import evomerge
@@ -84,31 +81,13 @@ def test_the_winner_of_the_first_is_model_a_of_the_second(undisturbed):
     assert frame["genome/use/merged.1"].notna().sum() == 8
 
 
-def start(*arguments, cwd):
-    return subprocess.Popen(
-        [sys.executable, "-m", "evomerge", *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_sigkill_in_each_phase_changes_nothing(undisturbed, workspace, tmp_path):
     config = make_hybrid(workspace)
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    for last in ('"candidate":"c00003"', '"candidate":"p2-c00003"'):
-        ends = time.monotonic() + 120
-        while last not in (journal.read_text() if journal.exists() else ""):
-            assert time.monotonic() < ends and process.poll() is None, process.communicate()
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process = start("resume", run_dir, cwd=tmp_path)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    moments = [says(journal, f'"candidate":"{last}"') for last in ("c00003", "p2-c00003")]
+    kill_and_resume(process, run_dir, moments)
     killed, whole = events_of(run_dir), events_of(undisturbed.run_dir)
     assert normal_form(killed) == normal_form(whole)
     assert not [event for event in killed if event.kind == "rebased"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from sessions import Session
 
 from evomerge.optimize import (
     OPTIMIZERS,
@@ -44,63 +44,15 @@ def asked(optimizer: Optimizer) -> Ask:
     return answer
 
 
-@dataclass
-class Session:
-    """An optimizer driven as a search does it, with everything written down."""
-
-    optimizer: Optimizer
-    events: list[Asked | Told] = field(default_factory=list)
-    outstanding: list[Ask] = field(default_factory=list)
-
-    def ask(self) -> Ask:
-        answer = asked(self.optimizer)
-        self.events.append(Asked(answer.number, answer.genome))
-        self.outstanding.append(answer)
-        return answer
-
-    def tell(self, position: int, outcome: Outcome | None = None) -> None:
-        answer = self.outstanding.pop(position)
-        outcome = outcome or score(answer.genome)
-        self.events.append(Told(answer.number, answer.genome, outcome))
-        self.optimizer.tell(answer.number, outcome)
-
-    def tell_foreign(self, genome) -> None:
-        outcome = score(genome)
-        self.events.append(Told(None, genome, outcome))
-        self.optimizer.tell(genome, outcome)
-
-    def wander(self, num_tells: int, seed: int = 0) -> None:
-        """Up to ten points in flight, told out of order; some fail, some come from outside."""
-        rng = random.Random(seed)
-        limit = min(self.optimizer.max_outstanding, 10)
-        told = 0
-        while told < num_tells:
-            if len(self.outstanding) < limit and (not self.outstanding or rng.random() < 0.6):
-                self.ask()
-            elif rng.random() < 0.1:
-                bounds = zip(BOX.low, BOX.high, strict=True)
-                self.tell_foreign(tuple(rng.uniform(low, high) for low, high in bounds))
-                told += 1
-            else:
-                outcome = Failed("out of memory") if rng.random() < 0.1 else None
-                self.tell(rng.randrange(len(self.outstanding)), outcome)
-                told += 1
-
-    def go_on(self, count: int) -> list[tuple[float, ...]]:
-        """The next points, each told before the next is asked."""
-        genomes = []
-        for _ in range(count):
-            answer = asked(self.optimizer)
-            genomes.append(answer.genome)
-            self.optimizer.tell(answer.number, score(answer.genome))
-        return genomes
+def drive(optimizer: Optimizer, **record) -> Session:
+    return Session(optimizer, score, BOX, **record)
 
 
 @pytest.mark.parametrize("kind", list(OPTIMIZERS))
 class TestOptimizer:
     def test_asks_are_numbered_and_inside(self, kind):
         for seed in range(5):
-            session = Session(make(kind, seed))
+            session = drive(make(kind, seed))
             for number in range(100):
                 answer = session.ask()
                 assert answer.number == number
@@ -110,7 +62,7 @@ class TestOptimizer:
                 session.tell(0)
 
     def test_asks_differ(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         genomes = [session.ask().genome for _ in range(min(session.optimizer.max_outstanding, 20))]
         assert len(set(genomes)) == len(genomes)
 
@@ -125,11 +77,11 @@ class TestOptimizer:
             optimizer.tell(answer.number, score(answer.genome, box))
 
     def test_deterministic_for_its_seed(self, kind):
-        sessions = [Session(make(kind)) for _ in range(2)]
+        sessions = [drive(make(kind)) for _ in range(2)]
         for session in sessions:
             session.wander(80)
         assert sessions[0].events == sessions[1].events
-        other = Session(make(kind, seed=4))
+        other = drive(make(kind, seed=4))
         other.wander(80)
         assert other.events != sessions[0].events
 
@@ -138,7 +90,7 @@ class TestOptimizer:
         for seed in (1, 2):
             random.seed(seed)
             np.random.seed(seed)
-            session = Session(make(kind))
+            session = drive(make(kind))
             session.wander(40)
             while session.outstanding:
                 session.tell(0)
@@ -149,7 +101,7 @@ class TestOptimizer:
         assert genomes[0] == genomes[1]
 
     def test_tells_out_of_order(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         rng = random.Random(0)
         for _ in range(10):
             count = min(session.optimizer.max_outstanding, 8)
@@ -160,7 +112,7 @@ class TestOptimizer:
         assert len(session.go_on(3)) == 3
 
     def test_waits_at_max_outstanding(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         limit = session.optimizer.max_outstanding
         assert limit >= 1
         for _ in range(min(limit, MANY)):
@@ -174,7 +126,7 @@ class TestOptimizer:
         assert isinstance(session.optimizer.ask(), Wait)
 
     def test_waiting_changes_nothing(self, kind):
-        waiting, plain = Session(make(kind)), Session(make(kind))
+        waiting, plain = drive(make(kind)), drive(make(kind))
         limit = min(plain.optimizer.max_outstanding, MANY)
         for session in (waiting, plain):
             for _ in range(limit):
@@ -188,7 +140,7 @@ class TestOptimizer:
         assert waiting.go_on(20) == plain.go_on(20)
 
     def test_foreign_points_are_accepted(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         corners = (BOX.low, BOX.high, BOX.start, (BOX.low[0], *BOX.high[1:]))
         for corner in corners:
             session.tell_foreign(corner)
@@ -199,14 +151,14 @@ class TestOptimizer:
         assert len(session.go_on(30)) == 30
 
     def test_foreign_points_are_not_outstanding(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         for _ in range(3):
             session.tell_foreign(BOX.start)
         limit = min(session.optimizer.max_outstanding, MANY)
         assert [session.ask().number for _ in range(limit)] == list(range(limit))
 
     def test_failed_points_are_accepted(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         for _ in range(30):
             session.ask()
             session.tell(0, Failed("not finite"))
@@ -228,7 +180,7 @@ class TestOptimizer:
         optimizer.tell(answer.number, outcome)
 
     def test_telling_twice(self, kind):
-        session, plain = Session(make(kind)), Session(make(kind))
+        session, plain = drive(make(kind)), drive(make(kind))
         for one in (session, plain):
             for _ in range(3):
                 one.ask()
@@ -245,15 +197,15 @@ class TestOptimizer:
 @pytest.mark.parametrize("kind", list(OPTIMIZERS))
 class TestRestore:
     def test_nothing(self, kind):
-        restored = Session(make(kind))
+        restored = drive(make(kind))
         assert restored.optimizer.restore([]) is None
-        assert restored.go_on(5) == Session(make(kind)).go_on(5)
+        assert restored.go_on(5) == drive(make(kind)).go_on(5)
 
     @pytest.mark.parametrize("num_tells", [1, 7, 60, 150])
     def test_a_replay_gives_the_same_next_asks(self, kind, num_tells):
-        session = Session(make(kind))
+        session = drive(make(kind))
         session.wander(num_tells, seed=num_tells)
-        restored = Session(make(kind), outstanding=list(session.outstanding))
+        restored = drive(make(kind), outstanding=list(session.outstanding))
         assert restored.optimizer.restore(session.events) is None
         # What was in flight still is, and can be told.
         for one in (session, restored):
@@ -262,7 +214,7 @@ class TestRestore:
         assert restored.go_on(30) == session.go_on(30)
 
     def test_points_in_flight_still_count(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         limit = min(session.optimizer.max_outstanding, MANY)
         for _ in range(limit):
             session.ask()
@@ -274,7 +226,7 @@ class TestRestore:
         assert asked(restored).number == limit
 
     def test_told_points_stay_told(self, kind):
-        session = Session(make(kind))
+        session = drive(make(kind))
         session.ask()
         session.tell(0)
         restored = make(kind)
@@ -284,7 +236,7 @@ class TestRestore:
 
     @pytest.mark.parametrize("how", ["another seed", "another genome", "a late genome"])
     def test_a_record_that_differs_is_taken_over(self, kind, how):
-        session = Session(make(kind, seed=4 if how == "another seed" else 3))
+        session = drive(make(kind, seed=4 if how == "another seed" else 3))
         session.wander(60)
         events = list(session.events)
         if how != "another seed":
@@ -316,19 +268,19 @@ class TestRestore:
         for asked_number in in_flight[::-1]:
             again.tell(asked_number, score(BOX.start))
         asked(again)
-        assert Session(restored).go_on(20) == Session(again).go_on(20)
+        assert drive(restored).go_on(20) == drive(again).go_on(20)
 
     def test_a_rebuilt_optimizer_can_be_restored_again(self, kind):
-        session = Session(make(kind, seed=4))
+        session = drive(make(kind, seed=4))
         session.wander(40)
         while session.outstanding:
             session.tell(0)
         rebuilt = make(kind)
         assert rebuilt.restore(session.events) is not None
-        later = Session(rebuilt, events=list(session.events))
+        later = drive(rebuilt, events=list(session.events))
         later.wander(30, seed=1)
         while later.outstanding:
             later.tell(0)
         restored = make(kind)
         assert restored.restore(later.events) is not None
-        assert Session(restored).go_on(20) == later.go_on(20)
+        assert drive(restored).go_on(20) == later.go_on(20)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
-
 import pytest
 from pydantic import ValidationError
+from sessions import Session
 
 from evomerge.optimize import (
     OPTIMIZERS,
@@ -14,7 +12,6 @@ from evomerge.optimize import (
     Asked,
     Box,
     Done,
-    Failed,
     Optimizer,
     Outcome,
     Scored,
@@ -72,67 +69,8 @@ def score(genome) -> Outcome:
     return Scored((sum(1.0 - x for x in genome[:NUM_BITS]) + third,), (0.01,))
 
 
-@dataclass
-class Session:
-    """An optimizer driven with several points in flight, and its record."""
-
-    optimizer: Optimizer
-    events: list[Asked | Told] = field(default_factory=list)
-    outstanding: list[Ask] = field(default_factory=list)
-    scored: set = field(default_factory=set)
-
-    def ask(self) -> Ask:
-        answer = self.optimizer.ask()
-        assert isinstance(answer, Ask)
-        self.events.append(Asked(answer.number, answer.genome))
-        self.outstanding.append(answer)
-        return answer
-
-    def tell(self, position: int, outcome: Outcome | None = None) -> None:
-        answer = self.outstanding.pop(position)
-        outcome = outcome or score(answer.genome)
-        self.events.append(Told(answer.number, answer.genome, outcome))
-        self.optimizer.tell(answer.number, outcome)
-        self.scored.add(answer.genome)
-
-    def tell_foreign(self, genome) -> None:
-        self.events.append(Told(None, genome, score(genome)))
-        self.optimizer.tell(genome, score(genome))
-        self.scored.add(genome)
-
-    def wander(self, num_tells: int, seed: int = 0, *, fresh: bool = False) -> list[Ask]:
-        """Tell out of order, some failed, some from outside; `fresh`: no ask is scored already."""
-        rng = random.Random(seed)
-        limit = min(self.optimizer.max_outstanding, 8)
-        answers = []
-        for _ in range(num_tells):
-            while len(self.outstanding) < limit and (not self.outstanding or rng.random() < 0.5):
-                known = set(self.scored)
-                answers.append(self.ask())
-                assert not fresh or answers[-1].genome not in known
-            if rng.random() < 0.1:
-                self.tell_foreign(BOX.settle(_anywhere(rng)))
-            else:
-                outcome = Failed("not finite") if rng.random() < 0.1 else None
-                self.tell(rng.randrange(len(self.outstanding)), outcome)
-        return answers
-
-    def finish(self) -> None:
-        while self.outstanding:
-            self.tell(0)
-
-    def go_on(self, count: int) -> list[tuple[float, ...]]:
-        """The next points, each told before the next is asked."""
-        genomes = []
-        for _ in range(count):
-            answer = self.ask()
-            genomes.append(answer.genome)
-            self.tell(-1)
-        return genomes
-
-
-def _anywhere(rng: random.Random) -> tuple[float, ...]:
-    return tuple(rng.uniform(low, high) for low, high in zip(BOX.low, BOX.high, strict=True))
+def drive(optimizer: Optimizer, **record) -> Session:
+    return Session(optimizer, score, BOX, **record)
 
 
 def test_settled():
@@ -148,7 +86,7 @@ def test_settled():
 class TestEvery:
     def test_asks_are_whole_and_canonical(self, values):
         for seed in range(3):
-            session = Session(make(values, seed))
+            session = drive(make(values, seed))
             for answer in session.wander(120, seed):
                 genome = answer.genome
                 assert all(type(x) is float for x in genome)
@@ -164,7 +102,7 @@ class TestEvery:
 
     def test_one_dimension(self, values):
         box = Box((0.0,), (5.0,), (2.0,), (True,), lambda point: (max(point[0], 1.0),))
-        session = Session(make(values, box=box))
+        session = drive(make(values, box=box))
         for _ in range(5 if values["kind"] == "nevergrad" else 30):
             (number,) = session.ask().genome
             assert number in {1.0, 2.0, 3.0, 4.0, 5.0}
@@ -174,9 +112,9 @@ class TestEvery:
 
     @pytest.mark.parametrize("num_tells", [1, 9, 80])
     def test_a_replay_gives_the_same_next_asks(self, values, num_tells):
-        session = Session(make(values))
+        session = drive(make(values))
         session.wander(num_tells, seed=num_tells)
-        restored = Session(make(values), outstanding=list(session.outstanding))
+        restored = drive(make(values), outstanding=list(session.outstanding))
         assert restored.optimizer.restore(session.events) is None
         for one in (session, restored):
             one.finish()
@@ -184,7 +122,7 @@ class TestEvery:
 
     @pytest.mark.parametrize("how", ["another seed", "another bit", "another real number"])
     def test_a_record_that_differs_is_taken_over(self, values, how):
-        session = Session(make(values, seed=4 if how == "another seed" else 3))
+        session = drive(make(values, seed=4 if how == "another seed" else 3))
         session.wander(50)
         events = list(session.events)
         if how != "another seed":
@@ -199,14 +137,14 @@ class TestEvery:
                     events[index] = Asked(2, moved)
                 elif event.number == 2:
                     events[index] = Told(2, moved, event.outcome)
-        restored = Session(make(values), outstanding=list(session.outstanding))
+        restored = drive(make(values), outstanding=list(session.outstanding))
         assert restored.optimizer.restore(events)
         restored.finish()
         told = {event.genome for event in events if isinstance(event, Told)} | restored.scored
         after = restored.go_on(25)
         if values["kind"] == "nevergrad":
             assert not told & set(after)
-        again = Session(make(values), outstanding=list(session.outstanding))
+        again = drive(make(values), outstanding=list(session.outstanding))
         again.optimizer.restore(events)
         again.finish()
         assert again.go_on(25) == after
@@ -216,17 +154,17 @@ class TestEvery:
 class TestNevergrad:
     def test_begins_with_the_start(self, values):
         for seed in range(5):
-            assert Session(make(values, seed)).ask().genome == BOX.start
+            assert drive(make(values, seed)).ask().genome == BOX.start
         away = Box(BITS.low, BITS.high, (0.4, 0.6, 1.0), BITS.integer)
-        assert Session(make(values, box=away)).ask().genome == (0.0, 1.0, 1.0)
+        assert drive(make(values, box=away)).ask().genome == (0.0, 1.0, 1.0)
 
     def test_what_is_scored_is_never_asked_again(self, values):
         for seed in range(4):
-            Session(make(values, seed)).wander(150, seed, fresh=True)
+            drive(make(values, seed)).wander(150, seed, fresh=True)
 
     def test_ends_when_everything_is_scored(self, values):
         for seed in range(5):
-            session = Session(make(values, seed, BITS))
+            session = drive(make(values, seed, BITS))
             while isinstance(answer := session.optimizer.ask(), Ask):
                 session.events.append(Asked(answer.number, answer.genome))
                 session.outstanding.append(answer)
@@ -241,7 +179,7 @@ class TestNevergrad:
             assert isinstance(restored.ask(), Done)
 
     def test_points_from_outside_count_as_scored(self, values):
-        session = Session(make(values, box=BITS))
+        session = drive(make(values, box=BITS))
         for number in range(1, 8):
             session.tell_foreign(tuple(float(bit) for bit in f"{number:03b}"))
         assert session.ask().genome == (0.0, 0.0, 0.0)
@@ -255,7 +193,7 @@ def test_finds_the_best_bits():
     for seed in range(5):
         best = []
         for values in ({"kind": "nevergrad"}, {"kind": "random"}):
-            genomes = Session(make(values, seed)).go_on(150)
+            genomes = drive(make(values, seed)).go_on(150)
             best.append(min(score(genome).losses[0] for genome in genomes))
         wins += best[0] < best[1]
     assert wins == 5

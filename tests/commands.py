@@ -1,0 +1,55 @@
+"""The evomerge command in a process of its own, to be killed at a given moment."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "evomerge", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], come: Callable[[], bool], timeout_s: float = 120):
+    """Wait for something while the process lives.
+
+    Raises:
+        AssertionError: The process ended, or it took too long.
+    """
+    ends = time.monotonic() + timeout_s
+    while not come():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def says(journal: Path, words: str) -> Callable[[], bool]:
+    """Whether the journal says this."""
+    return lambda: journal.exists() and words in journal.read_text()
+
+
+def num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_and_resume(
+    process: subprocess.Popen[str], run_dir: Path, moments: list[Callable[[], bool]]
+) -> None:
+    """Kill a search at each moment and go on with it, to its end."""
+    for moment in moments:
+        wait_for(process, moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start("resume", run_dir, cwd=run_dir.parent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
