@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,8 +30,11 @@ TOLERANCE = 1e-9
 """A replayed point further than this share of the range from its record is another point."""
 
 
-REPEATS = 1000
-"""Proposals of points whose scores are known already, one after the other, before it gives up."""
+PATIENCE = 20
+"""Proposals of points that were asked already, one after the other, before one is changed."""
+
+STEPS = 1000
+"""Random changes of such a point that end at a point that was asked too, before it gives up."""
 
 WORST = 1e18
 """Loss of a point that failed before any was scored; optimizers here look at ranks only."""
@@ -51,7 +55,8 @@ class NevergradOptimizer:
         generational: Ask for a whole generation of `max_outstanding` and wait for all of it.
         settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
             else as nevergrad proposed them, which CMA-ES's statistics need. A settled point
-            that was asked is not asked again; a score that is known is told once more instead.
+            that was asked is not asked again: a score that is known is told once more, and
+            after `PATIENCE` of them the proposal is changed at random until it is new.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class NevergradOptimizer:
             array.set_mutation(sigma=high - low)
             array.set_bounds(low, high, full_range_sampling=True)
             array.random_state.seed(self._seed % (1 << 32))
+            self._random = random.Random(self._seed)
             self._inner = self._build(array)
         self._num_asked = 0
         self._outstanding: dict[int, Any] = {}
@@ -105,7 +111,7 @@ class NevergradOptimizer:
         if candidate is None and self._outstanding:
             return Wait()
         if candidate is None:
-            return Done(f"{REPEATS} proposals in a row were scored already")
+            return Done("every point near the last proposals is scored")
         self._num_asked += 1
         self._outstanding[number] = candidate
         return Ask(number, self._genome(candidate))
@@ -150,19 +156,32 @@ class NevergradOptimizer:
 
     def _propose(self) -> Any:
         """The next candidate that is new; None when there seems to be none."""
+        if not self._settled:
+            return self._inner.ask()
         asked = {self._genome(candidate) for candidate in self._outstanding.values()}
-        for _ in range(REPEATS):
+        for repeats in range(PATIENCE + 1):
             candidate = self._inner.ask()
-            genome = self._genome(candidate)
-            if self._settled:
-                if self._inner.num_ask == 1:
-                    genome = self.box.settle(self.box.start)[: self._num_dimensions]
-                candidate = self._in_place_of(candidate, genome)
-            if not self._settled or genome not in asked | self._known.keys():
-                return candidate
+            is_first = self._inner.num_ask == 1
+            value = self.box.start if is_first else candidate.value
+            if repeats == PATIENCE:
+                value = self._wander(value, asked)
+            genome = self._settle(value)
+            if genome not in asked and genome not in self._known:
+                return self._in_place_of(candidate, genome)
             if genome in self._known:
-                self._inner_tell(candidate, self._known[genome])
+                self._inner_tell(self._in_place_of(candidate, genome), self._known[genome])
         return None
+
+    def _wander(self, value: Sequence[float], asked: set[Point]) -> Sequence[float]:
+        """A random walk from a point to one that is new; where none is near, to any."""
+        walk = [float(number) for number in value]
+        for _ in range(STEPS):
+            genome = self._settle(walk)
+            if genome not in asked and genome not in self._known:
+                break
+            place = self._random.randrange(self._num_dimensions)
+            walk[place] = self._random.uniform(self.box.low[place], self.box.high[place])
+        return walk
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:
         """A candidate at `genome` that nevergrad takes for the one it asked."""
@@ -189,8 +208,10 @@ class NevergradOptimizer:
 
     def _genome(self, candidate: Any) -> Point:
         """The point that is scored for a candidate."""
-        point = self.box.settle(tuple(float(x) for x in candidate.value))
-        return point[: self._num_dimensions]
+        return self._settle(candidate.value)
+
+    def _settle(self, value: Sequence[float]) -> Point:
+        return self.box.settle(tuple(float(x) for x in value))[: self._num_dimensions]
 
 
 def _with_idle(box: Box) -> Box:
