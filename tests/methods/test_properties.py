@@ -1,8 +1,4 @@
-"""What holds for merges of any numbers.
-
-Numbers are multiples of 1/64 and weights of 1/8, densities powers of two: sums and products are
-exact in float32, so that results can be compared bit for bit, and equal magnitudes are common.
-"""
+"""What holds for merges of any numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from merges import blocks, density, merge, number, positive, quick, values
 from torch import Tensor
 
 from evomerge.errors import CandidateError
@@ -35,44 +32,6 @@ CONFIGS = {
     "dare ties mean": DareTiesConfig(normalize=True),
 }
 MANY = {name: config for name, config in CONFIGS.items() if name != "slerp"}
-
-# The first call loads torch's kernels, which takes longer than the deadline.
-quick = settings(max_examples=25, deadline=None)
-
-number = st.integers(-64, 64).map(lambda n: n / 64)
-positive = st.integers(1, 16).map(lambda n: n / 8)
-density = st.sampled_from([0.25, 0.5, 1.0])
-
-
-@st.composite
-def blocks(draw, num_models=st.integers(1, 4), min_size=1) -> Operands:
-    count = draw(num_models)
-    size = draw(st.integers(min_size, 24))
-    rows = draw(
-        st.lists(
-            st.lists(number, min_size=size, max_size=size), min_size=count + 1, max_size=count + 1
-        )
-    )
-    base, *models = (torch.tensor(row, dtype=torch.float32) for row in rows)
-    hashes = tuple(f"hash{index}" for index in range(count))
-    return Operands("tensor", base, tuple(models), hashes, 0, is_vector=False)
-
-
-def values(config, num_models: int, **given) -> dict[str, tuple[float, ...]]:
-    method = METHODS.make(config)
-    names = {parameter.name for parameter in method.parameters}
-    defaults = {
-        parameter.name: (parameter.default,) * (1 if parameter.scope == "shared" else num_models)
-        for parameter in method.parameters
-    }
-    return defaults | {name: value for name, value in given.items() if name in names}
-
-
-def merge(config, block: Operands, mask_seed: int = 0, **given) -> Tensor:
-    method = METHODS.make(config)
-    coefficients = values(config, len(block.models), **given)
-    method.check(coefficients)
-    return method.combine(block, method.prepare(block, mask_seed), coefficients)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -299,79 +258,6 @@ def test_half_precision_operands_are_merged_in_float32(name):
     merged = merge(CONFIGS[name], block, **given)
     assert merged.dtype == torch.float32
     assert torch.equal(merged, merge(CONFIGS[name], widened, **given))
-
-
-def kept_elements(config, block: Operands, share: float, mask_seed: int = 0) -> Tensor:
-    return merge(config, block, mask_seed, density=(share,) * len(block.models)) != block.base
-
-
-def ones(size: int, name: str = "tensor", model_hash: str = "hash") -> Operands:
-    return Operands(name, torch.zeros(size), (torch.ones(size),), (model_hash,), 0, is_vector=False)
-
-
-class TestDareMasks:
-    config = DareLinearConfig()
-
-    @quick
-    @given(
-        low=st.floats(0, 1),
-        high=st.floats(0, 1),
-        seed=st.integers(0, 2**40),
-    )
-    def test_nested_in_the_density(self, low, high, seed):
-        low, high = sorted((low, high))
-        inner = kept_elements(self.config, ones(500), low, seed)
-        outer = kept_elements(self.config, ones(500), high, seed)
-        assert not (inner & ~outer).any()
-
-    def test_share_and_factor(self):
-        size, share = 40_000, 0.3
-        merged = merge(self.config, ones(size), density=(share,))
-        kept = merged[merged != 0]
-        torch.testing.assert_close(kept, torch.full_like(kept, 1 / share))
-        # Five standard deviations of a binomial share.
-        assert abs(len(kept) / size - share) < 5 * (share * (1 - share) / size) ** 0.5
-
-    def test_ends(self):
-        assert not kept_elements(self.config, ones(500), 0.0).any()
-        assert kept_elements(self.config, ones(500), 1.0).all()
-
-    def test_depend_on_seed_name_and_model(self):
-        size = 400
-        plain = kept_elements(self.config, ones(size), 0.5)
-        assert torch.equal(plain, kept_elements(self.config, ones(size), 0.5))
-        for other in (
-            kept_elements(self.config, ones(size), 0.5, mask_seed=1),
-            kept_elements(self.config, ones(size, name="another"), 0.5),
-            kept_elements(self.config, ones(size, model_hash="another"), 0.5),
-        ):
-            # Independent masks agree in half of the places: 200 +- 10.
-            assert 140 < int((plain == other).sum()) < 260
-
-    def test_do_not_depend_on_the_order_of_tensors_or_models(self):
-        method = METHODS.make(self.config)
-        forward = {n: method.prepare(ones(100, n), 0)[0] for n in ("a", "b", "c")}
-        backward = {n: method.prepare(ones(100, n), 0)[0] for n in ("c", "b", "a")}
-        for name, uniforms in forward.items():
-            assert torch.equal(uniforms, backward[name])
-        pair = replace(ones(100, "a"), models=(torch.ones(100),) * 2, model_hashes=("x", "hash"))
-        assert torch.equal(method.prepare(pair, 0)[1], forward["a"])
-
-    def test_are_shared_by_linear_and_ties(self):
-        for share in (0.1, 0.5):
-            assert torch.equal(
-                kept_elements(DareLinearConfig(), ones(300), share),
-                kept_elements(DareTiesConfig(), ones(300), share),
-            )
-
-    def test_stay_what_they_were(self):
-        # A recipe of an older release must give the same model: these may never change.
-        uniforms = METHODS.make(self.config).prepare(ones(8, "layer.weight", "ab" * 32), 42)[0]
-        assert uniforms.tolist() == GOLDEN_UNIFORMS
-
-
-# SHA-256 of "42\0layer.weight\0abab...", its first eight bytes little-endian as the key.
-GOLDEN_UNIFORMS = [11657, 45912, 23594, 33375, 47962, 16873, 45995, 36680]
 
 
 class TestWeightsWithoutSum:

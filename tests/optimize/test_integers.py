@@ -172,8 +172,7 @@ class TestNevergrad:
                 assert len(session.events) <= 2 * 8
             assert isinstance(answer, Done)
             assert len(session.scored) == len(session.events) / 2
-            if "algorithm" not in values:
-                assert len(session.scored) == 8
+            assert len(session.scored) == 8
             restored = make(values, seed, BITS)
             assert restored.restore(session.events) is None
             assert isinstance(restored.ask(), Done)

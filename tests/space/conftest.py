@@ -1,0 +1,20 @@
+"""A pool, and every variant of its layer orders."""
+
+from __future__ import annotations
+
+import pytest
+from layer_orders import VARIANTS, new_space, open_at
+
+from evomerge.pool import Pool
+from evomerge.space import Space
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory) -> Pool:
+    return open_at(tmp_path_factory.mktemp("pool"))
+
+
+@pytest.fixture(scope="module")
+def spaces(pool) -> list[tuple[dict, Space]]:
+    """Each variant and its space."""
+    return [(variant, new_space(pool, **variant)) for variant in VARIANTS]
