@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input import configs, models, runs, tasks
+from bad_input import configs, models, paths, runs, tasks
 from fixtures import make_workspace
 
 from evomerge.cli import main
 
-CASES = {**configs.CASES, **models.CASES, **tasks.CASES, **runs.CASES}
+CASES = {**configs.CASES, **models.CASES, **tasks.CASES, **runs.CASES, **paths.CASES}
 
 
 @pytest.fixture(scope="module")

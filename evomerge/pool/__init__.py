@@ -4,9 +4,10 @@ from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
 from evomerge.pool.layout import Layout, Place, read_config
-from evomerge.pool.pool import Pool, open_members, open_pool
+from evomerge.pool.pool import DTYPES, Pool, open_members, open_pool
 
 __all__ = [
+    "DTYPES",
     "Checkpoint",
     "Layout",
     "ModelConfig",

@@ -12,8 +12,9 @@ from evomerge.config import SIMPLE, Config
 from evomerge.merge import TORCH_DTYPES
 from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
+from evomerge.pool import DTYPES
 from evomerge.score import SPLITS
-from evomerge.search.setup import Setup, num_documents, set_up
+from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
 from evomerge.space import Space
 
 OVERHEAD = 3.0
@@ -115,7 +116,28 @@ def _workers(setup: Setup) -> list[str]:
     return [
         f"workers: {actors} actors of {workers.num_cpus:g} CPU at {workers.address!r}; each holds "
         f"one model ({_mib(model_bytes)}), maps the pool ({_mib(mapped_bytes)}) and keeps up to "
-        f"{workers.statistics_gib:g} GiB of statistics"
+        f"{workers.statistics_gib:g} GiB of statistics",
+        *_paths(setup, model_bytes),
+    ]
+
+
+def _paths(setup: Setup, model_bytes: int) -> list[str]:
+    """What paths through the pool's layers take."""
+    if all(recipe.path is None for space in setup.spaces for recipe in space.first):
+        return []
+    pool, is_on_gpu = setup.pool, on_gpu(setup.config)
+    copied = [
+        checkpoint.name
+        for checkpoint in pool
+        if is_on_gpu
+        or any(DTYPES[tensor.dtype] != pool.dtype for tensor in checkpoint.tensors.values())
+    ]
+    if not copied:
+        return ["paths: they use the layers of the pool's files where they lie"]
+    where = "on its GPU" if is_on_gpu else f"as {pool.dtype}"
+    return [
+        f"paths: each actor keeps the layers that they use of {', '.join(copied)} {where}, "
+        f"{_mib(len(copied) * model_bytes)} at most"
     ]
 
 

@@ -105,12 +105,10 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         recipe = read_recipe(config_dir / name)
         pool.check_recipe(recipe)
         start_from.append(recipe)
-    num_gpus = config.workers.num_gpus
-    on_gpu = torch.cuda.is_available() if num_gpus is None else num_gpus > 0
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
-        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu),
+        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu(config)),
         versions={package: version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -195,13 +193,19 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
         )
 
 
-def _batch_tokens(pool: Pool, on_gpu: bool) -> int:
+def on_gpu(config: Config) -> bool:
+    """Whether actors compute on a GPU."""
+    num_gpus = config.workers.num_gpus
+    return torch.cuda.is_available() if num_gpus is None else num_gpus > 0
+
+
+def _batch_tokens(pool: Pool, is_on_gpu: bool) -> int:
     """Tokens of a batch by default.
 
     On a CPU as many as keep a small model's activations in the cache; on a GPU as many as have
     their float32 logits, three times over, in the memory set aside for them.
     """
-    if not on_gpu:
+    if not is_on_gpu:
         return 2048
     vocabulary = int(pool.base.config.get("vocab_size", 32_000))
     return max(2048, min(65_536, LOGITS_BYTES // (vocabulary * 4 * 3)))
