@@ -4,13 +4,14 @@ Brute force: layer_order_table.json has the scores of all 4,095 paths through tw
 demo pool (layer_order_table.py says how it was made). A hundred random rows are measured again;
 then searches run against the table, with a tenth of the evaluations. A seed hits when it finds a
 path within one point of the best; regret is the best path's score minus the best found, as shares.
+The binary encoding by nevergrad's optimizer, the continuous one by CMA-ES, and random bits.
 
 Cost: changing the path of a resident model, and scoring a path of nine layers against one of six.
 
 Searches of the demo pool (not with --quick): parameter space, layer order, and one after the
-other with half of the candidates each, on all three skills; then layer order with scales by the
-binary and the continuous encoding, on two. Scores are those of the chosen models on holdout
-documents. With --full the encodings' progress is drawn into docs/layer_order_encodings.svg.
+other with half of the candidates each, on all three skills. With --full, layer order with scales
+by both encodings, on two skills; their progress is drawn into docs/layer_order_encodings.svg.
+Scores are those of the chosen models on holdout documents.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import describe_machine, parse_arguments, print_table, write_figures
-from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, PathScorer
+from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, Bits, PathScorer
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
-from evomerge.optimize import OPTIMIZERS, Ask, OptimizerConfig, Scored
+from evomerge.optimize import OPTIMIZERS, Ask, Goal, OptimizerConfig, Scored
 from evomerge.optimize.any_nevergrad import NevergradConfig
+from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.random_search import RandomConfig
 from evomerge.pool import Pool
 from evomerge.search import Quiet
@@ -39,6 +41,8 @@ from evomerge.search.setup import box_of
 from evomerge.space import SPACES, Space
 from evomerge.space.path_config import LayerOrderConfig
 from evomerge.workers.group import start_ray, stop_ray
+
+Encoding = Literal["binary", "continuous"]
 
 EVALUATIONS = 409
 """A tenth of all paths."""
@@ -62,49 +66,67 @@ def measure_again(table: dict[str, Any], scorer: PathScorer, num_rows: int) -> N
             )
 
 
-def make_space(pool: Pool, models: tuple[str, ...]) -> Space:
-    """The space of the table: its bits are the genome."""
-    config = LayerOrderConfig(models=models, scaling="none", ends="free")
+def make_space(pool: Pool, models: tuple[str, ...], encoding: Encoding) -> Space:
+    """The space of the table."""
+    config = LayerOrderConfig(models=models, scaling="none", ends="free", encoding=encoding)
     return SPACES.make(config, pool, None)
 
 
+def bits_of(space: Space, genome: tuple[float, ...], models: list[str]) -> Bits:
+    """The row of the table that a genome's path is."""
+    path = space.to_recipe(genome).path
+    assert path is not None
+    hops = {(hop.model, hop.layer) for hop in path.hops}
+    return "".join("01"[(model, layer) in hops] for model in models for layer in range(NUM_LAYERS))
+
+
 def search_table(
-    config: OptimizerConfig, space: Space, scores: dict[str, float], seed: int
+    config: OptimizerConfig, space: Space, models: list[str], scores: dict[Bits, float], seed: int
 ) -> tuple[float, int]:
     """Search the table; the best score found, and distinct paths looked at."""
-    optimizer = OPTIMIZERS.make(config, box_of(space), [1.0], seed)
+    optimizer = OPTIMIZERS.make(config, box_of(space), [Goal()], seed)
     seen = {}
     for _ in range(EVALUATIONS):
         answer = optimizer.ask()
         if not isinstance(answer, Ask):
             break
-        bits = "".join(str(round(number)) for number in answer.genome)
+        bits = bits_of(space, answer.genome, models)
         seen[bits] = scores[bits]
         optimizer.tell(answer.number, Scored((-scores[bits],), (0.0,)))
     return max(seen.values()), len(seen)
 
 
 def brute_force(
-    table: dict[str, Any], space: Space, num_seeds: int, num_regret: int
+    table: dict[str, Any], pool: Pool, num_seeds: int, num_regret: int
 ) -> dict[str, Any]:
     """Searches against the table; the figures."""
+    models = table["models"]
     total = len(table["skills"]) * table["documents_per_skill"]
     scores = {bits: sum(right) / total for bits, right in table["right"].items()}
     ranked = sorted(scores.values(), reverse=True)
     best = ranked[0]
     rows, found, regrets = [], {}, {}
-    for config in (NevergradConfig(), RandomConfig()):
-        results = [search_table(config, space, scores, seed) for seed in range(num_regret)]
+    searches: list[tuple[OptimizerConfig, Encoding]] = [
+        (NevergradConfig(), "binary"),
+        (CmaConfig(), "continuous"),
+        (RandomConfig(), "binary"),
+    ]
+    for config, encoding in searches:
+        space = make_space(pool, tuple(models), encoding)
+        results = [search_table(config, space, models, scores, seed) for seed in range(num_regret)]
         found[config.kind] = [score for score, _ in results[:num_seeds]]
         regrets[config.kind] = statistics.fmean(best - score for score, _ in results)
         for seed, (score, seen) in enumerate(results[:num_seeds]):
             rank = str(ranked.index(score) + 1)
-            rows.append([f"{config.kind}, seed {seed}", f"{score:.4f}", rank, str(seen)])
-        rows.append([f"{config.kind}, mean regret of {num_regret}", f"{regrets[config.kind]:.4f}"])
+            rows.append(
+                [f"{encoding}, {config.kind}, seed {seed}", f"{score:.4f}", rank, str(seen)]
+            )
+        regret = f"{regrets[config.kind]:.4f}"
+        rows.append([f"{encoding}, {config.kind}, mean regret of {num_regret}", regret])
     parents = ["1" * NUM_LAYERS + "0" * NUM_LAYERS, "0" * NUM_LAYERS + "1" * NUM_LAYERS]
     title = (
-        f"best of 4,095 paths {best:.4f}; {table['models'][0]} alone {scores[parents[0]]:.4f}, "
-        f"layers of {table['models'][1]} alone {scores[parents[1]]:.4f}"
+        f"best of 4,095 paths {best:.4f}; {models[0]} alone {scores[parents[0]]:.4f}, "
+        f"layers of {models[1]} alone {scores[parents[1]]:.4f}"
     )
     print_table(title, ["search", "found", "rank", "paths"], rows)
     hits = [score for score in found["nevergrad"] if score >= best - WITHIN - 1e-12]
@@ -258,16 +280,14 @@ def main() -> None:
     table = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
     scorer = PathScorer()
     measure_again(table, scorer, 5 if size == "quick" else 100)
-    space = make_space(scorer.pool, tuple(table["models"]))
     quick = size == "quick"
-    figures = brute_force(table, space, 2 if quick else 5, 2 if quick else 20)
+    figures = brute_force(table, scorer.pool, 2 if quick else 5, 2 if quick else 20)
     figures |= costs(scorer, 1 if quick else 9)
     if not quick:
         with tempfile.TemporaryDirectory() as name:
             figures |= on_holdout(Path(name), CANDIDATES)
-            curves = compare_encodings(Path(name), ENCODING_SEEDS)
-        if size == "full":
-            draw(curves, FIGURE_PATH)
+            if size == "full":
+                draw(compare_encodings(Path(name), ENCODING_SEEDS), FIGURE_PATH)
     write_figures(figures, json_path)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from evomerge.errors import closest
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
-from evomerge.optimize.protocol import OPTIMIZERS, Box, OptimizerConfig
+from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig
 
 MAX_OUTSTANDING = 8
 """Evolution strategies with one parent go on from the best of what is told."""
@@ -41,15 +41,13 @@ class NevergradConfig(OptimizerConfig):
         return value
 
 
-def make_nevergrad(
-    config: NevergradConfig, box: Box, preferences: Sequence[float], seed: int
-) -> Any:
+def make_nevergrad(config: NevergradConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
     """Build the optimizer."""
 
     def build(parametrization: Any) -> Any:
         return ng.optimizers.registry[config.algorithm](parametrization, num_workers=1)
 
-    return NevergradOptimizer(box, preferences, seed, build, config.max_outstanding, settled=True)
+    return NevergradOptimizer(box, goals, seed, build, config.max_outstanding, settled=True)
 
 
 OPTIMIZERS.add(NevergradConfig, make_nevergrad)

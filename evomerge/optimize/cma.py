@@ -9,7 +9,7 @@ import nevergrad as ng
 from pydantic import Field, model_validator
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
-from evomerge.optimize.protocol import OPTIMIZERS, Box, OptimizerConfig
+from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig
 
 DIAGONAL_ABOVE = 1000
 """Dimensions beyond which the full covariance matrix costs the driver more than it brings."""
@@ -50,7 +50,7 @@ class CmaConfig(OptimizerConfig):
         return num_dimensions > DIAGONAL_ABOVE if self.diagonal is None else self.diagonal
 
 
-def make_cma(config: CmaConfig, box: Box, preferences: Sequence[float], seed: int) -> Any:
+def make_cma(config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
     """Build the optimizer; at most two generations may be outstanding."""
     num_dimensions = max(len(box.low), 2)
     # nevergrad multiplies the scale by 0.3 below 18 dimensions and by 0.15 from there on.
@@ -70,7 +70,7 @@ def make_cma(config: CmaConfig, box: Box, preferences: Sequence[float], seed: in
 
     return NevergradOptimizer(
         box,
-        preferences,
+        goals,
         seed,
         build,
         max_outstanding=lambda inner: (1 if config.generational else 2) * inner._popsize,

@@ -10,12 +10,14 @@ from typing import Any
 import nevergrad as ng
 import numpy as np
 
+from evomerge.optimize.fronts import violations
 from evomerge.optimize.protocol import (
     Ask,
     Asked,
     Box,
     Done,
     Failed,
+    Goal,
     Outcome,
     Point,
     Scored,
@@ -36,19 +38,23 @@ PATIENCE = 20
 STEPS = 1000
 """Random changes of such a point that end at a point that was asked too, before it gives up."""
 
+OVER_LIMIT = 1e9
+"""Loss of a point that is over a limit by next to nothing."""
+
 WORST = 1e18
 """Loss of a point that failed before any was scored; optimizers here look at ranks only."""
 
 
 class NevergradOptimizer:
-    """One scalar loss, the preference-weighted sum of the objectives'.
+    """One scalar loss, the preference-weighted sum of all.
 
-    A failed point is told as worse than the worst so far. A point from outside takes the place of
+    A point over a limit is told as worse than any within it, the more so the further it is over; a
+    failed point as worse than the worst so far. A point from outside takes the place of
     an ask: nevergrad's CMA-ES drops points that it did not ask for.
 
     Args:
         box: The domain.
-        preferences: Weight of each objective's loss.
+        goals: The losses.
         seed: Of every random number.
         build: Makes the nevergrad optimizer; called with the parametrization.
         max_outstanding: See `Optimizer`.
@@ -62,7 +68,7 @@ class NevergradOptimizer:
     def __init__(
         self,
         box: Box,
-        preferences: Sequence[float],
+        goals: Sequence[Goal],
         seed: int,
         build: Build,
         max_outstanding: int | Callable[[Any], int],
@@ -73,7 +79,9 @@ class NevergradOptimizer:
         self._num_dimensions = len(box.low)
         # nevergrad's CMA-ES wants another package for one dimension: it gets an idle second one.
         self.box = box if self._num_dimensions > 1 else _with_idle(box)
-        self.preferences = np.asarray(preferences, dtype=np.float64) / sum(preferences)
+        self.goals = goals
+        preferences = np.array([goal.preference for goal in goals])
+        self.preferences = preferences / preferences.sum()
         self._seed = seed
         self._build = build
         self._generational = generational
@@ -194,6 +202,9 @@ class NevergradOptimizer:
     def _tell(self, candidate: Any, outcome: Outcome) -> None:
         if isinstance(outcome, Scored):
             loss = float(np.dot(self.preferences, outcome.losses))
+            over = float(violations(outcome.losses, [goal.limit for goal in self.goals])[0])
+            if over > 0.0:
+                loss = OVER_LIMIT * (1.0 + over)
             self._worst = loss if self._worst is None else max(self._worst, loss)
         else:
             assert isinstance(outcome, Failed)

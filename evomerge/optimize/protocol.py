@@ -24,6 +24,7 @@ class Box:
         high: Greatest value of each.
         start: First guess.
         integer: Which dimensions take whole numbers only; empty: none.
+        landmarks: Points worth a look before any other: experts, base, their average.
         canonical: Gives a point's representative among those that are scored alike; by default
             every point is its own.
     """
@@ -33,6 +34,7 @@ class Box:
     start: Point
     integer: tuple[bool, ...] = ()
     canonical: Callable[[Point], Point] | None = None
+    landmarks: tuple[Point, ...] = ()
 
     def settle(self, point: Point) -> Point:
         """The point that is scored for a proposed one: within bounds, whole where it must be."""
@@ -42,6 +44,26 @@ class Box:
             for x, low, high, is_integer in zip(point, self.low, self.high, integer, strict=True)
         )
         return settled if self.canonical is None else self.canonical(settled)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A loss to be minimized.
+
+    Attributes:
+        preference: Its weight where several are added up.
+        low: Least value that it can have; None: none is known.
+        high: Greatest value that it can have; None: none is known.
+        limit: Greatest value that is allowed; None: any is.
+        reference: Value from which on less loss counts in hypervolumes; None: a little beyond the
+            worst of the front.
+    """
+
+    preference: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,4 +154,4 @@ class OptimizerConfig(Choice):
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "evomerge.optimizers")
-"""Factories take (config, box, preferences, seed)."""
+"""Factories take (config, box, goals, seed), with a goal for each loss."""

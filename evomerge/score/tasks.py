@@ -21,6 +21,20 @@ from evomerge.score.splits import Splits, content_key, draw_splits
 logger = logging.getLogger(__name__)
 
 
+METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
+    **dict.fromkeys(
+        ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "pass@1"),
+        (0.0, 1.0),
+    ),
+    **dict.fromkeys(("bleu", "chrf"), (0.0, 100.0)),
+    **dict.fromkeys(
+        ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter"), (0.0, None)
+    ),
+    "mcc": (-1.0, 1.0),
+}
+"""Values that lm-eval's metrics can have."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """An objective as the task has it.
@@ -45,6 +59,14 @@ class Objective:
     def loss(self, value: float) -> float:
         """The value as something to minimize; the one place where directions are turned."""
         return -value if self.higher_is_better else value
+
+    @property
+    def loss_range(self) -> tuple[float | None, float | None]:
+        """Least and greatest value of the loss, as far as the metric's name tells."""
+        low, high = METRIC_RANGES.get(self.metric, (None, None))
+        if not self.higher_is_better:
+            return low, high
+        return None if high is None else -high, None if low is None else -low
 
     @property
     def column(self) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
-from evomerge.optimize import OPTIMIZERS, Box, Optimizer
+from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe, read_recipe
@@ -48,9 +48,9 @@ class Setup:
     tasks: TaskSet
 
     @property
-    def preferences(self) -> list[float]:
-        """One for each objective."""
-        return [objective.preference for objective in self.objectives]
+    def goals(self) -> list[Goal]:
+        """The objectives as optimizers see them."""
+        return [Goal(objective.preference, *objective.loss_range) for objective in self.objectives]
 
     def blocks(self, split: Split) -> list[Block]:
         """The fixed pieces that a split is scored in."""
@@ -67,7 +67,7 @@ class Setup:
     def make_optimizer(self, phase: int, space: Space) -> Optimizer:
         """A fresh optimizer with the run's seed."""
         config = self.config.all_phases[phase].optimizer
-        return OPTIMIZERS.make(config, box_of(space), self.preferences, self.config.seed)
+        return OPTIMIZERS.make(config, box_of(space), self.goals, self.config.seed)
 
     def worker_spec(self) -> WorkerSpec:
         """What each worker is made from."""

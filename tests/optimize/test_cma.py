@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from evomerge.optimize import OPTIMIZERS, Ask, Asked, Box, Failed, Optimizer, Scored, Told, Wait
+from evomerge.optimize import (
+    OPTIMIZERS,
+    Ask,
+    Asked,
+    Box,
+    Failed,
+    Goal,
+    Optimizer,
+    Scored,
+    Told,
+    Wait,
+)
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.random_search import RandomConfig
 
@@ -21,11 +32,11 @@ def unit_box(num_dimensions: int) -> Box:
 
 
 def make(num_dimensions: int, seed: int = 0, box: Box | None = None, **settings) -> Optimizer:
-    return OPTIMIZERS.make(CmaConfig(**settings), box or unit_box(num_dimensions), (1.0,), seed)
+    return OPTIMIZERS.make(CmaConfig(**settings), box or unit_box(num_dimensions), [Goal()], seed)
 
 
 def make_random(num_dimensions: int, seed: int) -> Optimizer:
-    return OPTIMIZERS.make(RandomConfig(), unit_box(num_dimensions), (1.0,), seed)
+    return OPTIMIZERS.make(RandomConfig(), unit_box(num_dimensions), [Goal()], seed)
 
 
 def bowl(genome) -> float:
@@ -153,7 +164,7 @@ class TestConvergence:
 
     def test_the_preferences_decide_which_objective_is_followed(self):
         for preferences, floor in (((1.0, 0.0), 0.2), ((0.0, 1.0), 0.8)):
-            optimizer = OPTIMIZERS.make(CmaConfig(), unit_box(4), preferences, 0)
+            optimizer = OPTIMIZERS.make(CmaConfig(), unit_box(4), [Goal(p) for p in preferences], 0)
             for _ in range(300):
                 answer = ask(optimizer)
                 place = np.asarray(answer.genome)

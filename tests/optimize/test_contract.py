@@ -14,6 +14,7 @@ from evomerge.optimize import (
     Asked,
     Box,
     Failed,
+    Goal,
     Optimizer,
     Outcome,
     Scored,
@@ -22,13 +23,13 @@ from evomerge.optimize import (
 )
 
 BOX = Box(low=(-2.0, 0.0, 10.0), high=(2.0, 0.5, 30.0), start=(0.5, 0.25, 20.0))
-PREFERENCES = (3.0, 1.0)
+GOALS = (Goal(3.0), Goal(1.0))
 MANY = 60
 """Asks without a tell, where an optimizer allows any number."""
 
 
 def make(kind: str, seed: int = 3, box: Box = BOX) -> Optimizer:
-    return OPTIMIZERS.make(OPTIMIZERS[kind].config(kind=kind), box, PREFERENCES, seed)
+    return OPTIMIZERS.make(OPTIMIZERS[kind].config(kind=kind), box, GOALS, seed)
 
 
 def score(genome, box: Box = BOX) -> Outcome:

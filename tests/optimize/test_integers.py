@@ -12,6 +12,7 @@ from evomerge.optimize import (
     Asked,
     Box,
     Done,
+    Goal,
     Optimizer,
     Outcome,
     Scored,
@@ -55,7 +56,7 @@ def name(values: dict) -> str:
 
 def make(values: dict, seed: int = 3, box: Box = BOX) -> Optimizer:
     config = OPTIMIZERS[values["kind"]].config(**values)
-    return OPTIMIZERS.make(config, box, (1.0,), seed)
+    return OPTIMIZERS.make(config, box, [Goal()], seed)
 
 
 def score(genome) -> Outcome:

@@ -1,0 +1,111 @@
+"""Fronts: what no other point beats on every objective, how good it is, and which point to take.
+
+Losses have shape [n, m] and are minimized. Hypervolume, IGD+ and Pareto ranks are moocore's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[Any]
+
+
+def non_dominated(losses: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other beats; of equal points all, shape [n]."""
+    points = _as_points(losses)
+    if not len(points):
+        return np.zeros(0, dtype=bool)
+    found: NDArray[np.bool_] = moocore.is_nondominated(points, keep_weakly=True)
+    return found
+
+
+def ranks(losses: ArrayLike) -> NDArray[np.int64]:
+    """Pareto rank of each point: 0 on the front, 1 on the front of the rest, and so on."""
+    points = _as_points(losses)
+    if not len(points):
+        return np.zeros(0, dtype=np.int64)
+    found: NDArray[np.int64] = np.asarray(moocore.pareto_rank(points), dtype=np.int64)
+    return found
+
+
+def crowding(losses: ArrayLike) -> Floats:
+    """Crowding distance of each point among all (NSGA-II, Deb et al. 2002)."""
+    points = _as_points(losses)
+    count, num_objectives = points.shape
+    distance = np.zeros(count)
+    for objective in range(num_objectives):
+        order = np.argsort(points[:, objective], kind="stable")
+        values = points[order, objective]
+        distance[order[[0, -1]]] = np.inf
+        span = values[-1] - values[0]
+        if span > 0.0 and count > 2:
+            distance[order[1:-1]] += (values[2:] - values[:-2]) / span
+    return distance
+
+
+def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
+    """Volume that is dominated by the points and dominates the reference, shape [m]."""
+    points = _as_points(losses)
+    if not len(points):
+        return 0.0
+    return float(moocore.hypervolume(points, ref=np.asarray(reference, dtype=np.float64)))
+
+
+def igd_plus(losses: ArrayLike, front: ArrayLike) -> float:
+    """IGD+ (Ishibuchi et al. 2015): how far the front is, on average, from what dominates it."""
+    return float(moocore.igd_plus(_as_points(losses), ref=_as_points(front)))
+
+
+def gd_plus(losses: ArrayLike, front: ArrayLike) -> float:
+    """GD+ (Ishibuchi et al. 2015): how far points are, on average, behind a front."""
+    points, known = _as_points(losses), _as_points(front)
+    behind = np.maximum(points[:, None, :] - known[None, :, :], 0.0)
+    return float(np.linalg.norm(behind, axis=2).min(axis=1).mean())
+
+
+def win_rate(losses: ArrayLike, rivals: ArrayLike, preferences: ArrayLike) -> float:
+    """Share of preferences, shape [k, m], for which the best of `losses` beats the best rival.
+
+    A tie counts half.
+    """
+    weights = np.asarray(preferences, dtype=np.float64)
+    ours = (_as_points(losses) @ weights.T).min(axis=0)
+    theirs = (_as_points(rivals) @ weights.T).min(axis=0)
+    return float(((ours < theirs) + 0.5 * (ours == theirs)).mean())
+
+
+def knee(losses: ArrayLike) -> int:
+    """The point of a front that lies furthest below the plane through its best points.
+
+    Objectives are scaled to the front's own range (Branke et al. 2004); of one point, or where the
+    front has no extent, the point nearest to the best of everything.
+    """
+    points = _as_points(losses)
+    low, high = points.min(axis=0), points.max(axis=0)
+    scaled = (points - low) / np.where(high > low, high - low, 1.0)
+    # The plane through the unit points of all objectives: its distance grows with the mean.
+    return int(np.argmin(scaled.mean(axis=1)))
+
+
+def preferred(losses: ArrayLike, preferences: ArrayLike) -> int:
+    """The point with the least preference-weighted sum of losses."""
+    weights = np.asarray(preferences, dtype=np.float64)
+    return int(np.argmin(_as_points(losses) @ (weights / weights.sum())))
+
+
+def violations(losses: ArrayLike, limits: Sequence[float | None]) -> Floats:
+    """How far each point is over the objectives' limits, summed over them, shape [n]."""
+    points = _as_points(losses)
+    bounds = np.array([np.inf if limit is None else limit for limit in limits])
+    over: Floats = np.maximum(points - bounds, 0.0).sum(axis=1)
+    return over
+
+
+def _as_points(losses: ArrayLike) -> Floats:
+    points = np.atleast_2d(np.asarray(losses, dtype=np.float64))
+    return points if points.size else points.reshape(0, points.shape[-1])
