@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from evomerge.optimize import Ask, Asked, Box, Failed, Optimizer, Outcome, Told
+from evomerge.optimize import Ask, Asked, Box, Done, Failed, Optimizer, Outcome, Told, Wait
 from evomerge.optimize.protocol import Point
 
 MOST_IN_FLIGHT = 10
@@ -33,7 +33,10 @@ class Session:
     scored: set[Point] = field(default_factory=set)
 
     def ask(self) -> Ask:
-        answer = self.optimizer.ask()
+        return self.note(self.optimizer.ask())
+
+    def note(self, answer: Ask | Wait | Done) -> Ask:
+        """Write an ask down."""
         assert isinstance(answer, Ask)
         self.events.append(Asked(answer.number, answer.genome))
         self.outstanding.append(answer)
@@ -64,7 +67,10 @@ class Session:
         for _ in range(num_tells):
             while len(self.outstanding) < limit and (not self.outstanding or rng.random() < 0.6):
                 known = set(self.scored)
-                answers.append(self.ask())
+                answer = self.optimizer.ask()
+                if isinstance(answer, Wait) and self.outstanding:
+                    break
+                answers.append(self.note(answer))
                 assert not fresh or answers[-1].genome not in known
             if rng.random() < 0.1:
                 bounds = zip(self.box.low, self.box.high, strict=True)

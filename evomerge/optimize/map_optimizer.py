@@ -1,0 +1,348 @@
+"""MAP: fronts found on surrogates and measured (Li et al., ICLR 2025).
+
+A design is measured; surrogates are fitted to every loss; the front is looked for on them by an
+evolutionary algorithm, inside the box; the points of it that add most to the measured front are
+measured next; and so on. Every ask depends only on the seed and on what has been asked and told, so
+that a search goes on from its record by taking it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from evomerge.optimize.designs import (
+    DesignConfig,
+    DOptimalConfig,
+    augment,
+    make_design,
+    space_filling,
+)
+from evomerge.optimize.fronts import hypervolume, non_dominated
+from evomerge.optimize.protocol import (
+    Ask,
+    Asked,
+    Box,
+    Done,
+    Failed,
+    Goal,
+    OptimizerConfig,
+    Outcome,
+    Point,
+    Scored,
+    Told,
+    Wait,
+)
+from evomerge.optimize.quadratic import Quadratic, num_coefficients, rank
+from evomerge.optimize.surrogate import Floats, Surrogate
+from evomerge.optimize.surrogate_front import Function, front_of, values
+
+NUM_SAMPLES = 32
+"""Functions drawn from the posterior for an expected gain."""
+
+NEAREST = 1e-3
+"""Points nearer to each other than this share of the box's range are one point."""
+
+GROWTH_WINDOW = 4
+"""Points behind the design over which the front must have grown."""
+
+
+class MapConfig(OptimizerConfig):
+    """MAP with quadratic surrogates.
+
+    Attributes:
+        kind: The optimizer.
+        design: What is measured first.
+        acquisition: How the next point is chosen from the surrogates' front: "mean", by what it
+            adds to the front when it is as the surrogates expect; "ehvi", by what it adds on
+            average over functions drawn from the posterior; "thompson", from the front of one
+            such function.
+        tolerance: Share of the front's hypervolume; once the last points have added less in all,
+            and the next one promises less, the search ends.
+        max_outstanding: Points asked and not yet told, at most; they count as measured as expected.
+    """
+
+    kind: Literal["map"] = "map"
+    design: DesignConfig = DOptimalConfig()
+    acquisition: Literal["mean", "ehvi", "thompson"] = "mean"
+    tolerance: float = Field(default=1e-4, ge=0.0)
+    max_outstanding: int = Field(default=8, ge=1)
+
+
+class BayesianMapConfig(MapConfig):
+    """MAP that weighs what it does not know: expected hypervolume improvement.
+
+    Attributes:
+        kind: The optimizer.
+    """
+
+    kind: Literal["bayesian_map"] = "bayesian_map"  # type: ignore[assignment]
+    acquisition: Literal["mean", "ehvi", "thompson"] = "ehvi"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was scored, in the order of the tells.
+
+    Attributes:
+        points: Shape [n, d], in units of the box.
+        losses: Shape [n, m].
+        standard_errors: Shape [n, m].
+    """
+
+    points: Floats
+    losses: Floats
+    standard_errors: Floats
+
+
+class MapOptimizer:
+    """See `Optimizer`.
+
+    Args:
+        config: Its settings.
+        box: The domain.
+        goals: The losses.
+        seed: Of every random number.
+
+    Raises:
+        InputError: The design does not determine the surrogates.
+    """
+
+    def __init__(self, config: MapConfig, box: Box, goals: Sequence[Goal], seed: int) -> None:
+        self.config = config
+        self.box = box
+        self.goals = tuple(goals)
+        self.max_outstanding = config.max_outstanding
+        self._limits = np.array([np.inf if g.limit is None else g.limit for g in goals])
+        self._seed = seed
+        self._low = np.asarray(box.low)
+        self._half = (np.asarray(box.high) - self._low) / 2.0
+        landmarks = [self._to_units(point) for point in dict.fromkeys([*box.landmarks, box.start])]
+        design = make_design(config.design, np.array(landmarks), len(box.low), seed)
+        # Two points of the design can be one candidate where numbers are whole.
+        self.design = list(dict.fromkeys(self._to_point(row) for row in design))
+        self._num_asked = 0
+        self._outstanding: dict[int, Point] = {}
+        self._told: list[tuple[Point, Outcome]] = []
+        self._fitted: tuple[int, list[Surrogate]] | None = None
+        self._candidates: tuple[int, Floats] | None = None
+
+    def ask(self) -> Ask | Wait | Done:
+        """See `Optimizer`."""
+        if len(self._outstanding) >= self.max_outstanding:
+            return Wait()
+        point = self._next_of_design()
+        if point is None:
+            found = self._next()
+            if not isinstance(found, tuple):
+                return found
+            point = found
+        number = self._num_asked
+        self._num_asked += 1
+        self._outstanding[number] = point
+        return Ask(number, point)
+
+    def tell(self, point: int | Point, outcome: Outcome) -> None:
+        """See `Optimizer`."""
+        if isinstance(point, int):
+            if point not in self._outstanding:
+                raise ValueError(f"ask {point} is not outstanding")
+            self._told.append((self._outstanding.pop(point), outcome))
+        else:
+            self._told.append((point, outcome))
+
+    def restore(self, events: Sequence[Asked | Told]) -> str | None:
+        """See `Optimizer`: the record is taken in; the next ask follows from it."""
+        for event in events:
+            if isinstance(event, Asked):
+                self._outstanding[event.number] = event.genome
+                self._num_asked = event.number + 1
+            else:
+                self.tell(event.genome if event.number is None else event.number, event.outcome)
+        return None
+
+    @property
+    def measured(self) -> Measured:
+        """What was scored so far."""
+        scored = [(point, told) for point, told in self._told if isinstance(told, Scored)]
+        count = len(self.goals)
+        return Measured(
+            np.array([self._to_units(point) for point, _ in scored]).reshape(-1, len(self._low)),
+            np.array([told.losses for _, told in scored]).reshape(-1, count),
+            np.array([told.standard_errors for _, told in scored]).reshape(-1, count),
+        )
+
+    @property
+    def surrogates(self) -> list[Surrogate]:
+        """One for each loss, fitted to what was scored so far."""
+        if self._fitted is None or self._fitted[0] != len(self._told):
+            measured = self.measured
+            fitted: list[Surrogate] = [
+                Quadratic(
+                    measured.points, measured.losses[:, k], measured.standard_errors[:, k], goal
+                )
+                for k, goal in enumerate(self.goals)
+            ]
+            self._fitted = len(self._told), fitted
+        return self._fitted[1]
+
+    def _next_of_design(self) -> Point | None:
+        taken = self._taken()
+        return next((point for point in self.design if point not in taken), None)
+
+    def _next(self) -> Point | Wait | Done:
+        """The next point behind the design."""
+        measured = self.measured
+        if rank(measured.points) < num_coefficients(len(self._low)):
+            # Some points failed: others take their place.
+            return self._replacement()
+        candidates = self._new(self._front())
+        if not len(candidates):
+            return self._nothing_new()
+        gains, whole = self._gains(candidates)
+        best = int(np.argmax(gains))
+        if gains[best] <= self.config.tolerance * whole and self._has_stopped_growing(whole):
+            if self._outstanding:
+                return Wait()
+            return Done(
+                f"the front's hypervolume grew by less than {self.config.tolerance:g} of itself"
+            )
+        return self._to_point(candidates[best])
+
+    def _replacement(self) -> Point | Wait | Done:
+        around = [self._to_units(point) for point in self._taken() - self._failed()]
+        pool = self._new(space_filling(len(self._low), 256, self._seed + self._num_asked + 1))
+        if rank(np.array(around)) >= num_coefficients(len(self._low)) and self._outstanding:
+            return Wait()
+        if not len(pool):
+            return self._nothing_new()
+        known = np.array(around).reshape(-1, len(self._low))
+        return self._to_point(augment(known, pool, 1)[-1])
+
+    def _nothing_new(self) -> Wait | Done:
+        if self._outstanding:
+            return Wait()
+        return Done("every point of the surrogates' front is measured")
+
+    def _front(self) -> Floats:
+        """Points of the surrogates' front, shape [k, d]."""
+        count = len(self._told)
+        if self._candidates is None or self._candidates[0] != count:
+            surrogates = self.surrogates
+            functions = [surrogate.mean for surrogate in surrogates]
+            uncertain = self.config.acquisition != "mean" or not all(
+                surrogate.quality.trusted for surrogate in surrogates
+            )
+            rng = np.random.default_rng((self._seed, count))
+            if uncertain:
+                functions = [surrogate.sample(rng) for surrogate in surrogates]
+            limits = [goal.limit for goal in self.goals]
+            start = self.measured.points
+            found = front_of(functions, limits, len(self._low), int(rng.integers(1 << 31)), start)
+            self._candidates = count, self._settled(found)
+        return self._candidates[1]
+
+    def _posterior_means(self) -> Floats:
+        return np.stack([surrogate.posterior()[0] for surrogate in self.surrogates], axis=1)
+
+    def _gains(self, candidates: Floats) -> tuple[Floats, float]:
+        """What each candidate adds to the measured front's hypervolume, and that hypervolume."""
+        surrogates = self.surrogates
+        means = self._within_limits(self._posterior_means())
+        reference = self._reference()
+        pending = np.array([self._to_units(point) for point in self._outstanding.values()])
+        expected = [surrogate.mean for surrogate in surrogates]
+        whole = hypervolume(means, reference) if len(means) else 0.0
+        if self.config.acquisition != "ehvi":
+            return self._added(expected, means, pending, candidates, reference), whole
+        rng = np.random.default_rng((self._seed, len(self._told), 1))
+        total = np.zeros(len(candidates))
+        for _ in range(NUM_SAMPLES):
+            drawn = [surrogate.sample(rng) for surrogate in surrogates]
+            total += self._added(drawn, means, pending, candidates, reference)
+        return total / NUM_SAMPLES, whole
+
+    def _added(
+        self,
+        functions: Sequence[Function],
+        means: Floats,
+        pending: Floats,
+        candidates: Floats,
+        reference: Floats,
+    ) -> Floats:
+        if len(pending):
+            assumed = self._within_limits(values(functions, pending))
+            means = np.concatenate([means, assumed])
+        front = means[non_dominated(means)]
+        before = hypervolume(front, reference)
+        losses = values(functions, candidates)
+        allowed = np.all(losses <= self._limits, axis=1)
+        return np.array(
+            [
+                hypervolume(np.concatenate([front, loss[None]]), reference) - before if ok else 0.0
+                for loss, ok in zip(losses, allowed, strict=True)
+            ]
+        )
+
+    def _has_stopped_growing(self, whole: float) -> bool:
+        """Whether the last points behind the design have added next to nothing."""
+        own = set(self.design)
+        behind = [
+            index
+            for index, (point, _) in enumerate(
+                (p, t) for p, t in self._told if isinstance(t, Scored)
+            )
+            if point not in own
+        ]
+        if len(behind) < GROWTH_WINDOW:
+            return False
+        means = self._posterior_means()
+        before = np.delete(means, behind[-GROWTH_WINDOW:], axis=0)
+        then = hypervolume(self._within_limits(before), self._reference())
+        return whole - then <= self.config.tolerance * whole
+
+    def _reference(self) -> Floats:
+        """As stated, else the worst of a loss on the surrogates' front, and a tenth beyond."""
+        expected = values([surrogate.mean for surrogate in self.surrogates], self._front())
+        low, high = expected.min(axis=0), expected.max(axis=0)
+        span = np.where(high > low, high - low, np.maximum(1e-9, np.abs(high)))
+        stated = [np.nan if g.reference is None else g.reference for g in self.goals]
+        return np.where(np.isnan(stated), high + 0.1 * span, stated)
+
+    def _within_limits(self, losses: Floats) -> Floats:
+        return np.asarray(losses[(losses <= self._limits).all(axis=1)])
+
+    def _new(self, points: Floats) -> Floats:
+        """Points that are not near to one that was asked."""
+        taken = np.array([self._to_units(point) for point in self._taken()])
+        if not len(taken) or not len(points):
+            return points
+        apart = np.abs(points[:, None, :] - taken[None, :, :]).max(axis=2).min(axis=1)
+        return np.asarray(points[apart > 2.0 * NEAREST])
+
+    def _taken(self) -> set[Point]:
+        return {point for point, _ in self._told} | set(self._outstanding.values())
+
+    def _failed(self) -> set[Point]:
+        return {point for point, told in self._told if isinstance(told, Failed)}
+
+    def _settled(self, points: Floats) -> Floats:
+        settled = dict.fromkeys(self._to_point(row) for row in points)
+        return np.array([self._to_units(point) for point in settled])
+
+    def _to_units(self, point: Point) -> Floats:
+        return np.asarray((np.asarray(point) - self._low) / self._half - 1.0)
+
+    def _to_point(self, units: Floats) -> Point:
+        inside = self._low + (np.clip(units, -1.0, 1.0) + 1.0) * self._half
+        bounds = zip(inside, self.box.low, self.box.high, strict=True)
+        return self.box.settle(tuple(min(max(float(x), low), high) for x, low, high in bounds))
+
+
+def make_map(config: MapConfig, box: Box, goals: Sequence[Goal], seed: int) -> MapOptimizer:
+    """Build the optimizer."""
+    return MapOptimizer(config, box, goals, seed)

@@ -1,0 +1,266 @@
+"""The quadratic surrogate of MAP (Li et al., ICLR 2025): a link of a quadratic in the genome.
+
+y = g(e + b.u + u.A.u / 2) + delta, with u the genome in units of the box, known variances of the
+measurements, a normal prior on the coefficients (the ridge, on A above all) and delta what a
+quadratic cannot follow: independent, of one variance. The identity link is solved in closed form,
+others by Gauss-Newton (iteratively reweighted least squares). Ridges, variances of delta and links
+are weighted by their leave-one-out predictive density (pseudo-BMA, Yao et al. 2018): few points
+leave several of them possible, and the intervals say so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from evomerge.optimize.protocol import Goal
+from evomerge.optimize.surrogate import (
+    TRUSTED_R2,
+    Z_95,
+    Floats,
+    Identity,
+    Link,
+    Prediction,
+    Quality,
+    Sampled,
+    Sigmoid,
+    Softplus,
+    noise_variances,
+)
+
+RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1)
+"""Prior standard deviations of a second-order coefficient, in units of the losses' spread."""
+
+FIRST_ORDER = 10.0
+"""That of constant and first-order coefficients."""
+
+LACKS = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Standard deviations of delta, in units of the losses' spread."""
+
+LACK_PENALTY = 30.0
+"""Logarithmic odds against each unit of them: few noisy points tell little of it."""
+
+MAX_STEPS = 30
+
+LEAST_WEIGHT = 0.02
+"""Solutions of less weight than this share of the best one's are left out."""
+
+
+def num_coefficients(num_dimensions: int) -> int:
+    """Coefficients of a quadratic: (d + 1)(d + 2) / 2."""
+    return (num_dimensions + 1) * (num_dimensions + 2) // 2
+
+
+def features(points: Floats) -> Floats:
+    """Monomials up to the second order, shape [n, (d + 1)(d + 2) / 2], of points in [-1, 1]."""
+    count, num_dimensions = points.shape
+    first, second = np.triu_indices(num_dimensions)
+    products = points[:, first] * points[:, second]
+    return np.concatenate([np.ones((count, 1)), points, products], axis=1)
+
+
+def rank(points: Floats) -> int:
+    """How many coefficients of a quadratic these points determine."""
+    return int(np.linalg.matrix_rank(features(points))) if len(points) else 0
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One solution.
+
+    Attributes:
+        link: Its link.
+        lack: Standard deviation of delta.
+        beta: Coefficients, shape [p].
+        root: Lower Cholesky factor of their precision, shape [p, p].
+        density: Sum of the logarithms of the leave-one-out predictive densities, less the penalty.
+        left_out: Leave-one-out residuals, shape [n].
+    """
+
+    link: Link
+    lack: float
+    beta: Floats
+    root: Floats
+    density: float
+    left_out: Floats
+
+    def variance(self, matrix: Floats) -> Floats:
+        """Variance of z, shape [n], at rows of features."""
+        whitened = solve_triangular(self.root, matrix.T, lower=True)
+        variance: Floats = (whitened**2).sum(axis=0)
+        return variance
+
+
+class Quadratic:
+    """See `Surrogate`.
+
+    Args:
+        points: Measured points, shape [n, d], in [-1, 1].
+        losses: Measured losses, shape [n].
+        standard_errors: Theirs, shape [n]; zero where they are exact.
+        goal: What is known of the loss.
+    """
+
+    def __init__(self, points: Floats, losses: Floats, standard_errors: Floats, goal: Goal) -> None:
+        self.points = points
+        self.losses = losses
+        self.goal = goal
+        self.noise = noise_variances(losses, standard_errors, goal)
+        self._features = features(points)
+        fits = [fit for link in _links(losses, goal) for fit in self._fits(link)]
+        fits.sort(key=lambda fit: -fit.density)
+        weights = np.exp(np.array([fit.density for fit in fits]) - fits[0].density)
+        kept = weights >= LEAST_WEIGHT
+        self._fits_kept = list(itertools.compress(fits, kept))
+        self._weights = weights[kept] / weights[kept].sum()
+        self.quality = self._quality()
+
+    def mean(self, points: Floats) -> Floats:
+        """See `Surrogate`."""
+        matrix = features(points)
+        means = [fit.link.loss(matrix @ fit.beta) for fit in self._fits_kept]
+        return np.asarray(self._weights @ np.array(means))
+
+    def predict(self, points: Floats) -> Prediction:
+        """See `Surrogate`."""
+        matrix = features(points)
+        means, variances = [], []
+        for fit in self._fits_kept:
+            z = matrix @ fit.beta
+            means.append(fit.link.loss(z))
+            variances.append(fit.link.slope(z) ** 2 * fit.variance(matrix) + fit.lack**2)
+        mean, deviation = self._mix(means, variances)
+        low, high = mean - Z_95 * deviation, mean + Z_95 * deviation
+        return Prediction(
+            mean,
+            np.maximum(low, _or(self.goal.low, -np.inf)),
+            np.minimum(high, _or(self.goal.high, np.inf)),
+        )
+
+    def posterior(self) -> tuple[Floats, Floats]:
+        """See `Surrogate`."""
+        means, variances = [], []
+        for fit in self._fits_kept:
+            z = self._features @ fit.beta
+            # A measurement speaks for delta as far as delta varies more than the measurement does.
+            own = fit.lack**2 / (fit.lack**2 + self.noise)
+            expected = fit.link.loss(z)
+            means.append(expected + own * (self.losses - expected))
+            shared = fit.link.slope(z) ** 2 * fit.variance(self._features)
+            variances.append((1.0 - own) ** 2 * shared + own * self.noise)
+        return self._mix(means, variances)
+
+    def _mix(self, means: list[Floats], variances: list[Floats]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the weighted solutions."""
+        mean = self._weights @ np.array(means)
+        between = (np.array(means) - mean) ** 2
+        return mean, np.sqrt(self._weights @ (np.array(variances) + between))
+
+    def sample(self, rng: np.random.Generator) -> Sampled:
+        """See `Surrogate`."""
+        fit = self._fits_kept[rng.choice(len(self._weights), p=self._weights)]
+        step = solve_triangular(fit.root, rng.standard_normal(len(fit.beta)), lower=True, trans="T")
+        beta = fit.beta + step
+
+        def sampled(points: Floats) -> Floats:
+            return fit.link.loss(features(points) @ beta)
+
+        return sampled
+
+    def _fits(self, link: Link) -> list[_Fit]:
+        z = link.inverse(self.losses)
+        unit = float(z.std()) or 1.0
+        spread = float(self.losses.std())
+        num_first = 1 + self.points.shape[1]
+        beta = np.zeros(self._features.shape[1])
+        beta[0] = float(z.mean())
+        fits = []
+        for lack, ridge in itertools.product(LACKS, RIDGES):
+            prior = np.full(len(beta), (ridge * unit) ** -2)
+            prior[:num_first] = (FIRST_ORDER * unit) ** -2
+            # The constant is nobody's guess.
+            prior[0] = (1e3 * unit) ** -2
+            fit = self._solve(link, prior, beta, lack * spread)
+            beta = fit.beta
+            fits.append(replace(fit, density=fit.density - LACK_PENALTY * lack))
+        return fits
+
+    def _solve(self, link: Link, prior: Floats, beta: Floats, lack: float) -> _Fit:
+        variances = self.noise + lack**2
+        matrix = self._features
+
+        def cost(trial: Floats) -> float:
+            residuals = self.losses - link.loss(matrix @ trial)
+            return float((residuals**2 / variances).sum() + (prior * trial**2).sum())
+
+        now = cost(beta)
+        for _ in range(1 if link.name == "identity" else MAX_STEPS):
+            z = matrix @ beta
+            slope = link.slope(z)
+            weights = slope**2 / variances
+            precision = (matrix.T * weights) @ matrix + np.diag(prior)
+            pull = (matrix.T * (slope / variances)) @ (self.losses - link.loss(z)) - prior * beta
+            step = cho_solve(cho_factor(precision, lower=True), pull)
+            share = 1.0
+            while (then := cost(beta + share * step)) > now and share > 1e-4:
+                share /= 2.0
+            if then >= now:
+                break
+            beta, improved, now = beta + share * step, now - then, then
+            if improved <= 1e-9 * max(1.0, now):
+                break
+        z = matrix @ beta
+        slope = link.slope(z)
+        weights = slope**2 / variances
+        root = np.linalg.cholesky((matrix.T * weights) @ matrix + np.diag(prior))
+        leverage = weights * (solve_triangular(root, matrix.T, lower=True) ** 2).sum(axis=0)
+        rest = np.maximum(1.0 - leverage, 1e-9)
+        left_out = (self.losses - link.loss(z)) / rest
+        spread = variances / rest
+        density = float(-0.5 * (np.log(spread) + left_out**2 / spread).sum())
+        return _Fit(link, lack, beta, root, density, left_out)
+
+    def _quality(self) -> Quality:
+        fit, noise = self._fits_kept[0], float(self.noise.mean())
+        total, missed = float(self.losses.var()), float((fit.left_out**2).mean())
+        needed, found = self._features.shape[1], rank(self.points)
+        constant = total <= 2.0 * noise
+        if constant:
+            beyond = 1.0 if missed <= 3.0 * noise else 0.0
+        else:
+            beyond = 1.0 - max(0.0, missed - noise) / (total - noise)
+        reason = ""
+        if found < needed:
+            reason = f"its design has rank {found}, and a quadratic has {needed} coefficients"
+        elif beyond < TRUSTED_R2:
+            reason = (
+                f"in cross-validation it explains {max(0.0, beyond):.0%} of the losses' variance "
+                f"beyond noise; {TRUSTED_R2:.0%} is the least"
+            )
+        return Quality(
+            r2=1.0 - missed / total if total > 0.0 else 1.0,
+            r2_beyond_noise=beyond,
+            rank=found,
+            num_coefficients=needed,
+            link=fit.link.name,
+            lack_of_fit=fit.lack,
+            reason=reason,
+        )
+
+
+def _links(losses: Floats, goal: Goal) -> list[Link]:
+    """The links that fit a loss's range."""
+    links: list[Link] = [Identity()]
+    if goal.low is not None and goal.high is not None:
+        links.append(Sigmoid(goal.low, goal.high))
+    elif goal.low is not None:
+        above = losses - goal.low
+        links.append(Softplus(goal.low, max(float(np.median(above)), 1e-9)))
+    return links
+
+
+def _or(bound: float | None, otherwise: float) -> float:
+    return otherwise if bound is None else bound

@@ -1,0 +1,203 @@
+"""What a surrogate of one loss is, and the links between its linear scale and the loss.
+
+Points are in units of the box: every number from -1 to 1. Losses are in their own units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.optimize.protocol import Goal
+
+Floats = NDArray[Any]
+
+TRUSTED_R2 = 0.5
+"""Least share of the losses' variance beyond noise that a trusted surrogate explains."""
+
+Z_95 = 1.959963984540054
+
+
+class Link(Protocol):
+    """A monotone function from the real line onto the losses."""
+
+    @property
+    def name(self) -> str:
+        """One of identity, sigmoid and softplus."""
+
+    def loss(self, z: Floats) -> Floats:
+        """The loss."""
+
+    def slope(self, z: Floats) -> Floats:
+        """Its derivative, above zero."""
+
+    def inverse(self, loss: Floats) -> Floats:
+        """Z of a loss; one at a bound is moved inside."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """For losses without goal."""
+
+    name: str = "identity"
+
+    def loss(self, z: Floats) -> Floats:
+        """See `Link`."""
+        return z
+
+    def slope(self, z: Floats) -> Floats:
+        """See `Link`."""
+        return np.ones_like(z)
+
+    def inverse(self, loss: Floats) -> Floats:
+        """See `Link`."""
+        return loss
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """For losses between two bounds, such as a negated accuracy."""
+
+    low: float
+    high: float
+    name: str = "sigmoid"
+
+    def loss(self, z: Floats) -> Floats:
+        """See `Link`."""
+        share = 1.0 / (1.0 + np.exp(-np.clip(z, -30.0, 30.0)))
+        return np.asarray(self.low + (self.high - self.low) * share)
+
+    def slope(self, z: Floats) -> Floats:
+        """See `Link`."""
+        share = 1.0 / (1.0 + np.exp(-np.clip(z, -30.0, 30.0)))
+        return np.asarray((self.high - self.low) * share * (1.0 - share))
+
+    def inverse(self, loss: Floats) -> Floats:
+        """See `Link`."""
+        share = np.clip((loss - self.low) / (self.high - self.low), 1e-3, 1.0 - 1e-3)
+        return np.log(share / (1.0 - share))
+
+
+@dataclass(frozen=True)
+class Softplus:
+    """For losses with a lower bound only, such as a perplexity.
+
+    Attributes:
+        low: The bound.
+        unit: Loss above the bound that is far from it.
+    """
+
+    low: float
+    unit: float
+    name: str = "softplus"
+
+    def loss(self, z: Floats) -> Floats:
+        """See `Link`."""
+        return self.low + self.unit * np.logaddexp(0.0, z)
+
+    def slope(self, z: Floats) -> Floats:
+        """See `Link`."""
+        return np.asarray(self.unit / (1.0 + np.exp(-np.clip(z, -30.0, 700.0))))
+
+    def inverse(self, loss: Floats) -> Floats:
+        """See `Link`."""
+        above = np.maximum((loss - self.low) / self.unit, 1e-3)
+        return above + np.log(-np.expm1(-above))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a surrogate is.
+
+    Attributes:
+        r2: Share of the losses' variance that it explains in leave-one-out cross-validation.
+        r2_beyond_noise: The same for the variance that the standard errors leave over.
+        rank: Of the design.
+        num_coefficients: Rank that the surrogate needs.
+        link: Name of its link.
+        lack_of_fit: Standard deviation of what it cannot follow, in the loss's unit.
+        reason: Why it is not to be trusted; empty where it is.
+    """
+
+    r2: float
+    r2_beyond_noise: float
+    rank: int
+    num_coefficients: int
+    link: str
+    lack_of_fit: float
+    reason: str = ""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a front may be decided with it."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """True losses at some points: mean and the ends of the 95 % interval, each of shape [n]."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+class Surrogate(Protocol):
+    """A fitted model of one loss.
+
+    Attributes:
+        quality: How good it is.
+    """
+
+    quality: Quality
+
+    def mean(self, points: Floats) -> Floats:
+        """Expected losses, shape [n], of points of shape [n, d]."""
+
+    def predict(self, points: Floats) -> Prediction:
+        """Expected losses of points that were not measured, with intervals."""
+
+    def posterior(self) -> tuple[Floats, Floats]:
+        """Expected losses of the measured points, and their standard deviations.
+
+        Measurement and surrogate weighted by their precision.
+        """
+
+    def sample(self, rng: np.random.Generator) -> Sampled:
+        """A function drawn from the posterior."""
+
+
+class Sampled(Protocol):
+    """A function drawn from a surrogate's posterior."""
+
+    def __call__(self, points: Floats) -> Floats:
+        """Losses, shape [n], of points of shape [n, d]."""
+
+
+def noise_variances(losses: Floats, standard_errors: Floats, goal: Goal) -> Floats:
+    """Variances of measured losses, shape [n].
+
+    A standard error is itself an estimate: it is zero where every document scored alike. Of losses
+    between bounds it is taken as a share's, of as many documents as the standard errors tell of,
+    one success and one failure added to it; of others never as less than a fifth of the median.
+    """
+    variances = np.where(np.isfinite(standard_errors), standard_errors, 0.0) ** 2
+    spread = float(losses.std()) or max(1e-12, float(np.abs(losses).max()))
+    least = (1e-6 * spread) ** 2 + 1e-24
+    known = variances > 0.0
+    if not known.any():
+        return np.full_like(losses, least)
+    if goal.low is not None and goal.high is not None:
+        share = (losses - goal.low) / (goal.high - goal.low)
+        square = (goal.high - goal.low) ** 2
+        inside = known & (share > 0.0) & (share < 1.0)
+        if inside.any():
+            counts = share[inside] * (1.0 - share[inside]) * square / variances[inside]
+            count = float(np.median(counts))
+            smooth = (share * count + 1.0) / (count + 2.0)
+            return np.asarray(np.maximum(smooth * (1.0 - smooth) * square / count, least))
+    floor = 0.04 * float(np.median(variances[known]))
+    return np.asarray(np.maximum(variances, max(floor, least)))
