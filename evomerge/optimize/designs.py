@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import qmc
 
 from evomerge.errors import InputError
 from evomerge.optimize.quadratic import features, num_coefficients, rank
@@ -129,6 +128,9 @@ def make_design(config: DesignConfig, landmarks: Floats, num_dimensions: int, se
 
 def space_filling(num_dimensions: int, count: int, seed: int) -> Floats:
     """A scrambled Sobol sequence in [-1, 1], shape [count, d]."""
+    # A second to import, for the optimizers that have designs.
+    from scipy.stats import qmc
+
     sequence = qmc.Sobol(num_dimensions, scramble=True, rng=np.random.default_rng(seed))
     # A power of two: the sequence has its balance at these only.
     points = sequence.random(1 << max(0, (count - 1).bit_length()))

@@ -7,10 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.individual import Individual
-from pymoo.core.population import Population
-from pymoo.core.problem import Problem
 
 from evomerge.optimize.protocol import (
     Ask,
@@ -61,6 +57,10 @@ class Nsga2Optimizer:
         low, high = np.asarray(box.low), np.asarray(box.high)
         self._span = high - low
         self._limits = [(k, g.limit) for k, g in enumerate(goals) if g.limit is not None]
+        # Half a second to import, for those who use it.
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.problem import Problem
+
         problem = Problem(
             n_var=len(low), n_obj=len(goals), n_ieq_constr=len(self._limits), xl=low, xu=high
         )
@@ -89,6 +89,8 @@ class Nsga2Optimizer:
     def tell(self, point: int | Point, outcome: Outcome) -> None:
         """See `Optimizer`."""
         if not isinstance(point, int):
+            from pymoo.core.individual import Individual
+
             self._foreign.append((Individual(X=np.asarray(point)), outcome))
             return
         is_outstanding = self._begins <= point < self._num_asked and point not in self._outcomes
@@ -123,6 +125,8 @@ class Nsga2Optimizer:
         return place if place < len(self._generation) else None
 
     def _end_generation(self) -> None:
+        from pymoo.core.population import Population
+
         told = [
             (individual, self._outcomes[self._begins + place])
             for place, individual in enumerate(self._generation)

@@ -31,7 +31,7 @@ from evomerge.optimize.surrogate import (
     noise_variances,
 )
 
-RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1)
+RIDGES = (10.0, 3.0, 1.0)
 """Prior standard deviations of a second-order coefficient, in units of the losses' spread."""
 
 FIRST_ORDER = 10.0

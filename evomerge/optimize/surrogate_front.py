@@ -6,11 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.algorithms.moo.nsga3 import NSGA3
-from pymoo.core.problem import Problem
-from pymoo.optimize import minimize
-from pymoo.util.ref_dirs import get_reference_directions
 
 from evomerge.optimize.designs import space_filling
 from evomerge.optimize.fronts import ranks, violations
@@ -24,26 +19,6 @@ MANY = 4
 """Losses from which on crowding distances tell little."""
 
 Function = Callable[[Floats], Floats]
-
-
-class _Surrogates(Problem):  # type: ignore[misc]
-    def __init__(
-        self, functions: Sequence[Function], limits: Sequence[float | None], num_dimensions: int
-    ) -> None:
-        self.functions = functions
-        self.bounded = [(k, limit) for k, limit in enumerate(limits) if limit is not None]
-        super().__init__(
-            n_var=num_dimensions,
-            n_obj=len(functions),
-            n_ieq_constr=len(self.bounded),
-            xl=-np.ones(num_dimensions),
-            xu=np.ones(num_dimensions),
-        )
-
-    def _evaluate(self, points: Floats, out: dict[str, Any], *_: Any, **__: Any) -> None:
-        out["F"] = values(self.functions, points)
-        if self.bounded:
-            out["G"] = np.stack([out["F"][:, k] - limit for k, limit in self.bounded], axis=1)
 
 
 def values(functions: Sequence[Function], points: Floats) -> Floats:
@@ -70,6 +45,13 @@ def front_of(
     Returns:
         Shape [n, d].
     """
+    # Half a second to import, for the optimizers that need it.
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.algorithms.moo.nsga3 import NSGA3
+    from pymoo.core.problem import Problem
+    from pymoo.optimize import minimize
+    from pymoo.util.ref_dirs import get_reference_directions
+
     filling = np.concatenate([start, space_filling(num_dimensions, SCREENED, seed)])
     losses = values(functions, filling)
     over = violations(losses, limits)
@@ -79,7 +61,21 @@ def front_of(
     else:
         directions = get_reference_directions("energy", len(functions), POPULATION, seed=1)
         algorithm = NSGA3(directions, pop_size=POPULATION, sampling=first)
-    problem = _Surrogates(functions, limits, num_dimensions)
+    bounded = [(k, limit) for k, limit in enumerate(limits) if limit is not None]
+
+    def evaluate(points: Floats, out: dict[str, Any], *_: Any, **__: Any) -> None:
+        out["F"] = values(functions, points)
+        out["G"] = np.array([out["F"][:, k] - limit for k, limit in bounded]).T
+
+    ends = np.ones(num_dimensions)
+    problem = Problem(
+        n_var=num_dimensions,
+        n_obj=len(functions),
+        n_ieq_constr=len(bounded),
+        xl=-ends,
+        xu=ends,
+    )
+    problem._evaluate = evaluate
     result = minimize(problem, algorithm, ("n_gen", GENERATIONS), seed=seed, verbose=False)
     population = result.pop if result.X is None else result.opt
     points: Floats = np.atleast_2d(population.get("X")).astype(np.float64)

@@ -147,6 +147,7 @@ def box_of(space: Space) -> Box:
         start=tuple(d.start for d in dimensions),
         integer=tuple(d.integer for d in dimensions),
         canonical=space.canonical,
+        landmarks=space.landmarks,
     )
 
 

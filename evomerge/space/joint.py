@@ -37,6 +37,7 @@ class JointSpace:
         self._cut = len(self.parameter.dimensions)
         start = tuple(d.start for d in self.parameter.dimensions)
         merge = self.parameter.to_recipe(start)
+        self.landmarks: tuple[Genome, ...] = ()
         self.first = (_with_path(merge, self.order.start),)
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:

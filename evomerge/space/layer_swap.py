@@ -49,6 +49,7 @@ class LayerSwap:
             ]
         self.dimensions = tuple(widths)
         self.first: tuple[Recipe, ...] = ()
+        self.landmarks: tuple[Genome, ...] = ()
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
         """See `Space`."""

@@ -50,6 +50,7 @@ class ParameterSpace:
             raise InputError("space: nothing varies; name a parameter under space.vary")
         self.dimensions = tuple(dimensions)
         self.first: tuple[Recipe, ...] = ()
+        self.landmarks = self._landmarks()
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
         """See `Space`."""
@@ -91,6 +92,28 @@ class ParameterSpace:
     def canonical(self, genome: Sequence[float]) -> Genome:
         """See `Space`: every number counts."""
         return tuple(float(number) for number in genome)
+
+    def _landmarks(self) -> tuple[Genome, ...]:
+        """Base, experts and their average, as far as weights say them."""
+        if not any(name == "weight" and model is not None for _, name, model in self._slots):
+            return ()
+        average = 1.0 / len(self.models)
+        kinds: list[dict[str, float]] = [dict.fromkeys(self.models, average)]
+        kinds += [{model: float(model == one) for model in self.models} for one in self.models]
+        if not getattr(self.config.method, "normalize", False):
+            kinds.insert(0, dict.fromkeys(self.models, 0.0))
+        genomes = [
+            tuple(
+                weights[model] if name == "weight" and model is not None else dimension.start
+                for (_, name, model), dimension in zip(self._slots, self.dimensions, strict=True)
+            )
+            for weights in kinds
+        ]
+        return tuple(
+            genome
+            for genome in genomes
+            if all(d.low <= x <= d.high for x, d in zip(genome, self.dimensions, strict=True))
+        )
 
     def _models(self) -> tuple[str, ...]:
         kind = self.config.method.kind

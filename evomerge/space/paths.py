@@ -47,6 +47,7 @@ class PathSpace:
         self.pool = pool
         self.merged = merged
         self.dimensions = encoding.dimensions
+        self.landmarks: tuple[Genome, ...] = ()
         self.first = (self._recipe(encoding.start),)
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:

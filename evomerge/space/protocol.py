@@ -32,10 +32,12 @@ class Space(Protocol):
     Attributes:
         dimensions: What varies.
         first: Recipes that a search scores before any other.
+        landmarks: Genomes that are worth a look: base, experts, their average.
     """
 
     dimensions: tuple[Dimension, ...]
     first: tuple[Recipe, ...]
+    landmarks: tuple[Genome, ...]
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
         """The candidate of a genome."""
