@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,10 +35,13 @@ TOLERANCE = 1e-9
 
 
 PATIENCE = 20
-"""Proposals of points that were asked already, one after the other, before one is changed."""
+"""Proposals of points that were asked already, one after the other, before one is replaced."""
 
 STEPS = 1000
 """Random changes of such a point that end at a point that was asked too, before it gives up."""
+
+MOST_LISTED = 1 << 14
+"""Points up to which a box of whole numbers is listed: none is missed, and its end is known."""
 
 OVER_LIMIT = 1e9
 """Loss of a point that is over a limit by next to nothing."""
@@ -62,7 +67,7 @@ class NevergradOptimizer:
         settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
             else as nevergrad proposed them, which CMA-ES's statistics need. A settled point
             that was asked is not asked again: a score that is known is told once more, and
-            after `PATIENCE` of them the proposal is changed at random until it is new.
+            after `PATIENCE` of them a new point near the proposal takes its place.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class NevergradOptimizer:
         self._build = build
         self._generational = generational
         self._settled = settled
+        self._listed = sorted(self._list_points()) if settled else []
         self._start()
         self.max_outstanding = (
             max_outstanding if isinstance(max_outstanding, int) else max_outstanding(self._inner)
@@ -115,9 +121,9 @@ class NevergradOptimizer:
         number = self._num_asked
         if self._generational and self._outstanding and number % self.max_outstanding == 0:
             return Wait()
+        if self._is_exhausted():
+            return Wait() if self._outstanding else Done("every point is scored")
         candidate = self._propose()
-        if candidate is None and self._outstanding:
-            return Wait()
         if candidate is None:
             return Done("every point near the last proposals is scored")
         self._num_asked += 1
@@ -170,26 +176,51 @@ class NevergradOptimizer:
         for repeats in range(PATIENCE + 1):
             candidate = self._inner.ask()
             is_first = self._inner.num_ask == 1
-            value = self.box.start if is_first else candidate.value
+            genome = self._settle(self.box.start if is_first else candidate.value)
             if repeats == PATIENCE:
-                value = self._wander(value, asked)
-            genome = self._settle(value)
+                genome = self._another(genome, asked)
             if genome not in asked and genome not in self._known:
                 return self._in_place_of(candidate, genome)
             if genome in self._known:
                 self._inner_tell(self._in_place_of(candidate, genome), self._known[genome])
         return None
 
-    def _wander(self, value: Sequence[float], asked: set[Point]) -> Sequence[float]:
-        """A random walk from a point to one that is new; where none is near, to any."""
-        walk = [float(number) for number in value]
+    def _another(self, genome: Point, asked: set[Point]) -> Point:
+        """A point that is new: the nearest of those that are listed, else by a random walk."""
+        if self._listed:
+            free = [point for point in self._listed if point not in asked | self._known.keys()]
+            away = [sum(a != b for a, b in zip(point, genome, strict=True)) for point in free]
+            nearest = [p for p, steps in zip(free, away, strict=True) if steps == min(away)]
+            return self._random.choice(nearest)
+        walk = list(genome)
         for _ in range(STEPS):
-            genome = self._settle(walk)
             if genome not in asked and genome not in self._known:
                 break
             place = self._random.randrange(self._num_dimensions)
             walk[place] = self._random.uniform(self.box.low[place], self.box.high[place])
-        return walk
+            genome = self._settle(walk)
+        return genome
+
+    def _is_exhausted(self) -> bool:
+        """Whether every point is asked; known without asking for one, which a replay would miss."""
+        if not self._settled or not self._listed:
+            return False
+        asked = {self._genome(candidate) for candidate in self._outstanding.values()}
+        return len(asked | self._known.keys()) >= len(self._listed)
+
+    def _list_points(self) -> set[Point]:
+        """Every point of a small box of whole numbers; empty for others."""
+        box, count = self.box, self._num_dimensions
+        ends = zip(box.low[:count], box.high[:count], strict=True)
+        sizes = [int(high - low) + 1 for low, high in ends]
+        are_whole = len(box.integer) > 0 and all(box.integer[:count])
+        if not are_whole or math.prod(sizes) > MOST_LISTED:
+            return set()
+        axes = [
+            [low + step for step in range(size)]
+            for low, size in zip(box.low[:count], sizes, strict=True)
+        ]
+        return {self._settle(point) for point in itertools.product(*axes)}
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:
         """A candidate at `genome` that nevergrad takes for the one it asked."""
@@ -209,7 +240,8 @@ class NevergradOptimizer:
         else:
             assert isinstance(outcome, Failed)
             loss = WORST if self._worst is None else self._worst + 1.0
-        self._known[self._genome(candidate)] = loss
+        if self._settled:
+            self._known[self._genome(candidate)] = loss
         self._inner_tell(candidate, loss)
 
     def _inner_tell(self, candidate: Any, loss: float) -> None:
@@ -222,7 +254,8 @@ class NevergradOptimizer:
         return self._settle(candidate.value)
 
     def _settle(self, value: Sequence[float]) -> Point:
-        return self.box.settle(tuple(float(x) for x in value))[: self._num_dimensions]
+        idle = self.box.start[len(value) :]
+        return self.box.settle((*(float(x) for x in value), *idle))[: self._num_dimensions]
 
 
 def _with_idle(box: Box) -> Box:

@@ -139,12 +139,14 @@ def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
 
 def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
     """Texts of the files that go with a path's checkpoint, by name."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     files = {}
     if not stack(pool, path).is_plain:
         config = read_config(pool.base.model_dir)
         classes = CLASSES.format(
             config=type(config).__name__,
-            model=pool.base.config["architectures"][0],
+            model=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type],
             model_type=config.model_type,
             layers=layers_name(pool.base.config, pool.base.model_dir),
         )

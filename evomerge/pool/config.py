@@ -38,8 +38,11 @@ class PoolConfig(Section):
         base: The common ancestor; its architecture, tokenizer and tensors are the result's.
         experts: Fine-tunes of it, at least one.
         dtype: Type of the merged models; by default the base's.
+        ignore_config: Fields of config.json in which an expert may differ from the base, whose
+            values are used for every model.
     """
 
     base: ModelEntry
     experts: tuple[ModelEntry, ...] = Field(min_length=1)
     dtype: Dtype | None = None
+    ignore_config: tuple[str, ...] = ()

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.errors import InputError
+import torch
+
+from evomerge.errors import InputError, closest
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
 from evomerge.pool.hub import locate
-from evomerge.pool.layout import Layout, hollow_model, layout_of
+from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
 from evomerge.pool.tokenizers import check_tokenizers
 from evomerge.recipe import MERGED, Dtype, Member, Recipe
@@ -25,6 +27,30 @@ DTYPES: dict[str, Dtype] = {
 }
 
 
+COMPUTING = (
+    "rope_parameters",
+    "partial_rotary_factor",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "sliding_window",
+    "layer_types",
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "head_dim",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+    "use_parallel_residual",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+)
+"""Fields of config.json that say what is computed and not how large it is."""
+
+
 @dataclass
 class Pool:
     """Checkpoints that fit together.
@@ -34,12 +60,14 @@ class Pool:
         experts: Fine-tunes of it.
         layout: Where each tensor of the base belongs.
         dtype: Type of the merged models.
+        ignore_config: Fields of config.json in which experts may differ from the base.
     """
 
     base: Checkpoint
     experts: tuple[Checkpoint, ...]
     layout: Layout
     dtype: Dtype
+    ignore_config: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Checkpoint]:
         yield self.base
@@ -80,7 +108,12 @@ class Pool:
     def resolved(self) -> PoolConfig:
         """The configuration that opens exactly this pool again."""
         entries = [_entry(c.name, c.source) for c in self]
-        return PoolConfig(base=entries[0], experts=tuple(entries[1:]), dtype=self.dtype)
+        return PoolConfig(
+            base=entries[0],
+            experts=tuple(entries[1:]),
+            dtype=self.dtype,
+            ignore_config=self.ignore_config,
+        )
 
 
 def open_pool(
@@ -98,6 +131,10 @@ def open_pool(
             differently.
     """
     pool = _open_all(config.base, config.experts, config.dtype, config_dir)
+    pool.ignore_config = config.ignore_config
+    # Opened again from a run's own configuration, it was checked when the run began.
+    if hashes is None:
+        _check_configs(pool)
     if hashes is not None:
         for checkpoint in pool:
             checkpoint.sha256 = hashes[checkpoint.name]
@@ -171,6 +208,42 @@ def _check_architecture(checkpoint: Checkpoint, base: Checkpoint) -> None:
                 f"model {checkpoint.name!r} has {key} {ours.get(key)}, the base has "
                 f"{theirs.get(key)}: models of one pool must share an architecture"
             )
+
+
+def _check_configs(pool: Pool) -> None:
+    """Every model must compute with its tensors what the base would.
+
+    All are run by the base's configuration: one that says another rotary base, say, would be
+    another model here than by itself.
+    """
+    unknown = [name for name in pool.ignore_config if name not in COMPUTING]
+    if unknown:
+        raise InputError(
+            f"pool.ignore_config: no such field {unknown[0]!r}; {closest(unknown[0], COMPUTING)}"
+        )
+    base = read_config(pool.base.model_dir).to_dict()
+    for checkpoint in pool.experts:
+        own = read_config(checkpoint.model_dir).to_dict()
+        for name in COMPUTING:
+            if own.get(name) == base.get(name) or name in pool.ignore_config:
+                continue
+            raise InputError(
+                f"model {checkpoint.name!r} has {name} {own.get(name)!r} in its config.json, the "
+                f"base has {base.get(name)!r}, and every model is run as the base says\n"
+                f"`pool.ignore_config: [{name}]` says that this is meant"
+            )
+        for name in pool.layout.tied & checkpoint.tensors.keys():
+            _check_tied(pool, checkpoint, name)
+
+
+def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:
+    """A head that is stored although it is the embedding must be equal to it."""
+    embedding = next(n for n, p in pool.layout.places.items() if p.component == "embedding")
+    if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(embedding)):
+        raise InputError(
+            f"model {checkpoint.name!r} has a tensor {name!r} of its own, the base's is "
+            f"{embedding!r} (tie_word_embeddings): it would be lost"
+        )
 
 
 def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> None:

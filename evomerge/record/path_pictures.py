@@ -38,6 +38,10 @@ def path_pictures(results: Results) -> dict[str, Any] | None:
     scored = [(e.value, name) for name in paths if (e := results.combined(name, "search"))]
     ranked = [name for _, name in sorted(scored, key=lambda pair: -pair[0])]
     chosen = results.state.decided.get("chosen")
+    # A path that was enqueued and asked for as well is drawn once.
+    hashes = {name: results.state.candidates[name].recipe_sha256 for name in ranked}
+    first = {sha256: name for name, sha256 in reversed(hashes.items())}
+    ranked = [name for name in ranked if first[hashes[name]] == name]
     shown = ranked[:NUM_SHOWN]
     if chosen in paths and chosen not in shown:
         shown = [chosen, *shown[:-1]]

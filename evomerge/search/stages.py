@@ -118,7 +118,10 @@ class Stages:
             return estimate.value
 
         scored.sort(key=search_score, reverse=True)
-        finalists = scored[: run.setup.config.search.finalists]
+        # A recipe that was enqueued and asked for as well is one finalist.
+        unique = {c.recipe_sha256: c for c in reversed(scored)}
+        distinct = [c for c in scored if unique[c.recipe_sha256] is c]
+        finalists = distinct[: run.setup.config.search.finalists]
         self._decide(stage, [c.id for c in finalists])
         self.score(finalists, "validation", stage)
         winner = run.results.best([c.id for c in finalists], "validation")

@@ -27,7 +27,10 @@ class JointSpace:
 
     def __init__(self, config: JointSpaceConfig, pool: Pool) -> None:
         self.parameter = ParameterSpace(config.parameter, pool)
-        self.order = LayerOrder(config.order, pool, has_merged=True)
+        try:
+            self.order = LayerOrder(config.order, pool, has_merged=True)
+        except InputError as error:
+            raise InputError(str(error).replace("space.", "space.order.")) from None
         if MERGED not in self.order.models:
             raise InputError(
                 f"space.order.models: {', '.join(self.order.models)}; without {MERGED!r} the "
@@ -36,22 +39,22 @@ class JointSpace:
         self.dimensions = (*self.parameter.dimensions, *self.order.dimensions)
         self._cut = len(self.parameter.dimensions)
         start = tuple(d.start for d in self.parameter.dimensions)
-        merge = self.parameter.to_recipe(start)
         self.landmarks: tuple[Genome, ...] = ()
-        self.first = (_with_path(merge, self.order.start),)
+        self.first = (_with_path(self.parameter.to_recipe(start), self.order.start),)
 
     def to_recipe(self, genome: Sequence[float]) -> Recipe:
         """See `Space`."""
+        genome = self.canonical(genome)
         merge = self.parameter.to_recipe(genome[: self._cut])
         path = self.order.to_path(genome[self._cut :])
         return _with_path(merge, path)
 
     def to_genome(self, recipe: Recipe) -> Genome | None:
         """See `Space`."""
-        merge = recipe.merge
-        if merge is None or recipe.path is None:
+        if recipe.path is None:
             return None
-        numbers = self.parameter.to_genome(merge)
+        start = tuple(d.start for d in self.parameter.dimensions)
+        numbers = start if recipe.merge is None else self.parameter.to_genome(recipe.merge)
         order = self.order.to_genome(recipe.path)
         if numbers is None or order is None:
             return None
@@ -62,8 +65,13 @@ class JointSpace:
 
     def canonical(self, genome: Sequence[float]) -> Genome:
         """See `Space`."""
+        order = self.order.canonical(genome[self._cut :])
         numbers = self.parameter.canonical(genome[: self._cut])
-        return (*numbers, *self.order.canonical(genome[self._cut :]))
+        path = self.order.to_path(order)
+        if MERGED not in path.models:
+            # Nothing of the merge is in the model: its numbers do not count.
+            numbers = tuple(d.start for d in self.parameter.dimensions)
+        return (*numbers, *order)
 
 
 def _with_path(merge: Recipe, path: LayerPath) -> Recipe:
@@ -71,6 +79,6 @@ def _with_path(merge: Recipe, path: LayerPath) -> Recipe:
         members=merge.members,
         mask_seed=merge.mask_seed,
         dtype=merge.dtype,
-        parts=merge.parts,
+        parts=merge.parts if MERGED in path.models else (),
         path=path,
     )

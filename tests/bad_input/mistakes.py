@@ -111,6 +111,14 @@ def other_architecture(folder: Path) -> None:
     path.write_text(path.read_text().replace('"llama"', '"mistral"'))
 
 
+def other_config(**changes) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / EXPERT / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
 def other_tokenizer(folder: Path) -> None:
     path = folder / EXPERT / "tokenizer.json"
     tokenizer = json.loads(path.read_text())

@@ -13,6 +13,7 @@ from bad_input.mistakes import (
     config,
     garbage_header,
     other_architecture,
+    other_config,
     other_shape,
     other_tokenizer,
     pickle_only,
@@ -45,6 +46,14 @@ CASES = {
     "other shape": Case(
         other_shape,
         ("'expert1'", "'model.layers.0.mlp.gate_proj.weight'", "[32, 16]", "[24, 16]"),
+    ),
+    "another rotary base": Case(
+        other_config(rope_parameters={"rope_type": "default", "rope_theta": 5e5}),
+        ("'expert1'", "rope_parameters", "500000.0", "10000.0", "ignore_config"),
+    ),
+    "an ignored field that is none": Case(
+        config(pool={"ignore_config": ["rope_theta"]}),
+        ("pool.ignore_config", "'rope_theta'", "rope_parameters"),
     ),
     "other architecture": Case(
         other_architecture, ("'expert1'", "model_type mistral", "llama", "share an architecture")

@@ -18,6 +18,7 @@ from evomerge.optimize import (
     Scored,
     Told,
 )
+from evomerge.optimize.any_nevergrad import ALGORITHMS
 
 NUM_BITS = 8
 NEVERGRAD = [
@@ -204,4 +205,33 @@ def test_an_unknown_algorithm():
         OPTIMIZERS["nevergrad"].config(algorithm="DiscreteOnePlusOn")
     message = str(info.value)
     assert "algorithm" in message and "'DiscreteOnePlusOn'" in message
-    assert "did you mean 'DiscreteOnePlusOne'?" in message and "more" in message
+    assert "did you mean 'DiscreteOnePlusOne'?" in message and "TwoPointsDE" in message
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("box", [BOX, BITS], ids=["mixed", "bits"])
+def test_every_algorithm_goes_on_from_its_record(algorithm, box):
+    values = {"kind": "nevergrad", "algorithm": algorithm}
+    session = Session(make(values, box=box), score, box)
+    session.wander(6 if box is BITS else 40)
+    restored = make(values, box=box)
+    assert restored.restore(session.events) is None
+    assert restored.ask() == session.optimizer.ask()
+
+
+@pytest.mark.parametrize("num_bits", [5, 7])
+def test_whole_boxes_are_scored_to_the_last_point_and_replayed(num_bits):
+    """With asks in vain in between, as an idle actor makes them."""
+    box = Box((0.0,) * num_bits, (1.0,) * num_bits, (1.0,) * num_bits, (True,) * num_bits)
+    session = Session(make({"kind": "nevergrad"}, 0, box), lambda g: Scored((sum(g),), (0.0,)), box)
+    while True:
+        answer = session.optimizer.ask()
+        if isinstance(answer, Ask):
+            session.note(answer)
+        elif isinstance(answer, Done):
+            break
+        if len(session.outstanding) >= 4 or not isinstance(answer, Ask):
+            session.tell(0)
+    assert len(session.scored) == 2**num_bits
+    restored = make({"kind": "nevergrad"}, 0, box)
+    assert restored.restore(session.events) is None

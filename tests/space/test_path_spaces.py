@@ -341,7 +341,10 @@ class TestJoint:
             if order.encoding == "binary" and order.repetitions == 1:
                 assert found == space.canonical(genome)
         recipe = space.to_recipe(genome)
-        assert recipe.merge.parts[0].coefficients()["weight"] == genome[:2]
+        if MERGED in recipe.path.models:
+            assert recipe.merge.parts[0].coefficients()["weight"] == genome[:2]
+        else:
+            assert recipe.merge is None
         assert len(recipe.path.hops) <= 8
 
     def test_foreign(self, pool):
@@ -375,7 +378,7 @@ class TestJoint:
         def config(**values) -> JointSpaceConfig:
             return JointSpaceConfig(parameter=MERGE, order=LayerOrderConfig(**values))
 
-        assert "space.max_hops" in refused(config(max_hops=4), pool)
+        assert "space.order.max_hops" in refused(config(max_hops=4), pool)
         assert "'expert9'" in refused(config(models=(MERGED, "expert9")), pool)
         parameter = MERGE.model_copy(update={"vary": {"wight": Range()}})
         assert "did you mean 'weight'?" in refused(JointSpaceConfig(parameter=parameter), pool)
