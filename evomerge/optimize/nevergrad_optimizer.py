@@ -188,9 +188,11 @@ class NevergradOptimizer:
     def _another(self, genome: Point, asked: set[Point]) -> Point:
         """A point that is new: the nearest of those that are listed, else by a random walk."""
         if self._listed:
-            free = [point for point in self._listed if point not in asked | self._known.keys()]
+            taken = asked | self._known.keys()
+            free = [point for point in self._listed if point not in taken]
             away = [sum(a != b for a, b in zip(point, genome, strict=True)) for point in free]
-            nearest = [p for p, steps in zip(free, away, strict=True) if steps == min(away)]
+            least = min(away)
+            nearest = [p for p, steps in zip(free, away, strict=True) if steps == least]
             return self._random.choice(nearest)
         walk = list(genome)
         for _ in range(STEPS):
