@@ -41,6 +41,8 @@ from evomerge.optimize.quadratic import Quadratic, num_coefficients, rank
 from evomerge.optimize.surrogate import Floats, Surrogate
 from evomerge.optimize.surrogate_front import Function, front_of, values
 
+Acquisition = Literal["mean", "ehvi", "thompson"]
+
 NUM_SAMPLES = 32
 """Functions drawn from the posterior for an expected gain."""
 
@@ -51,11 +53,10 @@ GROWTH_WINDOW = 4
 """Points behind the design over which the front must have grown."""
 
 
-class MapConfig(OptimizerConfig):
-    """MAP with quadratic surrogates.
+class SurrogateSearchConfig(OptimizerConfig):
+    """What MAP and its Bayesian variant share.
 
     Attributes:
-        kind: The optimizer.
         design: What is measured first.
         acquisition: How the next point is chosen from the surrogates' front: "mean", by what it
             adds to the front when it is as the surrogates expect; "ehvi", by what it adds on
@@ -66,22 +67,24 @@ class MapConfig(OptimizerConfig):
         max_outstanding: Points asked and not yet told, at most; they count as measured as expected.
     """
 
-    kind: Literal["map"] = "map"
     design: DesignConfig = DOptimalConfig()
-    acquisition: Literal["mean", "ehvi", "thompson"] = "mean"
+    acquisition: Acquisition
     tolerance: float = Field(default=1e-4, ge=0.0)
     max_outstanding: int = Field(default=8, ge=1)
 
 
-class BayesianMapConfig(MapConfig):
-    """MAP that weighs what it does not know: expected hypervolume improvement.
+class MapConfig(SurrogateSearchConfig):
+    """MAP with quadratic surrogates."""
 
-    Attributes:
-        kind: The optimizer.
-    """
+    kind: Literal["map"] = "map"
+    acquisition: Acquisition = "mean"
 
-    kind: Literal["bayesian_map"] = "bayesian_map"  # type: ignore[assignment]
-    acquisition: Literal["mean", "ehvi", "thompson"] = "ehvi"
+
+class BayesianMapConfig(SurrogateSearchConfig):
+    """MAP that weighs what it does not know: expected hypervolume improvement."""
+
+    kind: Literal["bayesian_map"] = "bayesian_map"
+    acquisition: Acquisition = "ehvi"
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class MapOptimizer:
         InputError: The design does not determine the surrogates.
     """
 
-    def __init__(self, config: MapConfig, box: Box, goals: Sequence[Goal], seed: int) -> None:
+    def __init__(
+        self, config: SurrogateSearchConfig, box: Box, goals: Sequence[Goal], seed: int
+    ) -> None:
         self.config = config
         self.box = box
         self.goals = tuple(goals)
@@ -343,6 +348,8 @@ class MapOptimizer:
         return self.box.settle(tuple(min(max(float(x), low), high) for x, low, high in bounds))
 
 
-def make_map(config: MapConfig, box: Box, goals: Sequence[Goal], seed: int) -> MapOptimizer:
+def make_map(
+    config: SurrogateSearchConfig, box: Box, goals: Sequence[Goal], seed: int
+) -> MapOptimizer:
     """Build the optimizer."""
     return MapOptimizer(config, box, goals, seed)

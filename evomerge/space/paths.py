@@ -66,11 +66,13 @@ class PathSpace:
         return self.encoding.canonical(genome)
 
     def _recipe(self, path: LayerPath) -> Recipe:
+        # A merge that no hop uses is no part of the model.
+        merged = self.merged if MERGED in path.models else None
         return Recipe(
             members=self.pool.members,
-            mask_seed=self.merged.mask_seed if self.merged is not None else 0,
+            mask_seed=merged.mask_seed if merged is not None else 0,
             dtype=self.pool.dtype,
-            parts=self.merged.parts if self.merged is not None else (),
+            parts=merged.parts if merged is not None else (),
             path=path,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -233,3 +234,31 @@ def test_a_folder_comes_before_a_hub_id(tmp_path):
 
     folder = save_model(tmp_path / "org" / "name", 0)
     assert locate(ModelConfig(source="org/name"), tmp_path) == (folder, str(folder))
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_a_head_of_its_own_over_a_tied_base(is_copy, tmp_path):
+    """Stored although it is the embedding: well; another one would be lost."""
+    make_pool(tmp_path, tie_word_embeddings=True)
+    path = tmp_path / "expert1/model.safetensors"
+    state = load_file(path)
+    embedding = state["model.embed_tokens.weight"]
+    state["lm_head.weight"] = embedding.clone() if is_copy else embedding + 1.0
+    save_file(state, path, metadata={"format": "pt"})
+    config = pool_config("expert0", "expert1")
+    if is_copy:
+        assert open_pool(config, tmp_path)
+        return
+    with pytest.raises(InputError, match=r"'expert1'.*'lm_head.weight'.*it would be lost"):
+        open_pool(config, tmp_path)
+
+
+def test_a_difference_that_is_meant(tmp_path):
+    make_pool(tmp_path)
+    path = tmp_path / "expert1/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": 0.5}))
+    with pytest.raises(InputError, match=r"'expert1' has rms_norm_eps 0.5"):
+        open_pool(pool_config("expert0", "expert1"), tmp_path)
+    config = pool_config("expert0", "expert1", ignore_config=["rms_norm_eps"])
+    pool = open_pool(config, tmp_path)
+    assert pool.resolved().ignore_config == ("rms_norm_eps",)
