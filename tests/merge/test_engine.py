@@ -2,110 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from fixtures import make_pool
+from pools import (
+    CONFIGS,
+    DTYPES,
+    NAMES,
+    assert_same,
+    build,
+    mixed,
+    open_at,
+    part,
+    recipe_of,
+)
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.errors import CandidateError, InputError
+from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.merge import engine as engine_module
 from evomerge.methods import METHODS, Operands
-from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
-from evomerge.methods.linear import LinearConfig
-from evomerge.methods.slerp import SlerpConfig
-from evomerge.methods.task_arithmetic import TaskArithmeticConfig
-from evomerge.methods.ties import TiesConfig
-from evomerge.pool import Pool, PoolConfig, open_members, open_pool
-from evomerge.recipe import Part, Recipe, Selector
+from evomerge.pool import open_members
+from evomerge.recipe import Recipe, Selector
 from evomerge.space import recipes
-
-NAMES = ("expert0", "expert1")
-DTYPES = ("float32", "bfloat16", "float16")
-
-CONFIGS = {
-    "linear": LinearConfig(),
-    "slerp": SlerpConfig(),
-    "task_arithmetic": TaskArithmeticConfig(),
-    "ties": TiesConfig(),
-    "dare_linear": DareLinearConfig(),
-    "dare_ties": DareTiesConfig(),
-}
-PARAMETERS = {
-    "weight": {"expert0": 0.3, "expert1": 0.8},
-    "density": {"expert0": 0.7, "expert1": 0.4},
-    "scale": 0.9,
-    "t": 0.3,
-}
-
-
-def open_at(folder: Path, dtype: str | None = None) -> Pool:
-    experts = [str(folder / name) for name in NAMES]
-    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype), folder)
-
-
-@pytest.fixture(scope="module")
-def pool_dir(tmp_path_factory) -> Path:
-    return make_pool(tmp_path_factory.mktemp("pool"))
-
-
-@pytest.fixture(scope="module")
-def pool(pool_dir) -> Pool:
-    return open_at(pool_dir)
-
-
-@pytest.fixture(scope="module")
-def half_pool(tmp_path_factory) -> Pool:
-    """A pool whose checkpoints are stored in bfloat16."""
-    return open_at(make_pool(tmp_path_factory.mktemp("half"), dtype="bfloat16"))
-
-
-@pytest.fixture(scope="module")
-def tied_pool(tmp_path_factory) -> Pool:
-    return open_at(make_pool(tmp_path_factory.mktemp("tied"), tie_word_embeddings=True))
-
-
-def part(kind: str, select=()) -> Part:
-    names = {parameter.name for parameter in METHODS.make(CONFIGS[kind]).parameters}
-    values = {name: value for name, value in PARAMETERS.items() if name in names}
-    return Part(select=select, method=CONFIGS[kind], models=NAMES, parameters=values)
-
-
-def recipe_of(pool: Pool, *parts: Part, dtype: str | None = None, mask_seed: int = 11) -> Recipe:
-    return Recipe(members=pool.members, mask_seed=mask_seed, dtype=dtype or pool.dtype, parts=parts)
-
-
-def mixed(pool: Pool, **changes) -> Recipe:
-    """Every method somewhere."""
-    return recipe_of(
-        pool,
-        part("slerp", (Selector(layers=("outside",)),)),
-        part("ties", (Selector(layers=(0,), components=("attention", "norm")),)),
-        part("dare_ties", (Selector(layers=(0,)), Selector(layers=(1,), components=("mlp",)))),
-        part("dare_linear", (Selector(layers=(1,)),)),
-        part("task_arithmetic", (Selector(components=("norm",)),)),
-        part("linear"),
-        **changes,
-    )
-
-
-def build(pool: Pool, recipe: Recipe, **settings) -> dict[str, torch.Tensor]:
-    return dict(Engine(pool, **settings).tensors(recipe))
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    """Equal names, types and bytes (a negative zero is not a zero)."""
-    assert list(first) == list(second)
-    for name, tensor in first.items():
-        other = second[name]
-        assert tensor.dtype == other.dtype
-        assert tensor.shape == other.shape
-        assert torch.equal(tensor, other), name
-        assert torch.equal(tensor.signbit(), other.signbit()), name
 
 
 @pytest.mark.parametrize("kind", [*CONFIGS, "mixed"])
@@ -318,81 +239,6 @@ class TestTiedEmbeddings:
         tokens = torch.arange(2, 10)[None]
         with torch.no_grad():
             assert torch.equal(model(tokens).logits, expert(tokens).logits)
-
-
-class TestNotFinite:
-    tensor_name = "model.layers.1.mlp.down_proj.weight"
-
-    def spoiled(self, folder: Path, value: float, dtype: str | None = None) -> Pool:
-        make_pool(folder)
-        path = folder / "expert1" / "model.safetensors"
-        tensors = load_file(path)
-        tensors[self.tensor_name][3, 5] = value
-        save_file(tensors, path, metadata={"format": "pt"})
-        return open_at(folder, dtype)
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-    @pytest.mark.parametrize("kind", list(CONFIGS))
-    def test_an_expert(self, tmp_path, kind, value):
-        pool = self.spoiled(tmp_path, value)
-        if kind.startswith("dare"):
-            # A mask may leave the element out: then the model is finite, and good.
-            whole = part(kind).model_copy(
-                update={"parameters": {"density": dict.fromkeys(NAMES, 1.0)}}
-            )
-            recipe = recipe_of(pool, whole)
-        else:
-            recipe = recipe_of(pool, part(kind))
-        with pytest.raises(CandidateError, match=self.tensor_name):
-            build(pool, recipe)
-        model = AutoModelForCausalLM.from_pretrained(pool.base.model_dir)
-        engine = Engine(pool)
-        state = model.state_dict(keep_vars=True)
-        with pytest.raises(CandidateError, match=self.tensor_name):
-            engine.write_into(state, recipe)
-        # The next candidate is not affected.
-        engine.write_into(state, recipes.member(pool, "base"))
-        assert torch.equal(state[self.tensor_name], pool.base.tensor(self.tensor_name))
-
-    def test_an_expert_of_weight_zero_does_no_harm(self, tmp_path):
-        pool = self.spoiled(tmp_path, float("nan"))
-        weights = {"weight": {"expert0": 1.0, "expert1": 0.0}}
-        for kind in ("linear", "task_arithmetic"):
-            left_out = part(kind).model_copy(update={"parameters": weights})
-            built = build(pool, recipe_of(pool, left_out))
-            # Task arithmetic adds a rounded difference to the base: one rounding of float32.
-            torch.testing.assert_close(
-                built[self.tensor_name], pool["expert0"].tensor(self.tensor_name)
-            )
-
-    def test_numbers_too_large_for_the_type_of_the_result(self, tmp_path):
-        # 100,000 is finite in float32 and infinite in float16, which ends at 65,504.
-        pool = self.spoiled(tmp_path, 1e5, dtype="float16")
-        with pytest.raises(CandidateError, match=self.tensor_name):
-            build(pool, recipes.member(pool, "expert1"))
-        model = AutoModelForCausalLM.from_pretrained(pool.base.model_dir, dtype=torch.float16)
-        with pytest.raises(CandidateError, match=self.tensor_name):
-            Engine(pool).write_into(
-                model.state_dict(keep_vars=True), recipes.member(pool, "expert1")
-            )
-
-
-@pytest.mark.parametrize("kind", ["linear", "ties"])
-def test_weights_that_are_all_zero(pool, kind):
-    zero = part(kind).model_copy(update={"parameters": {"weight": dict.fromkeys(NAMES, 0.0)}})
-    recipe = recipe_of(pool, zero)
-    with pytest.raises(CandidateError, match="sum"):
-        build(pool, recipe)
-    # Also where it is one part of many, before anything is written.
-    model = AutoModelForCausalLM.from_pretrained(pool.base.model_dir)
-    state = model.state_dict(keep_vars=True)
-    last = zero.model_copy(update={"select": (Selector(layers=(2,)),)})
-    with pytest.raises(CandidateError, match="sum"):
-        Engine(pool).write_into(state, recipe_of(pool, part("linear", (LOWER,)), last))
-    assert torch.equal(state["lm_head.weight"], pool.base.tensor("lm_head.weight"))
-
-
-LOWER = Selector(layers=("outside", 0, 1))
 
 
 def test_threads_change_nothing(tmp_path):

@@ -1,0 +1,79 @@
+"""Recipes of every method over a pool of two experts, and what they build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from evomerge.merge import Engine
+from evomerge.methods import METHODS
+from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.linear import LinearConfig
+from evomerge.methods.slerp import SlerpConfig
+from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from evomerge.methods.ties import TiesConfig
+from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.recipe import Part, Recipe, Selector
+
+NAMES = ("expert0", "expert1")
+DTYPES = ("float32", "bfloat16", "float16")
+
+CONFIGS = {
+    "linear": LinearConfig(),
+    "slerp": SlerpConfig(),
+    "task_arithmetic": TaskArithmeticConfig(),
+    "ties": TiesConfig(),
+    "dare_linear": DareLinearConfig(),
+    "dare_ties": DareTiesConfig(),
+}
+PARAMETERS = {
+    "weight": {"expert0": 0.3, "expert1": 0.8},
+    "density": {"expert0": 0.7, "expert1": 0.4},
+    "scale": 0.9,
+    "t": 0.3,
+}
+
+
+def open_at(folder: Path, dtype: str | None = None) -> Pool:
+    experts = [str(folder / name) for name in NAMES]
+    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype), folder)
+
+
+def part(kind: str, select=()) -> Part:
+    names = {parameter.name for parameter in METHODS.make(CONFIGS[kind]).parameters}
+    values = {name: value for name, value in PARAMETERS.items() if name in names}
+    return Part(select=select, method=CONFIGS[kind], models=NAMES, parameters=values)
+
+
+def recipe_of(pool: Pool, *parts: Part, dtype: str | None = None, mask_seed: int = 11) -> Recipe:
+    return Recipe(members=pool.members, mask_seed=mask_seed, dtype=dtype or pool.dtype, parts=parts)
+
+
+def mixed(pool: Pool, **changes) -> Recipe:
+    """Every method somewhere."""
+    return recipe_of(
+        pool,
+        part("slerp", (Selector(layers=("outside",)),)),
+        part("ties", (Selector(layers=(0,), components=("attention", "norm")),)),
+        part("dare_ties", (Selector(layers=(0,)), Selector(layers=(1,), components=("mlp",)))),
+        part("dare_linear", (Selector(layers=(1,)),)),
+        part("task_arithmetic", (Selector(components=("norm",)),)),
+        part("linear"),
+        **changes,
+    )
+
+
+def build(pool: Pool, recipe: Recipe, **settings) -> dict[str, torch.Tensor]:
+    return dict(Engine(pool, **settings).tensors(recipe))
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    """Equal names, types and bytes (a negative zero is not a zero)."""
+    assert list(first) == list(second)
+    for name, tensor in first.items():
+        other = second[name]
+        assert tensor.dtype == other.dtype
+        assert tensor.shape == other.shape
+        assert torch.equal(tensor, other), name
+        assert torch.equal(tensor.signbit(), other.signbit()), name
