@@ -40,13 +40,19 @@ def demo(
     layer_order: Annotated[
         bool, typer.Option("--layer-order", help="Search the order of two experts' layers.")
     ] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Search a front of three skills.")
+    ] = False,
 ) -> None:
     """Run the main job on the demo pool."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "1")
-    from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
+    from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH, PARETO_PATH
 
-    _search(LAYER_ORDER_PATH if layer_order else CONFIG_PATH, set_ or [], run_dir)
+    if layer_order and pareto:
+        raise InputError("demo: --layer-order or --pareto, not both")
+    path = LAYER_ORDER_PATH if layer_order else PARETO_PATH if pareto else CONFIG_PATH
+    _search(path, set_ or [], run_dir)
 
 
 @app.command()
@@ -83,6 +89,39 @@ def resume(
     with Display() as display:
         result = resume_run(run_dir, display, strict=strict)
     _show(result)
+
+
+@app.command()
+def front(
+    run_dir: RunDirArgument,
+    prefer: Annotated[
+        str | None, typer.Option(metavar="A=0.7,B=0.3", help="Weights of objectives.")
+    ] = None,
+    at_least: Annotated[
+        str | None, typer.Option(metavar="A=0.6", help="Values that are good enough.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Print the front, and pick from it: by default its knee."""
+    import json
+
+    from evomerge.record.journal import check_is_run
+    from evomerge.search import Result
+    from evomerge.search.tools import read_weights
+
+    check_is_run(run_dir)
+    result = Result(run_dir)
+    picked = result.pick(read_weights("--prefer", prefer), read_weights("--at-least", at_least))
+    if as_json:
+        found = result.results.front
+        assert found is not None
+        typer.echo(json.dumps({"picked": picked, **found.to_dict()}, indent=2))
+        return
+    from evomerge.terminal import print_front
+
+    print_front(result)
+    typer.echo(f"picked: {picked}")
+    typer.echo(f"evomerge promote {run_dir} --candidate {picked}")
 
 
 @app.command()

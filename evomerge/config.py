@@ -79,14 +79,15 @@ class SearchConfig(Section):
 
     Attributes:
         budget: When the search stage ends; with phases each has its own.
-        finalists: Best candidates on search documents that validation ranks.
+        finalists: Best candidates on search documents that validation ranks; by default 10, and 30
+            of a search for a front.
         task_arithmetic_scales: Baselines: equal weights at these scales.
         start_from: Recipe files to try first, relative to the configuration's folder.
         export: Write the chosen model as a checkpoint into the run folder at the end.
     """
 
     budget: BudgetConfig | None = None
-    finalists: int = Field(default=10, ge=1)
+    finalists: int | None = Field(default=None, ge=1)
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     start_from: tuple[str, ...] = ()
     export: bool = False

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from evomerge.record.config import tracking_uri
-from evomerge.record.report import cell, comparison_lines
+from evomerge.record.report import cell, comparison_lines, front_lines
 from evomerge.search import Progress as SearchProgress
 from evomerge.search import Result
 
@@ -101,6 +101,8 @@ def print_result(result: Result) -> None:
     console.print("Columns of single objectives are on holdout; ± is one standard error.")
     for line in comparison_lines(table):
         console.print(line, highlight=False)
+    if result.results.front is not None:
+        print_front(result, console)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     address = tracking_uri(result.run_dir)
     if address.startswith("sqlite"):
@@ -108,6 +110,29 @@ def print_result(result: Result) -> None:
     server = f"{_command('prefect')} server start"
     for line in (f"MLflow UI:  {address}", f"Prefect UI: {server}"):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_front(result: Result, console: Console | None = None) -> None:
+    """Print the front, how good it is, and how to pick from it."""
+    console = console or Console(width=None if sys.stdout.isatty() else 120)
+    front = result.results.front
+    assert front is not None
+    names = list(front.reference)
+    grid = Table(title=f"front: {len(front.members)} candidates, on validation")
+    grid.add_column("model")
+    for name in names:
+        grid.add_column(name, justify="right")
+    for entry in [*front.members, *front.near]:
+        note = "" if entry.place == "front" else " (near)"
+        is_knee = entry.candidate == front.knee
+        grid.add_row(
+            f"{entry.candidate}{note}{' (knee)' if is_knee else ''}",
+            *(f"{entry.values[n]:.3f} ±{entry.deviations[n]:.3f}" for n in names),
+            style="bold" if is_knee else "dim" if note else None,
+        )
+    console.print(grid)
+    for line in front_lines(front):
+        console.print(line, highlight=False)
 
 
 def _command(name: str) -> str:

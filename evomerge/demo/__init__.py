@@ -12,6 +12,7 @@ POOL_DIR = DEMO_DIR / "pool"
 TASKS_DIR = DEMO_DIR / "tasks"
 CONFIG_PATH = DEMO_DIR / "demo.yaml"
 LAYER_ORDER_PATH = DEMO_DIR / "layer_order.yaml"
+PARETO_PATH = DEMO_DIR / "pareto.yaml"
 BASE = "base"
 EXPERTS = ("sort", "reverse", "numeral")
 TASKS = tuple(f"demo_{expert}" for expert in EXPERTS)

@@ -1,6 +1,15 @@
 """Ask/tell optimizers over boxes of numbers."""
 
-from evomerge.optimize import any_nevergrad, cma, random_search
+from evomerge.optimize import (
+    any_nevergrad,
+    cma,
+    map_optimizer,
+    nested_map,
+    nevergrad_front,
+    nsga2,
+    random_search,
+    scalarized_cma,
+)
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -33,5 +42,10 @@ __all__ = [
     "Wait",
     "any_nevergrad",
     "cma",
+    "map_optimizer",
+    "nested_map",
+    "nevergrad_front",
+    "nsga2",
     "random_search",
+    "scalarized_cma",
 ]

@@ -56,6 +56,17 @@ def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
     return float(moocore.hypervolume(points, ref=np.asarray(reference, dtype=np.float64)))
 
 
+def most_hypervolume(losses: ArrayLike, reference: ArrayLike, count: int) -> list[int]:
+    """At most `count` points that have much hypervolume together, taken greedily."""
+    points = _as_points(losses)
+    chosen: list[int] = []
+    for _ in range(min(count, len(points))):
+        free = [row for row in range(len(points)) if row not in chosen]
+        reached = [hypervolume(points[[*chosen, row]], reference) for row in free]
+        chosen.append(free[int(np.argmax(reached))])
+    return chosen
+
+
 def igd_plus(losses: ArrayLike, front: ArrayLike) -> float:
     """IGD+ (Ishibuchi et al. 2015): how far the front is, on average, from what dominates it."""
     return float(moocore.igd_plus(_as_points(losses), ref=_as_points(front)))

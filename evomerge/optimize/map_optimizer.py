@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ from evomerge.optimize.designs import (
 )
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.protocol import (
+    OPTIMIZERS,
     Ask,
     Asked,
     Box,
@@ -37,9 +38,10 @@ from evomerge.optimize.protocol import (
     Told,
     Wait,
 )
-from evomerge.optimize.quadratic import Quadratic, num_coefficients, rank
+from evomerge.optimize.quadratic import num_coefficients, rank
 from evomerge.optimize.surrogate import Floats, Surrogate
 from evomerge.optimize.surrogate_front import Function, front_of, values
+from evomerge.optimize.surrogates import SurrogateKind, fit_surrogates
 
 Acquisition = Literal["mean", "ehvi", "thompson"]
 
@@ -58,6 +60,8 @@ class SurrogateSearchConfig(OptimizerConfig):
 
     Attributes:
         design: What is measured first.
+        surrogate: What the losses are taken for: a quadratic of the genome, a Gaussian process, or
+            a quadratic and a Gaussian process of what that cannot follow.
         acquisition: How the next point is chosen from the surrogates' front: "mean", by what it
             adds to the front when it is as the surrogates expect; "ehvi", by what it adds on
             average over functions drawn from the posterior; "thompson", from the front of one
@@ -67,7 +71,10 @@ class SurrogateSearchConfig(OptimizerConfig):
         max_outstanding: Points asked and not yet told, at most; they count as measured as expected.
     """
 
+    finds_front: ClassVar[bool] = True
+
     design: DesignConfig = DOptimalConfig()
+    surrogate: SurrogateKind = "quadratic"
     acquisition: Acquisition
     tolerance: float = Field(default=1e-4, ge=0.0)
     max_outstanding: int = Field(default=8, ge=1)
@@ -186,12 +193,13 @@ class MapOptimizer:
         """One for each loss, fitted to what was scored so far."""
         if self._fitted is None or self._fitted[0] != len(self._told):
             measured = self.measured
-            fitted: list[Surrogate] = [
-                Quadratic(
-                    measured.points, measured.losses[:, k], measured.standard_errors[:, k], goal
-                )
-                for k, goal in enumerate(self.goals)
-            ]
+            fitted = fit_surrogates(
+                self.config.surrogate,
+                measured.points,
+                measured.losses,
+                measured.standard_errors,
+                self.goals,
+            )
             self._fitted = len(self._told), fitted
         return self._fitted[1]
 
@@ -219,7 +227,8 @@ class MapOptimizer:
         return self._to_point(candidates[best])
 
     def _replacement(self) -> Point | Wait | Done:
-        around = [self._to_units(point) for point in self._taken() - self._failed()]
+        failed = {point for point, told in self._told if isinstance(told, Failed)}
+        around = [self._to_units(point) for point in self._taken() if point not in failed]
         pool = self._new(space_filling(len(self._low), 256, self._seed + self._num_asked + 1))
         if rank(np.array(around)) >= num_coefficients(len(self._low)) and self._outstanding:
             return Wait()
@@ -295,14 +304,9 @@ class MapOptimizer:
 
     def _has_stopped_growing(self, whole: float) -> bool:
         """Whether the last points behind the design have added next to nothing."""
-        own = set(self.design)
-        behind = [
-            index
-            for index, (point, _) in enumerate(
-                (p, t) for p, t in self._told if isinstance(t, Scored)
-            )
-            if point not in own
-        ]
+        design = set(self.design)
+        scored = [point for point, told in self._told if isinstance(told, Scored)]
+        behind = [index for index, point in enumerate(scored) if point not in design]
         if len(behind) < GROWTH_WINDOW:
             return False
         means = self._posterior_means()
@@ -315,8 +319,11 @@ class MapOptimizer:
         expected = values([surrogate.mean for surrogate in self.surrogates], self._front())
         low, high = expected.min(axis=0), expected.max(axis=0)
         span = np.where(high > low, high - low, np.maximum(1e-9, np.abs(high)))
+        own = high + 0.1 * span
         stated = [np.nan if g.reference is None else g.reference for g in self.goals]
-        return np.where(np.isnan(stated), high + 0.1 * span, stated)
+        reference = np.where(np.isnan(stated), own, stated)
+        # Where nothing is expected to be better than what is stated, there is nothing to gain.
+        return reference if (expected < reference).all(axis=1).any() else own
 
     def _within_limits(self, losses: Floats) -> Floats:
         return np.asarray(losses[(losses <= self._limits).all(axis=1)])
@@ -329,11 +336,9 @@ class MapOptimizer:
         apart = np.abs(points[:, None, :] - taken[None, :, :]).max(axis=2).min(axis=1)
         return np.asarray(points[apart > 2.0 * NEAREST])
 
-    def _taken(self) -> set[Point]:
-        return {point for point, _ in self._told} | set(self._outstanding.values())
-
-    def _failed(self) -> set[Point]:
-        return {point for point, told in self._told if isinstance(told, Failed)}
+    def _taken(self) -> dict[Point, None]:
+        """Every point that was told or is outstanding, in order."""
+        return dict.fromkeys([*(point for point, _ in self._told), *self._outstanding.values()])
 
     def _settled(self, points: Floats) -> Floats:
         settled = dict.fromkeys(self._to_point(row) for row in points)
@@ -353,3 +358,7 @@ def make_map(
 ) -> MapOptimizer:
     """Build the optimizer."""
     return MapOptimizer(config, box, goals, seed)
+
+
+OPTIMIZERS.add(MapConfig, make_map)
+OPTIMIZERS.add(BayesianMapConfig, make_map)

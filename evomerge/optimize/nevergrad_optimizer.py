@@ -22,17 +22,13 @@ from evomerge.optimize.protocol import (
     Goal,
     Outcome,
     Point,
-    Scored,
     Told,
     Wait,
+    replay_difference,
 )
 
 Build = Callable[[Any], Any]
 """Makes the nevergrad optimizer from a parametrization."""
-
-TOLERANCE = 1e-9
-"""A replayed point further than this share of the range from its record is another point."""
-
 
 PATIENCE = 20
 """Proposals of points that were asked already, one after the other, before one is replaced."""
@@ -111,7 +107,7 @@ class NevergradOptimizer:
             self._inner = self._build(array)
         self._num_asked = 0
         self._outstanding: dict[int, Any] = {}
-        self._known: dict[Point, float] = {}
+        self._known: dict[Point, Any] = {}
         self._worst: float | None = None
 
     def ask(self) -> Ask | Wait | Done:
@@ -148,8 +144,6 @@ class NevergradOptimizer:
         return difference
 
     def _replay(self, events: Sequence[Asked | Told], *, recorded: bool) -> str | None:
-        box = self.box
-        span = (np.asarray(box.high) - np.asarray(box.low))[: self._num_dimensions]
         for event in events:
             if isinstance(event, Told):
                 self.tell(event.genome if event.number is None else event.number, event.outcome)
@@ -161,9 +155,10 @@ class NevergradOptimizer:
             elif candidate is None:
                 return f"ask {event.number}: nothing new is proposed"
             else:
-                far = np.abs(np.asarray(self._genome(candidate)) - event.genome) / span
-                if far.max() > TOLERANCE:
-                    return f"ask {event.number} differs by {far.max():.3g} of the range"
+                genome = self._genome(candidate)
+                difference = replay_difference(event.number, genome, event.genome, self.box)
+                if difference is not None:
+                    return difference
             self._outstanding[event.number] = candidate
             self._num_asked = event.number + 1
         return None
@@ -190,6 +185,8 @@ class NevergradOptimizer:
         if self._listed:
             taken = asked | self._known.keys()
             free = [point for point in self._listed if point not in taken]
+            if not free:
+                return genome
             away = [sum(a != b for a, b in zip(point, genome, strict=True)) for point in free]
             least = min(away)
             nearest = [p for p, steps in zip(free, away, strict=True) if steps == least]
@@ -233,20 +230,23 @@ class NevergradOptimizer:
         return candidate
 
     def _tell(self, candidate: Any, outcome: Outcome) -> None:
-        if isinstance(outcome, Scored):
-            loss = float(np.dot(self.preferences, outcome.losses))
-            over = float(violations(outcome.losses, [goal.limit for goal in self.goals])[0])
-            if over > 0.0:
-                loss = OVER_LIMIT * (1.0 + over)
-            self._worst = loss if self._worst is None else max(self._worst, loss)
-        else:
-            assert isinstance(outcome, Failed)
-            loss = WORST if self._worst is None else self._worst + 1.0
+        loss = self._loss(outcome)
         if self._settled:
             self._known[self._genome(candidate)] = loss
         self._inner_tell(candidate, loss)
 
-    def _inner_tell(self, candidate: Any, loss: float) -> None:
+    def _loss(self, outcome: Outcome) -> Any:
+        """What nevergrad is told of an outcome."""
+        if isinstance(outcome, Failed):
+            return WORST if self._worst is None else self._worst + 1.0
+        loss = float(np.dot(self.preferences, outcome.losses))
+        over = float(violations(outcome.losses, [goal.limit for goal in self.goals])[0])
+        if over > 0.0:
+            loss = OVER_LIMIT * (1.0 + over)
+        self._worst = loss if self._worst is None else max(self._worst, loss)
+        return loss
+
+    def _inner_tell(self, candidate: Any, loss: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._inner.tell(candidate, loss)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from evomerge.optimize.protocol import (
+    OPTIMIZERS,
     Ask,
     Asked,
     Box,
@@ -20,10 +21,8 @@ from evomerge.optimize.protocol import (
     Scored,
     Told,
     Wait,
+    replay_difference,
 )
-
-TOLERANCE = 1e-9
-"""A replayed point further than this share of the range from its record is another point."""
 
 
 class Nsga2Config(OptimizerConfig):
@@ -33,6 +32,8 @@ class Nsga2Config(OptimizerConfig):
         kind: The optimizer.
         population: Points of a generation; none of the next is asked before all are told.
     """
+
+    finds_front: ClassVar[bool] = True
 
     kind: Literal["nsga2"] = "nsga2"
     population: int = Field(default=24, ge=4)
@@ -55,7 +56,6 @@ class Nsga2Optimizer:
         self.goals = tuple(goals)
         self.max_outstanding = config.population
         low, high = np.asarray(box.low), np.asarray(box.high)
-        self._span = high - low
         self._limits = [(k, g.limit) for k, g in enumerate(goals) if g.limit is not None]
         # Half a second to import, for those who use it.
         from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -65,7 +65,7 @@ class Nsga2Optimizer:
             n_var=len(low), n_obj=len(goals), n_ieq_constr=len(self._limits), xl=low, xu=high
         )
         rng = np.random.default_rng(seed)
-        first = low + self._span * rng.random((config.population, len(low)))
+        first = low + (high - low) * rng.random((config.population, len(low)))
         chosen = [*dict.fromkeys([box.start, *box.landmarks])][: config.population]
         first[: len(chosen)] = chosen
         self._algorithm = NSGA2(pop_size=config.population, sampling=first)
@@ -109,9 +109,8 @@ class Nsga2Optimizer:
                 continue
             answer = self.ask()
             assert isinstance(answer, Ask)
-            far = np.abs(np.asarray(answer.genome) - event.genome) / self._span
-            if far.max() > TOLERANCE:
-                reason = f"ask {event.number} differs by {far.max():.3g} of the range"
+            reason = replay_difference(event.number, answer.genome, event.genome, self.box)
+            if reason is not None:
                 difference = difference or reason
                 self._generation[event.number - self._begins].X = np.asarray(event.genome)
         return difference
@@ -150,3 +149,6 @@ class Nsga2Optimizer:
 def make_nsga2(config: Nsga2Config, box: Box, goals: Sequence[Goal], seed: int) -> Nsga2Optimizer:
     """Build the optimizer."""
     return Nsga2Optimizer(config, box, goals, seed)
+
+
+OPTIMIZERS.add(Nsga2Config, make_nsga2)

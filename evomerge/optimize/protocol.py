@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from evomerge.registry import Choice, Registry
 
 Point = tuple[float, ...]
+
+TOLERANCE = 1e-9
+"""A replayed point further than this share of the range from its record is another point."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,13 @@ class Told:
     outcome: Outcome
 
 
+def replay_difference(number: int, genome: Point, recorded: Point, box: Box) -> str | None:
+    """How a replayed ask differs from its record; None where it does not."""
+    ends = zip(genome, recorded, box.low, box.high, strict=False)
+    far = max(abs(ours - theirs) / ((high - low) or 1.0) for ours, theirs, low, high in ends)
+    return f"ask {number} differs by {far:.3g} of the range" if far > TOLERANCE else None
+
+
 class Optimizer(Protocol):
     """Proposes points of a box.
 
@@ -145,12 +155,19 @@ class Optimizer(Protocol):
 
         Returns:
             None when a replay gives the recorded points; else why it does not, and then the
-            optimizer has been rebuilt from what was recorded.
+            optimizer has been rebuilt from what was recorded. One whose asks follow from the
+            record alone takes it in without a replay.
         """
 
 
 class OptimizerConfig(Choice):
-    """Base of every optimizer's settings."""
+    """Base of every optimizer's settings.
+
+    Attributes:
+        finds_front: Whether it looks for a front; else for one best point.
+    """
+
+    finds_front: ClassVar[bool] = False
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "evomerge.optimizers")

@@ -18,7 +18,6 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.surrogate import (
-    TRUSTED_R2,
     Z_95,
     Floats,
     Identity,
@@ -29,6 +28,7 @@ from evomerge.optimize.surrogate import (
     Sigmoid,
     Softplus,
     noise_variances,
+    quality_of,
 )
 
 RIDGES = (10.0, 3.0, 1.0)
@@ -224,30 +224,15 @@ class Quadratic:
         return _Fit(link, lack, beta, root, density, left_out)
 
     def _quality(self) -> Quality:
-        fit, noise = self._fits_kept[0], float(self.noise.mean())
-        total, missed = float(self.losses.var()), float((fit.left_out**2).mean())
-        needed, found = self._features.shape[1], rank(self.points)
-        constant = total <= 2.0 * noise
-        if constant:
-            beyond = 1.0 if missed <= 3.0 * noise else 0.0
-        else:
-            beyond = 1.0 - max(0.0, missed - noise) / (total - noise)
-        reason = ""
-        if found < needed:
-            reason = f"its design has rank {found}, and a quadratic has {needed} coefficients"
-        elif beyond < TRUSTED_R2:
-            reason = (
-                f"in cross-validation it explains {max(0.0, beyond):.0%} of the losses' variance "
-                f"beyond noise; {TRUSTED_R2:.0%} is the least"
-            )
-        return Quality(
-            r2=1.0 - missed / total if total > 0.0 else 1.0,
-            r2_beyond_noise=beyond,
-            rank=found,
-            num_coefficients=needed,
+        fit = self._fits_kept[0]
+        return quality_of(
+            self.losses,
+            self.noise,
+            fit.left_out,
+            rank=rank(self.points),
+            num_coefficients=self._features.shape[1],
             link=fit.link.name,
             lack_of_fit=fit.lack,
-            reason=reason,
         )
 
 

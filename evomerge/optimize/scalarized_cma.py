@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from evomerge.optimize.cma import CmaConfig, make_cma
 from evomerge.optimize.protocol import (
+    OPTIMIZERS,
     Ask,
     Asked,
     Box,
@@ -35,6 +36,8 @@ class ScalarizedCmaConfig(OptimizerConfig):
         directions: How many preferences.
         cma: Settings of each.
     """
+
+    finds_front: ClassVar[bool] = True
 
     kind: Literal["scalarized_cma"] = "scalarized_cma"
     directions: int = Field(default=5, ge=2)
@@ -137,3 +140,6 @@ def make_scalarized_cma(
 ) -> ScalarizedCma:
     """Build the optimizer."""
     return ScalarizedCma(config, box, goals, seed)
+
+
+OPTIMIZERS.add(ScalarizedCmaConfig, make_scalarized_cma)

@@ -201,3 +201,50 @@ def noise_variances(losses: Floats, standard_errors: Floats, goal: Goal) -> Floa
             return np.asarray(np.maximum(smooth * (1.0 - smooth) * square / count, least))
     floor = 0.04 * float(np.median(variances[known]))
     return np.asarray(np.maximum(variances, max(floor, least)))
+
+
+def quality_of(
+    losses: Floats,
+    noise: Floats,
+    left_out: Floats,
+    *,
+    rank: int,
+    num_coefficients: int,
+    link: str,
+    lack_of_fit: float,
+) -> Quality:
+    """Judge a surrogate by its leave-one-out cross-validation.
+
+    Args:
+        losses: Measured losses, shape [n].
+        noise: Their variances, shape [n].
+        left_out: Leave-one-out residuals, shape [n].
+        rank: See `Quality`, as those below.
+        num_coefficients: Where it is above the rank, the surrogate is not trusted.
+        link: Name of the link.
+        lack_of_fit: In the loss's unit.
+    """
+    variance = float(noise.mean())
+    total, missed = float(losses.var()), float((left_out**2).mean())
+    constant = total <= 2.0 * variance
+    if constant:
+        beyond = 1.0 if missed <= 3.0 * variance else 0.0
+    else:
+        beyond = 1.0 - max(0.0, missed - variance) / (total - variance)
+    reason = ""
+    if rank < num_coefficients:
+        reason = f"its design has rank {rank}, and a quadratic has {num_coefficients} coefficients"
+    elif beyond < TRUSTED_R2:
+        reason = (
+            f"in cross-validation it explains {max(0.0, beyond):.0%} of the losses' variance "
+            f"beyond noise; {TRUSTED_R2:.0%} is the least"
+        )
+    return Quality(
+        r2=1.0 - missed / total if total > 0.0 else 1.0,
+        r2_beyond_noise=beyond,
+        rank=rank,
+        num_coefficients=num_coefficients,
+        link=link,
+        lack_of_fit=lack_of_fit,
+        reason=reason,
+    )

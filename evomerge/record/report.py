@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from evomerge.record.front import Front
 from evomerge.record.path_pictures import path_pictures
 from evomerge.record.results import Results
 
@@ -22,6 +23,33 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
         lines.append(
             f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
             f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
+        )
+    return lines
+
+
+def front_lines(front: Front) -> list[str]:
+    """How good a front is, in words."""
+    reference = ", ".join(f"{name} {value:.3f}" for name, value in front.reference.items())
+    lines = [
+        f"hypervolume {front.hypervolume:.4g} over the reference point {reference} "
+        f"(baselines alone: {front.baseline_hypervolume:.4g})"
+    ]
+    if front.win_rate is not None:
+        lines.append(
+            f"the front has a better model than the best baseline for {front.win_rate:.0%} of all "
+            f"preferences; the baselines are {front.baseline_igd_plus:.3f} behind it (IGD+), "
+            f"their best {front.baseline_gd_plus:.3f} (GD+)"
+        )
+    if not front.members:
+        lines.append(f"nobody keeps every limit; {front.knee} comes nearest")
+    if not front.surrogates:
+        lines.append("no surrogates could be fitted: values are plain means on validation")
+    for name, quality in front.surrogates.items():
+        verdict = "trusted" if quality["trusted"] else f"not used: {quality['reason']}"
+        lines.append(
+            f"surrogate of {name}: cross-validated R2 {quality['r2']:.2f} "
+            f"({quality['r2_beyond_noise']:.2f} beyond noise), {quality['link']}, "
+            f"rank {quality['rank']} of {quality['num_coefficients']}, {verdict}"
         )
     return lines
 

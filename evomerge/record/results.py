@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evomerge.optimize import Goal
 from evomerge.record.documents import read_values
+from evomerge.record.front import Front
 from evomerge.record.state import RunState
 from evomerge.score import (
     SPLITS,
@@ -60,23 +62,47 @@ class Results:
     def difference(self, first: str, second: str, split: Split) -> Difference:
         """Paired difference of two candidates' combined scores on a split's documents."""
         return paired_difference(
-            self._documents(first, split),
-            self._documents(second, split),
+            # Losses: the better of two has the smaller one.
+            self.document_losses(second, split),
+            self.document_losses(first, split),
             [objective.preference for objective in self.objectives],
         )
 
-    def front(self) -> list[str]:
-        """Candidates that no other beats on every objective, by means on validation."""
-        points = {}
-        for candidate in self.state.candidates.values():
-            scores = candidate.scores("validation")
-            if scores is not None:
-                points[candidate.id] = [o.loss(scores[o.name].value) for o in self.objectives]
-        return [
-            name
-            for name, losses in points.items()
-            if not any(_dominates(other, losses) for other in points.values())
-        ]
+    @property
+    def parents(self) -> list[str]:
+        """Ids of the base and the experts."""
+        names = [candidate.id for candidate in self.state.of_origin("baseline")]
+        return [name for name in names if name == "base" or name.startswith("parent-")]
+
+    @property
+    def front(self) -> Front | None:
+        """The front, once it is decided; a search with one objective has none."""
+        decided = self.state.decided.get("front")
+        return None if decided is None else Front.from_dict(decided)
+
+    def losses(self, candidate: str, split: Split) -> tuple[list[float], list[float]] | None:
+        """A candidate's losses and standard errors, one for each objective."""
+        scores = self.state.candidates[candidate].scores(split)
+        if scores is None:
+            return None
+        estimates = [(o, scores[o.name]) for o in self.objectives]
+        return [o.loss(e.value) for o, e in estimates], [e.standard_error for _, e in estimates]
+
+    def goals(self, split: Split) -> list[Goal]:
+        """The objectives as optimizers see them, with what follows from the parents' scores."""
+        parents = [losses[0] for name in self.parents if (losses := self.losses(name, split))]
+        return goals(self.objectives, parents)
+
+    def document_losses(self, candidate: str, split: Split) -> list[dict[int, float]]:
+        """For each objective the loss of each document."""
+        parts = self.state.candidates[candidate].measured[split].parts
+        result = []
+        for objective in self.objectives:
+            values = read_values(
+                self.run_dir, parts, candidate, split, objective.task, objective.column
+            )
+            result.append({document: objective.loss(value) for document, value in values.items()})
+        return result
 
     def table(self) -> dict[str, Any]:
         """The final table, for machines.
@@ -110,17 +136,8 @@ class Results:
             "objectives": [objective.name for objective in self.objectives],
             "rows": rows,
             "comparisons": comparisons,
+            "front": state.decided.get("front"),
         }
-
-    def _documents(self, candidate: str, split: Split) -> list[dict[int, float]]:
-        parts = self.state.candidates[candidate].measured[split].parts
-        result = []
-        for objective in self.objectives:
-            values = read_values(
-                self.run_dir, parts, candidate, split, objective.task, objective.column
-            )
-            result.append({d: -objective.loss(value) for d, value in values.items()})
-        return result
 
     def _on_holdout(self, candidate: str) -> bool:
         return self.state.candidates[candidate].scores("holdout") is not None
@@ -141,6 +158,21 @@ class Results:
         return {"candidate": name, "failed": candidate.failed, "splits": splits}
 
 
-def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
-    no_worse = all(a <= b for a, b in zip(first, second, strict=True))
-    return no_worse and any(a < b for a, b in zip(first, second, strict=True))
+def goals(objectives: Sequence[Objective], parents: Sequence[Sequence[float]]) -> list[Goal]:
+    """The objectives as optimizers see them.
+
+    Args:
+        objectives: What is measured.
+        parents: Losses of base and experts, as far as they are known.
+    """
+    result = []
+    for number, o in enumerate(objectives):
+        losses = [loss[number] for loss in parents]
+        limit = None if o.limit is None else o.loss(o.limit)
+        if o.parent_margin is not None and losses:
+            limit = min(losses) + o.parent_margin
+        reference = max(losses) if losses else None
+        if o.reference is not None:
+            reference = o.loss(o.reference)
+        result.append(Goal(o.preference, *o.loss_range, limit, reference))
+    return result

@@ -23,12 +23,26 @@ class ObjectiveConfig(Section):
         metric: One of the task's metrics; by default its first.
         filter: One of the task's filters; by default its first.
         preference: Share of this objective when several are combined into one.
+        limit: Worst value that is allowed, in the metric's unit.
+        parent_margin: How much worse than the best of base and experts a model may be, in the
+            metric's unit; in the place of `limit`.
+        reference: Value from which on a better one counts in hypervolumes, in the metric's unit;
+            by default the worst of base and experts.
     """
 
     task: str
     metric: str | None = None
     filter: str | None = None
     preference: float = Field(default=1.0, ge=0.0)
+    limit: float | None = None
+    parent_margin: float | None = Field(default=None, ge=0.0)
+    reference: float | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.limit is not None and self.parent_margin is not None:
+            raise ValueError("limit and parent_margin both say what is allowed; give one of them")
+        return self
 
 
 class SplitsConfig(Section):

@@ -47,6 +47,9 @@ class Objective:
         filter: The filter that post-processes answers.
         higher_is_better: The metric's direction.
         preference: Its share when objectives are combined.
+        limit: Worst value that is allowed.
+        parent_margin: How much worse than the best of base and experts a model may be.
+        reference: Value from which on a better one counts in hypervolumes.
     """
 
     name: str
@@ -55,10 +58,17 @@ class Objective:
     filter: str
     higher_is_better: bool
     preference: float
+    limit: float | None = None
+    parent_margin: float | None = None
+    reference: float | None = None
 
     def loss(self, value: float) -> float:
         """The value as something to minimize; the one place where directions are turned."""
         return -value if self.higher_is_better else value
+
+    def value(self, loss: float) -> float:
+        """The value of a loss."""
+        return -loss if self.higher_is_better else loss
 
     @property
     def loss_range(self) -> tuple[float | None, float | None]:
@@ -205,7 +215,15 @@ class TaskSet:
                 f"{closest(chosen, filters)}"
             )
         return Objective(
-            entry.task, entry.task, metric, chosen, directions[metric], entry.preference
+            name=entry.task,
+            task=entry.task,
+            metric=metric,
+            filter=chosen,
+            higher_is_better=directions[metric],
+            preference=entry.preference,
+            limit=entry.limit,
+            parent_margin=entry.parent_margin,
+            reference=entry.reference,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,8 +93,35 @@ class Result:
 
     @property
     def front(self) -> list[str]:
-        """Candidates that no other beats on every objective, on validation."""
-        return self.results.front()
+        """Candidates that no other beats on every objective, on validation.
+
+        Of a search with one objective the chosen one.
+
+        Raises:
+            InputError: The run has not chosen one yet.
+        """
+        front = self.results.front
+        return [self.best] if front is None else [entry.candidate for entry in front.members]
+
+    def pick(
+        self,
+        prefer: Mapping[str, float] | None = None,
+        at_least: Mapping[str, float] | None = None,
+    ) -> str:
+        """The candidate of the front that is best for a preference.
+
+        Args:
+            prefer: Weights by objective; None: the front's knee.
+            at_least: Worst values that will do, by objective.
+
+        Raises:
+            InputError: The run has no front yet, a name is no objective, or nobody will do.
+        """
+        front = self.results.front
+        if front is None:
+            reason = "one objective" if len(self.results.objectives) == 1 else "no finalists yet"
+            raise InputError(f"{self.run_dir}: no front: the run has {reason}")
+        return front.pick(self.results.objectives, prefer, at_least)
 
 
 def run(

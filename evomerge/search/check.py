@@ -13,6 +13,7 @@ from evomerge.merge import TORCH_DTYPES
 from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import DTYPES
+from evomerge.record.results import goals
 from evomerge.score import SPLITS
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
 from evomerge.space import Space
@@ -87,7 +88,7 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
             if optimizer.diagonal is None
             else ", diagonal covariance"
         )
-    outstanding = setup.make_optimizer(number, space).max_outstanding
+    outstanding = setup.make_optimizer(number, space, goals(setup.objectives, [])).max_outstanding
     lines.append(f"optimizer: {optimizer.kind}{note}, at most {outstanding:,} candidates in flight")
     return lines
 

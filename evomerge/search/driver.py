@@ -52,7 +52,8 @@ class SearchLoop:
         self.space = run.space(phase)
         self.state = run.state.phases[phase]
         self.budget = run.setup.config.all_phases[phase].budget
-        self.optimizer = run.setup.make_optimizer(phase, self.space)
+        goals = run.results.goals("search")
+        self.optimizer = run.setup.make_optimizer(phase, self.space, goals)
         self._in_flight: set[str] = set()
         self._waiting: list[Candidate] = []
         self._started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,11 +48,6 @@ class Setup:
     start_from: list[Recipe]
     tasks: TaskSet
 
-    @property
-    def goals(self) -> list[Goal]:
-        """The objectives as optimizers see them."""
-        return [Goal(objective.preference, *objective.loss_range) for objective in self.objectives]
-
     def blocks(self, split: Split) -> list[Block]:
         """The fixed pieces that a split is scored in."""
         return [
@@ -64,10 +60,10 @@ class Setup:
         """A phase's space behind this winner of the phase before."""
         return _make_space(self.config.all_phases[phase], self.pool, merged)
 
-    def make_optimizer(self, phase: int, space: Space) -> Optimizer:
+    def make_optimizer(self, phase: int, space: Space, goals: Sequence[Goal]) -> Optimizer:
         """A fresh optimizer with the run's seed."""
         config = self.config.all_phases[phase].optimizer
-        return OPTIMIZERS.make(config, box_of(space), self.goals, self.config.seed)
+        return OPTIMIZERS.make(config, box_of(space), goals, self.config.seed)
 
     def worker_spec(self) -> WorkerSpec:
         """What each worker is made from."""

@@ -16,6 +16,7 @@ from evomerge.record import Candidate
 from evomerge.score import Split
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
+from evomerge.search.front import decide_front, finalists_for_front
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, winner_of
 from evomerge.search.summary import model_card, write_summary
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 Report = Callable[[Progress], None]
 
 EXPORT_DIR = "export"
+
+FINALISTS = 10
+FRONT_FINALISTS = 30
+"""How many candidates validation decides among, of a search for one model and for a front."""
 
 
 class Stages:
@@ -112,33 +117,53 @@ class Stages:
             reasons = {c.failed for c in searched if c.failed is not None}
             raise EvomergeError(f"every candidate failed: {next(iter(reasons), 'none was asked')}")
 
+        # A recipe that was enqueued and asked for as well is one finalist.
+        distinct = list({c.recipe_sha256: c for c in reversed(scored)}.values())[::-1]
+        ids = self._best_on_search(number, distinct)
+        finalists = [run.state.candidates[name] for name in ids]
+        self._decide(stage, ids)
+        self.score(finalists, "validation", stage)
+        winner = run.results.best(ids, "validation")
+        if winner is None:
+            raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
+        is_last = number + 1 == len(run.setup.config.all_phases)
+        front = None
+        if phase.optimizer.finds_front or (is_last and len(run.setup.objectives) > 1):
+            front = decide_front(run, number)
+        if phase.optimizer.finds_front:
+            assert front is not None
+            # Of those who can be merged on: a later phase needs a candidate of this one.
+            winner = front.knee if is_last else front.best_of(ids)
+        self._decide(winner_of(phase), winner)
+        if not is_last:
+            return {}
+        if front is not None:
+            self._decide("front", front.to_dict())
+        winners = [run.state.decided[winner_of(each)] for each in run.setup.config.all_phases]
+        chosen = winner if phase.optimizer.finds_front else run.results.best(winners, "validation")
+        self._decide("chosen", chosen)
+        # The rivals of the final comparison are chosen on validation as well.
+        parents = run.results.parents
+        merges = [c.id for c in run.state.of_origin("baseline") if c.id not in parents]
+        self._decide("best_parent", run.results.best(parents, "validation"))
+        self._decide("best_baseline", run.results.best(merges, "validation"))
+        return {}
+
+    def _best_on_search(self, number: int, scored: list[Candidate]) -> list[str]:
+        """Ids of the finalists, the best first."""
+        run = self.run
+        config = run.setup.config
+        finds_front = config.all_phases[number].optimizer.finds_front
+        count = config.search.finalists or (FRONT_FINALISTS if finds_front else FINALISTS)
+        if finds_front:
+            return finalists_for_front(run, number, scored, count)
+
         def search_score(candidate: Candidate) -> float:
             estimate = run.results.combined(candidate.id, "search")
             assert estimate is not None
             return estimate.value
 
-        scored.sort(key=search_score, reverse=True)
-        # A recipe that was enqueued and asked for as well is one finalist.
-        unique = {c.recipe_sha256: c for c in reversed(scored)}
-        distinct = [c for c in scored if unique[c.recipe_sha256] is c]
-        finalists = distinct[: run.setup.config.search.finalists]
-        self._decide(stage, [c.id for c in finalists])
-        self.score(finalists, "validation", stage)
-        winner = run.results.best([c.id for c in finalists], "validation")
-        if winner is None:
-            raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
-        self._decide(winner_of(phase), winner)
-        if number + 1 < len(run.setup.config.all_phases):
-            return {}
-        winners = [run.state.decided[winner_of(each)] for each in run.setup.config.all_phases]
-        self._decide("chosen", run.results.best(winners, "validation"))
-        # The rivals of the final comparison are chosen on validation as well.
-        ids = [c.id for c in run.state.of_origin("baseline")]
-        parents = [c for c in ids if c == "base" or c.startswith("parent-")]
-        merges = [c for c in ids if c not in parents]
-        self._decide("best_parent", run.results.best(parents, "validation"))
-        self._decide("best_baseline", run.results.best(merges, "validation"))
-        return {}
+        return [c.id for c in sorted(scored, key=search_score, reverse=True)[:count]]
 
     def _holdout(self) -> dict[str, Any]:
         chosen = self.run.state.candidates[self.run.state.decided["chosen"]]

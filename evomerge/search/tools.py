@@ -135,6 +135,26 @@ def export_candidate(run_dir: Path, candidate_id: str | None, out_dir: Path) -> 
         run.close()
 
 
+def read_weights(option: str, text: str | None) -> dict[str, float] | None:
+    """Numbers by objective, from "a=0.7,b=0.3".
+
+    Raises:
+        InputError: It is not of this form.
+    """
+    if text is None:
+        return None
+    weights = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise InputError(f"{option} {text!r}: expected OBJECTIVE=NUMBER, separated by commas")
+    return weights
+
+
 def _find(run: Run, candidate_id: str) -> Candidate:
     try:
         return run.state.candidates[candidate_id]

@@ -28,8 +28,27 @@ MANY = 60
 """Asks without a tell, where an optimizer allows any number."""
 
 
+KINDS = [kind for kind in OPTIMIZERS if kind != "nested_map"]
+"""All but the one that ends by itself, after few asks; its tests are its own."""
+
+SETTINGS = {"map": {"tolerance": 0.0}, "bayesian_map": {"tolerance": 0.0}}
+"""So that they do not end where their front has stopped growing."""
+
+FROM_THE_RECORD = {"map", "bayesian_map"}
+"""Whose asks follow from what is recorded: nothing is replayed, and nothing can differ."""
+
+GENERATIONAL = {"nsga2"}
+"""Which ask for a generation once all of the one before is told."""
+
+
 def make(kind: str, seed: int = 3, box: Box = BOX) -> Optimizer:
-    return OPTIMIZERS.make(OPTIMIZERS[kind].config(kind=kind), box, GOALS, seed)
+    config = OPTIMIZERS[kind].config(kind=kind, **SETTINGS.get(kind, {}))
+    return OPTIMIZERS.make(config, box, GOALS, seed)
+
+
+def length(kind: str, count: int) -> int:
+    """How many points to go: an ask behind MAP's design of ten costs a fit."""
+    return min(count, 12) if kind in FROM_THE_RECORD else count
 
 
 def score(genome, box: Box = BOX) -> Outcome:
@@ -49,7 +68,7 @@ def drive(optimizer: Optimizer, **record) -> Session:
     return Session(optimizer, score, BOX, **record)
 
 
-@pytest.mark.parametrize("kind", list(OPTIMIZERS))
+@pytest.mark.parametrize("kind", KINDS)
 class TestOptimizer:
     def test_asks_are_numbered_and_inside(self, kind):
         for seed in range(5):
@@ -72,7 +91,7 @@ class TestOptimizer:
         d = num_dimensions
         box = Box((0.0,) * d, (1.0,) * d, (0.5,) * d)
         optimizer = make(kind, box=box)
-        for _ in range(40):
+        for _ in range(length(kind, 40)):
             answer = asked(optimizer)
             assert len(answer.genome) == d
             optimizer.tell(answer.number, score(answer.genome, box))
@@ -80,10 +99,10 @@ class TestOptimizer:
     def test_deterministic_for_its_seed(self, kind):
         sessions = [drive(make(kind)) for _ in range(2)]
         for session in sessions:
-            session.wander(80)
+            session.wander(length(kind, 80))
         assert sessions[0].events == sessions[1].events
         other = drive(make(kind, seed=4))
-        other.wander(80)
+        other.wander(length(kind, 80))
         assert other.events != sessions[0].events
 
     def test_the_global_generators_have_no_say(self, kind):
@@ -92,20 +111,23 @@ class TestOptimizer:
             random.seed(seed)
             np.random.seed(seed)
             session = drive(make(kind))
-            session.wander(40)
+            session.wander(length(kind, 40))
             while session.outstanding:
                 session.tell(0)
             # Also when something else draws from them in between.
             random.random()
             np.random.random(seed)
-            genomes.append((session.events, session.go_on(20)))
+            genomes.append((session.events, session.go_on(length(kind, 20))))
         assert genomes[0] == genomes[1]
 
     def test_tells_out_of_order(self, kind):
         session = drive(make(kind))
         rng = random.Random(0)
-        for _ in range(10):
+        for _ in range(length(kind, 10)):
             count = min(session.optimizer.max_outstanding, 8)
+            if kind in FROM_THE_RECORD:
+                # The last points of a design are waited for.
+                count = 2
             numbers = [session.ask().number for _ in range(count)]
             assert numbers == sorted(numbers)
             while session.outstanding:
@@ -123,8 +145,11 @@ class TestOptimizer:
         for _ in range(3):
             assert isinstance(session.optimizer.ask(), Wait)
         session.tell(limit // 2)
+        if kind in GENERATIONAL:
+            assert isinstance(session.optimizer.ask(), Wait)
+            session.finish()
         assert session.ask().number == limit
-        assert isinstance(session.optimizer.ask(), Wait)
+        assert kind in GENERATIONAL or isinstance(session.optimizer.ask(), Wait)
 
     def test_waiting_changes_nothing(self, kind):
         waiting, plain = drive(make(kind)), drive(make(kind))
@@ -138,7 +163,7 @@ class TestOptimizer:
         for session in (waiting, plain):
             for _ in range(limit):
                 session.tell(0)
-        assert waiting.go_on(20) == plain.go_on(20)
+        assert waiting.go_on(length(kind, 20)) == plain.go_on(length(kind, 20))
 
     def test_foreign_points_are_accepted(self, kind):
         session = drive(make(kind))
@@ -149,7 +174,7 @@ class TestOptimizer:
         assert answer.number == 0
         session.tell_foreign(corners[0])
         session.tell(0)
-        assert len(session.go_on(30)) == 30
+        assert len(session.go_on(length(kind, 30))) == length(kind, 30)
 
     def test_foreign_points_are_not_outstanding(self, kind):
         session = drive(make(kind))
@@ -160,11 +185,11 @@ class TestOptimizer:
 
     def test_failed_points_are_accepted(self, kind):
         session = drive(make(kind))
-        for _ in range(30):
+        for _ in range(length(kind, 30)):
             session.ask()
             session.tell(0, Failed("not finite"))
         session.optimizer.tell(BOX.start, Failed("not finite"))
-        for index in range(30):
+        for index in range(length(kind, 30)):
             session.ask()
             session.tell(0, Failed("not finite") if index % 3 == 0 else None)
         assert len(session.go_on(3)) == 3
@@ -192,10 +217,10 @@ class TestOptimizer:
             one.tell(1)
             one.tell(0)
         # The refused tell has changed nothing.
-        assert session.go_on(20) == plain.go_on(20)
+        assert session.go_on(length(kind, 20)) == plain.go_on(length(kind, 20))
 
 
-@pytest.mark.parametrize("kind", list(OPTIMIZERS))
+@pytest.mark.parametrize("kind", KINDS)
 class TestRestore:
     def test_nothing(self, kind):
         restored = drive(make(kind))
@@ -205,14 +230,14 @@ class TestRestore:
     @pytest.mark.parametrize("num_tells", [1, 7, 60, 150])
     def test_a_replay_gives_the_same_next_asks(self, kind, num_tells):
         session = drive(make(kind))
-        session.wander(num_tells, seed=num_tells)
+        session.wander(length(kind, num_tells), seed=num_tells)
         restored = drive(make(kind), outstanding=list(session.outstanding))
         assert restored.optimizer.restore(session.events) is None
         # What was in flight still is, and can be told.
         for one in (session, restored):
             while one.outstanding:
                 one.tell(len(one.outstanding) // 2)
-        assert restored.go_on(30) == session.go_on(30)
+        assert restored.go_on(length(kind, 30)) == session.go_on(length(kind, 30))
 
     def test_points_in_flight_still_count(self, kind):
         session = drive(make(kind))
@@ -223,7 +248,8 @@ class TestRestore:
         assert restored.restore(session.events) is None
         if session.optimizer.max_outstanding <= MANY:
             assert isinstance(restored.ask(), Wait)
-        restored.tell(0, score(BOX.start))
+        for number in range(limit if kind in GENERATIONAL else 1):
+            restored.tell(number, score(BOX.start))
         assert asked(restored).number == limit
 
     def test_told_points_stay_told(self, kind):
@@ -238,7 +264,7 @@ class TestRestore:
     @pytest.mark.parametrize("how", ["another seed", "another genome", "a late genome"])
     def test_a_record_that_differs_is_taken_over(self, kind, how):
         session = drive(make(kind, seed=4 if how == "another seed" else 3))
-        session.wander(60)
+        session.wander(length(kind, 60))
         events = list(session.events)
         if how != "another seed":
             places = [index for index, event in enumerate(events) if isinstance(event, Asked)]
@@ -254,13 +280,14 @@ class TestRestore:
                     events[index] = Told(number, moved, event.outcome)
         restored = make(kind)
         reason = restored.restore(events)
-        assert isinstance(reason, str)
-        assert reason
+        assert bool(reason) == (kind not in FROM_THE_RECORD)
         number = 1 + max(event.number for event in events if isinstance(event, Asked))
         in_flight = [answer.number for answer in session.outstanding]
         for asked_number in in_flight[::-1]:
             restored.tell(asked_number, score(BOX.start))
-        assert asked(restored).number == number
+        answer = asked(restored)
+        assert answer.number == number
+        restored.tell(number, score(answer.genome))
         with pytest.raises(ValueError, match=str(in_flight[0])):
             restored.tell(in_flight[0], score(BOX.start))
         # The same record gives the same optimizer, whatever it had to be rebuilt from.
@@ -268,20 +295,20 @@ class TestRestore:
         again.restore(events)
         for asked_number in in_flight[::-1]:
             again.tell(asked_number, score(BOX.start))
-        asked(again)
-        assert drive(restored).go_on(20) == drive(again).go_on(20)
+        again.tell(number, score(asked(again).genome))
+        assert drive(restored).go_on(length(kind, 20)) == drive(again).go_on(length(kind, 20))
 
     def test_a_rebuilt_optimizer_can_be_restored_again(self, kind):
         session = drive(make(kind, seed=4))
-        session.wander(40)
+        session.wander(length(kind, 40))
         while session.outstanding:
             session.tell(0)
         rebuilt = make(kind)
-        assert rebuilt.restore(session.events) is not None
+        assert bool(rebuilt.restore(session.events)) == (kind not in FROM_THE_RECORD)
         later = drive(rebuilt, events=list(session.events))
-        later.wander(30, seed=1)
+        later.wander(length(kind, 30), seed=1)
         while later.outstanding:
             later.tell(0)
         restored = make(kind)
-        assert restored.restore(later.events) is not None
-        assert drive(restored).go_on(20) == later.go_on(20)
+        assert bool(restored.restore(later.events)) == (kind not in FROM_THE_RECORD)
+        assert drive(restored).go_on(length(kind, 20)) == later.go_on(length(kind, 20))

@@ -1,0 +1,44 @@
+"""Surrogates by name, fitted to measured losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from evomerge.optimize.gaussian_process import GaussianProcess, ResidualGaussianProcess
+from evomerge.optimize.protocol import Goal
+from evomerge.optimize.quadratic import Quadratic
+from evomerge.optimize.surrogate import Floats, Surrogate
+
+SurrogateKind = Literal["quadratic", "gaussian_process", "quadratic_and_gaussian_process"]
+
+_CLASSES: dict[SurrogateKind, Callable[[Floats, Floats, Floats, Goal], Surrogate]] = {
+    "quadratic": Quadratic,
+    "gaussian_process": GaussianProcess,
+    "quadratic_and_gaussian_process": ResidualGaussianProcess,
+}
+
+
+def fit_surrogates(
+    kind: SurrogateKind,
+    points: Floats,
+    losses: Floats,
+    standard_errors: Floats,
+    goals: Sequence[Goal],
+) -> list[Surrogate]:
+    """A surrogate of each loss.
+
+    Args:
+        kind: Which.
+        points: Measured points, shape [n, d], in [-1, 1].
+        losses: Their losses, shape [n, m].
+        standard_errors: Theirs, shape [n, m].
+        goals: What is known of each loss.
+
+    Raises:
+        InputError: A Gaussian process is wanted, and BoTorch is not installed.
+    """
+    build = _CLASSES[kind]
+    return [
+        build(points, losses[:, k], standard_errors[:, k], goal) for k, goal in enumerate(goals)
+    ]

@@ -1,0 +1,303 @@
+"""Who is on the front of a run: surrogates of search scores, then validation.
+
+The search and the validation documents are two samples of the same tasks. What surrogates say on
+search documents is moved by the mean difference of the two before it is weighed against what was
+measured on validation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from evomerge.config import PhaseConfig
+from evomerge.optimize import Goal
+from evomerge.optimize.fronts import (
+    crowding,
+    gd_plus,
+    hypervolume,
+    igd_plus,
+    knee,
+    most_hypervolume,
+    non_dominated,
+    ranks,
+    violations,
+    win_rate,
+)
+from evomerge.optimize.map_optimizer import SurrogateSearchConfig
+from evomerge.optimize.quadratic import num_coefficients, rank
+from evomerge.optimize.scalarized_cma import spread
+from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances
+from evomerge.optimize.surrogates import SurrogateKind, fit_surrogates
+from evomerge.record import Candidate
+from evomerge.record.front import Entry, Front, Place
+from evomerge.score.statistics import Z_95, mean
+from evomerge.search.run import Run
+
+MAX_NUMBERS = 30
+"""Numbers of a genome up to which surrogates are fitted."""
+
+PREFERENCES = 200
+"""Preferences of a win rate."""
+
+
+@dataclass(frozen=True)
+class SearchModel:
+    """Surrogates of a phase's search scores.
+
+    Attributes:
+        kind: Their kind.
+        goals: The losses.
+        places: Row of each candidate that they are fitted to.
+        points: Genomes in units of the box, shape [n, d].
+        losses: Shape [n, m].
+        standard_errors: Shape [n, m].
+        surrogates: One for each loss.
+    """
+
+    kind: SurrogateKind
+    goals: list[Goal]
+    places: dict[str, int]
+    points: Floats
+    losses: Floats
+    standard_errors: Floats
+    surrogates: list[Surrogate]
+
+    def posterior(self) -> tuple[Floats, Floats]:
+        """Expected losses and their standard deviations, shape [n, m]; measured where no trust."""
+        means, deviations = self.losses.copy(), self.standard_errors.copy()
+        for k, surrogate in enumerate(self.surrogates):
+            if surrogate.quality.trusted:
+                means[:, k], deviations[:, k] = surrogate.posterior()
+        return means, deviations
+
+    def left_out(self, candidate: str) -> list[tuple[float, float, float]]:
+        """What is expected of a candidate from all others: each loss with its 95 % interval."""
+        row = self.places[candidate]
+        others = fit_surrogates(
+            self.kind,
+            np.delete(self.points, row, axis=0),
+            np.delete(self.losses, row, axis=0),
+            np.delete(self.standard_errors, row, axis=0),
+            self.goals,
+        )
+        expected = [surrogate.predict(self.points[row : row + 1]) for surrogate in others]
+        return [(float(e.mean[0]), float(e.low[0]), float(e.high[0])) for e in expected]
+
+
+def model_of(run: Run, number: int) -> SearchModel | None:
+    """Surrogates of a phase; None where its genomes are too long or too few."""
+    dimensions = run.space(number).dimensions
+    if len(dimensions) > MAX_NUMBERS or any(d.integer for d in dimensions):
+        return None
+    rows = []
+    for candidate in run.state.candidates.values():
+        scored = run.results.losses(candidate.id, "search")
+        if candidate.phase == number and candidate.genome is not None and scored is not None:
+            rows.append((candidate, *scored))
+    low, high = np.array([(d.low, d.high) for d in dimensions]).T
+    genomes = np.array([candidate.genome for candidate, _, _ in rows]).reshape(-1, len(dimensions))
+    points = 2.0 * (genomes - low) / (high - low) - 1.0
+    if rank(points) < num_coefficients(len(dimensions)):
+        return None
+    goals = run.results.goals("search")
+    losses = np.array([losses for _, losses, _ in rows])
+    errors = np.nan_to_num(np.array([errors for _, _, errors in rows]))
+    kind = surrogate_kind(run.setup.config.all_phases[number])
+    return SearchModel(
+        kind=kind,
+        goals=goals,
+        places={candidate.id: place for place, (candidate, _, _) in enumerate(rows)},
+        points=points,
+        losses=losses,
+        standard_errors=errors,
+        surrogates=fit_surrogates(kind, points, losses, errors, goals),
+    )
+
+
+def surrogate_kind(phase: PhaseConfig) -> SurrogateKind:
+    """The surrogates that a phase's search uses; quadratics where it uses none."""
+    optimizer = phase.optimizer
+    return optimizer.surrogate if isinstance(optimizer, SurrogateSearchConfig) else "quadratic"
+
+
+def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: int) -> list[str]:
+    """Ids of the candidates that validation decides among: by Pareto rank on search documents.
+
+    Of a rank that does not fit whole, those that together have most hypervolume. Candidates that
+    keep every limit come first.
+    """
+    model = model_of(run, number)
+    goals = run.results.goals("search")
+    means = np.array([run.results.losses(c.id, "search") for c in scored])[:, 0]
+    if model is not None:
+        posterior, _ = model.posterior()
+        for row, candidate in enumerate(scored):
+            if candidate.id in model.places:
+                means[row] = posterior[model.places[candidate.id]]
+    over = violations(means, [goal.limit for goal in goals])
+    chosen: list[int] = []
+    for group in (np.flatnonzero(over == 0.0), np.flatnonzero(over > 0.0)):
+        order = ranks(means[group]) if len(group) else np.zeros(0, dtype=int)
+        for each in range(order.max(initial=-1) + 1):
+            tied = group[order == each]
+            if len(tied) > count - len(chosen):
+                reference = _reference(goals, means)
+                tied = tied[most_hypervolume(means[tied], reference, count - len(chosen))]
+            chosen += tied.tolist()
+    return [scored[row].id for row in chosen]
+
+
+def decide_front(run: Run, number: int) -> Front:
+    """The front among everybody who was scored on validation.
+
+    Args:
+        run: The run.
+        number: The phase whose surrogates are asked: the last one.
+    """
+    results = run.results
+    found = {
+        c.id: losses
+        for c in run.state.candidates.values()
+        if c.failed is None and (losses := results.losses(c.id, "validation")) is not None
+    }
+    names = list(found)
+    measured = np.array([losses for losses, _ in found.values()])
+    errors = np.nan_to_num(np.array([errors for _, errors in found.values()]))
+    goals = results.goals("validation")
+    model = model_of(run, number)
+    means, deviations = _posterior(model, names, measured, errors, goals)
+    over = violations(means, [goal.limit for goal in goals])
+    allowed = np.flatnonzero(over == 0.0)
+    order = np.full(len(names), -1)
+    order[allowed] = ranks(means[allowed])
+    on_front = np.flatnonzero(order == 0)
+    reference = _reference(goals, means)
+    baselines = [row for row, name in enumerate(names) if _is_baseline(run, name)]
+    baselines = [row for row in baselines if over[row] == 0.0]
+    places = _places(run, names, means, order)
+    distances = dict(zip(on_front.tolist(), crowding(means[on_front]).tolist(), strict=True))
+    objectives = results.objectives
+
+    def by_name(losses: Floats) -> dict[str, float]:
+        return {o.name: o.value(float(x)) for o, x in zip(objectives, losses, strict=True)}
+
+    entries = []
+    for row, name in enumerate(names):
+        predicted: dict[str, tuple[float, float, float]] = {}
+        if model is not None and name in model.places and places[row] in ("front", "near"):
+            for o, ends in zip(objectives, model.left_out(name), strict=True):
+                middle, one, other = (o.value(loss) for loss in ends)
+                predicted[o.name] = middle, min(one, other), max(one, other)
+        distance = distances.get(row, np.inf)
+        entries.append(
+            Entry(
+                candidate=name,
+                place=places[row],
+                rank=int(order[row]) if order[row] >= 0 else None,
+                crowding=distance if np.isfinite(distance) else None,
+                values=by_name(means[row]),
+                deviations=dict(zip(by_name(means[row]), deviations[row].tolist(), strict=True)),
+                measured=by_name(measured[row]),
+                predicted=predicted,
+            )
+        )
+    entries.sort(key=lambda e: ("front", "near", "behind", "over a limit").index(e.place))
+    front, plain = means[on_front], means[baselines]
+    picked = int(on_front[knee(front)] if len(on_front) else np.argmin(over))
+    both = len(front) > 0 and len(plain) > 0
+    evenly = spread(len(goals), PREFERENCES)
+    return Front(
+        entries=tuple(entries),
+        limits={
+            o.name: o.value(goal.limit)
+            for o, goal in zip(objectives, goals, strict=True)
+            if goal.limit is not None
+        },
+        reference=by_name(reference),
+        hypervolume=hypervolume(front, reference),
+        baseline_hypervolume=hypervolume(plain, reference),
+        baseline_igd_plus=igd_plus(plain, front) if both else None,
+        baseline_gd_plus=gd_plus(plain[non_dominated(plain)], front) if both else None,
+        win_rate=win_rate(front, plain, evenly) if both else None,
+        knee=names[picked],
+        surrogates=_qualities(model, [o.name for o in objectives]),
+    )
+
+
+def _posterior(
+    model: SearchModel | None, names: list[str], measured: Floats, errors: Floats, goals: list[Goal]
+) -> tuple[Floats, Floats]:
+    """Expected losses on validation and their standard deviations, shape [n, m] each."""
+    means, deviations = measured.copy(), errors.copy()
+    if model is None:
+        return means, deviations
+    rows = [row for row, name in enumerate(names) if name in model.places]
+    if not rows:
+        return means, deviations
+    places = [model.places[names[row]] for row in rows]
+    expected, spread_ = model.posterior()
+    for k, surrogate in enumerate(model.surrogates):
+        if not surrogate.quality.trusted:
+            continue
+        prior, prior_variance = expected[places, k], spread_[places, k] ** 2
+        prior = prior + (measured[rows, k] - prior).mean()
+        noise = noise_variances(measured[rows, k], errors[rows, k], goals[k])
+        share = noise / (noise + prior_variance)
+        means[rows, k] = share * prior + (1.0 - share) * measured[rows, k]
+        deviations[rows, k] = np.sqrt(share * prior_variance)
+    return means, deviations
+
+
+def _places(run: Run, names: list[str], means: Floats, order: Any) -> list[Place]:
+    """Where everybody stands; near is whom nobody on the front beats beyond noise."""
+    on_front = np.flatnonzero(order == 0)
+    documents: dict[int, list[dict[int, float]]] = {}
+
+    def losses(row: int) -> list[dict[int, float]]:
+        if row not in documents:
+            documents[row] = run.results.document_losses(names[row], "validation")
+        return documents[row]
+
+    def beats(winner: int, row: int) -> bool:
+        if not (means[winner] <= means[row]).all():
+            return False
+        for ours, theirs in zip(losses(winner), losses(row), strict=True):
+            difference = mean([theirs[document] - ours[document] for document in ours])
+            if difference.value > Z_95 * np.nan_to_num(difference.standard_error):
+                return True
+        return False
+
+    places: list[Place] = []
+    for row in range(len(names)):
+        if order[row] == 0:
+            places.append("front")
+        elif order[row] < 0:
+            places.append("over a limit")
+        else:
+            is_beaten = any(beats(winner, row) for winner in on_front.tolist())
+            places.append("behind" if is_beaten else "near")
+    return places
+
+
+def _reference(goals: list[Goal], means: Floats) -> Floats:
+    """As the goals state it, else the worst loss of all."""
+    worst = means.max(axis=0)
+    return np.array(
+        [w if g.reference is None else g.reference for g, w in zip(goals, worst, strict=True)]
+    )
+
+
+def _is_baseline(run: Run, name: str) -> bool:
+    return run.state.candidates[name].origin == "baseline"
+
+
+def _qualities(model: SearchModel | None, names: list[str]) -> dict[str, dict[str, Any]]:
+    if model is None:
+        return {}
+    return {
+        name: {**asdict(surrogate.quality), "trusted": surrogate.quality.trusted}
+        for name, surrogate in zip(names, model.surrogates, strict=True)
+    }
