@@ -205,6 +205,25 @@ def export(
 
 
 @app.command()
+def promote(
+    run_dir: RunDirArgument,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="By default the chosen one.")
+    ] = None,
+) -> None:
+    """Build a candidate, check it against its record, and register it in MLflow."""
+    from evomerge.record.journal import check_is_run
+    from evomerge.search import Result
+    from evomerge.search.promote import promote as promote_candidate
+
+    check_is_run(run_dir)
+    promotion = promote_candidate(run_dir, candidate or Result(run_dir).best)
+    for name, estimate in promotion.holdout.items():
+        typer.echo(f"{name} on holdout: {estimate.value:.4f} ±{estimate.standard_error:.4f}")
+    typer.echo(f"{promotion.model_dir}: {promotion.candidate}, MLflow {promotion.model_version}")
+
+
+@app.command()
 def sync(run_dir: RunDirArgument) -> None:
     """Rebuild the MLflow record from the run folder."""
     from evomerge.record.follow import sync_now

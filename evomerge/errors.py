@@ -14,6 +14,10 @@ class InputError(EvomergeError, ValueError):
     """What a person gave cannot be used: one message with what, where, and what would be valid."""
 
 
+class InUseError(InputError):
+    """Another process has the run open; it can be tried again later."""
+
+
 class CandidateError(EvomergeError):
     """This candidate cannot be built or scored; the search goes on without it."""
 

@@ -103,6 +103,8 @@ def print_result(result: Result) -> None:
         console.print(line, highlight=False)
     if result.results.front is not None:
         print_front(result, console)
+        promote = f"evomerge promote {result.run_dir} --candidate {table['chosen']}"
+        console.print(f"to have its knee built: {promote}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     address = tracking_uri(result.run_dir)
     if address.startswith("sqlite"):
@@ -117,7 +119,7 @@ def print_front(result: Result, console: Console | None = None) -> None:
     console = console or Console(width=None if sys.stdout.isatty() else 120)
     front = result.results.front
     assert front is not None
-    names = list(front.reference)
+    names = [objective.name for objective in result.results.objectives]
     grid = Table(title=f"front: {len(front.members)} candidates, on validation")
     grid.add_column("model")
     for name in names:

@@ -38,6 +38,8 @@ def crowding(losses: ArrayLike) -> Floats:
     points = _as_points(losses)
     count, num_objectives = points.shape
     distance = np.zeros(count)
+    if not count:
+        return distance
     for objective in range(num_objectives):
         order = np.argsort(points[:, objective], kind="stable")
         values = points[order, objective]

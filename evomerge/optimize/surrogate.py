@@ -240,7 +240,8 @@ def quality_of(
             f"beyond noise; {TRUSTED_R2:.0%} is the least"
         )
     return Quality(
-        r2=1.0 - missed / total if total > 0.0 else 1.0,
+        # What is left of equal losses is rounding.
+        r2=1.0 if np.ptp(losses) <= 1e-9 * np.abs(losses).max() else 1.0 - missed / total,
         r2_beyond_noise=beyond,
         rank=rank,
         num_coefficients=num_coefficients,

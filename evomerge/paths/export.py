@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,15 +17,21 @@ from evomerge.files import flush_to_disk
 from evomerge.merge import Engine
 from evomerge.paths.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool
+from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.recipe import Recipe
 
 SHARD_BYTES = 4 << 30
 """Greatest size of a file of tensors; no more than this is held in memory."""
 
-NOT_COPIED = {"config.json", "README.md", "model.safetensors.index.json"}
+CARD_FILE = "README.md"
+RECIPE_FILE = "recipe.yaml"
+
+NOT_COPIED = {"config.json", CARD_FILE, INDEX_FILE}
 
 
-def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> None:
+def export_checkpoint(
+    pool: Pool, recipe: Recipe, out_dir: Path, card: str, device: torch.device | None = None
+) -> None:
     """Build a recipe and write it with configuration, tokenizer, model card and recipe.
 
     The folder appears whole or not at all.
@@ -34,6 +41,7 @@ def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> N
         recipe: What to build.
         out_dir: A folder that does not exist yet.
         card: README.md, in Markdown.
+        device: Where to compute; by default the CPU.
 
     Raises:
         InputError: The folder exists.
@@ -44,10 +52,9 @@ def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> N
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary_dir = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
     try:
-        _write_tensors(pool, recipe, temporary_dir)
-        _copy_companions(pool, recipe, temporary_dir)
-        (temporary_dir / "README.md").write_text(card, encoding="utf-8")
-        (temporary_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        write_companions(pool, recipe, temporary_dir)
+        (temporary_dir / CARD_FILE).write_text(card, encoding="utf-8")
         for path in temporary_dir.iterdir():
             flush_to_disk(path)
         temporary_dir.chmod(0o755)
@@ -58,16 +65,33 @@ def export_checkpoint(pool: Pool, recipe: Recipe, out_dir: Path, card: str) -> N
         raise
 
 
-def _write_tensors(pool: Pool, recipe: Recipe, folder: Path) -> None:
+def recipe_tensors(
+    pool: Pool, recipe: Recipe, device: torch.device | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a recipe's checkpoint, by their stored names.
+
+    Args:
+        pool: The recipe's models.
+        recipe: What to build.
+        device: Where to compute; by default the CPU.
+
+    Raises:
+        CandidateError: The recipe gives no model.
+    """
+    engine = Engine(pool, device)
+    if recipe.path is not None:
+        merged = None if recipe.merge is None else engine.builder(recipe.merge)
+        yield from stack_tensors(pool, recipe, merged)
+        return
+    # Named as the base stores them, for programs that do not rename as transformers does.
+    stored = pool.base.tensors
+    for name, tensor in engine.tensors(recipe):
+        yield stored[name].stored_name, tensor
+
+
+def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
     names: list[list[str]] = []
     total_bytes = 0
-    tensors: Iterator[tuple[str, Tensor]]
-    if recipe.path is not None:
-        tensors = stack_tensors(pool, recipe)
-    else:
-        # Named as the base stores them, for programs that do not rename as transformers does.
-        stored = pool.base.tensors
-        tensors = ((stored[name].stored_name, t) for name, t in Engine(pool).tensors(recipe))
     for number, shard in enumerate(_shards(tensors)):
         save_file(shard, folder / f"shard-{number:05d}", metadata={"format": "pt"})
         names.append(list(shard))
@@ -81,7 +105,7 @@ def _write_tensors(pool: Pool, recipe: Recipe, folder: Path) -> None:
         (folder / f"shard-{number:05d}").rename(folder / file_name)
         weight_map |= dict.fromkeys(shard_names, file_name)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -97,8 +121,9 @@ def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]
     yield shard
 
 
-def _copy_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
-    """The base's configuration in the recipe's dtype, its tokenizer and chat template."""
+def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
+    """Write the recipe, the base's configuration in its dtype, tokenizer and chat template."""
+    (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     config = dict(pool.base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype

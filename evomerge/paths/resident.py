@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from evomerge.errors import CandidateError
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.paths.build import empty_model
 from evomerge.paths.modeling_path import PathLayers, share
+from evomerge.paths.stack import stack_tensors
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
@@ -66,6 +68,16 @@ class ResidentModel:
                 self._paths = _Paths(self.pool, self.model, self._state)
             self._paths.follow(recipe.path)
         self._loaded = key
+
+    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
+        """What a checkpoint of the loaded recipe holds, by stored name, as it lies here."""
+        assert self._loaded == recipe.sha256
+        if recipe.path is not None:
+            yield from stack_tensors(self.pool, recipe, self._state.__getitem__)
+            return
+        stored = self.pool.base.tensors
+        for name in self.pool.layout.places:
+            yield stored[name].stored_name, self._state[name]
 
 
 class _Paths:

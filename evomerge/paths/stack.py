@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from torch import Tensor
 
-from evomerge.merge import TORCH_DTYPES, Engine
+from evomerge.merge import TORCH_DTYPES
 from evomerge.paths import modeling_path
 from evomerge.pool import Pool, layers_name, read_config
 from evomerge.recipe import MERGED, LayerPath, Recipe
@@ -82,17 +82,19 @@ def stack(pool: Pool, path: LayerPath) -> Stack:
     return Stack(tuple(layers), order, tuple(scales), embedding_scale, is_plain)
 
 
-def stack_tensors(pool: Pool, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
+def stack_tensors(
+    pool: Pool, recipe: Recipe, merged: Callable[[str], Tensor] | None
+) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a path's checkpoint, by their names in the model.
 
-    Raises:
-        CandidateError: The merged model's coefficients give no model.
+    Args:
+        pool: The recipe's models.
+        recipe: One with a path.
+        merged: Gives a tensor of the merged model by name, if there is one.
     """
     path = recipe.path
     assert path is not None
     stored = stack(pool, path)
-    merge = recipe.merge
-    merged = None if merge is None else Engine(pool).builder(merge)
     dtype = TORCH_DTYPES[recipe.dtype]
 
     def tensor(model: str, name: str) -> Tensor:

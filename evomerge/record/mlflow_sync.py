@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import select
 import sys
@@ -42,7 +43,7 @@ UNREACHABLE = (MlflowException, RequestException, SQLAlchemyError, OSError)
 BATCH = 100
 """MLflow's limit of params and tags in one call."""
 
-ARTIFACTS = ("config.yaml", "summary.json", "report.html", "recipes")
+ARTIFACTS = ("config.yaml", "summary.json", "report.html", "front.html", "recipes")
 
 
 class MlflowRecord:
@@ -103,6 +104,7 @@ class MlflowRecord:
                 self._client.log_artifacts(self._parent, str(path), name)
             elif path.exists():
                 self._client.log_artifact(self._parent, str(path))
+        self._write_front()
         chosen = self.state.decided.get("chosen")
         if chosen is not None:
             self._client.set_tag(self._parent, "evomerge.chosen", chosen)
@@ -110,6 +112,34 @@ class MlflowRecord:
             self._client.log_batch(self._parent, metrics=metrics)
         ended = self.state.stages.get("report") == "ended"
         self._client.set_terminated(self._parent, "FINISHED" if ended else "KILLED")
+
+    def _write_front(self) -> None:
+        """Tag who is on the front, so that the table of runs filters and sorts by it."""
+        front = self.results.front
+        if front is None:
+            return
+        assert self._client is not None
+        self._client.log_metric(self._parent, "front/hypervolume", front.hypervolume)
+        for entry in front.entries:
+            place = "yes" if entry.place == "front" else entry.place
+            numbers: dict[str, float] = {f"front/{n}": v for n, v in entry.values.items()}
+            tags: dict[str, str] = {"evomerge.front": place}
+            if entry.rank is not None:
+                numbers["front/rank"] = entry.rank
+                tags["evomerge.rank"] = str(entry.rank)
+            if entry.place == "front":
+                # The ends of a front are as far from others as can be.
+                crowding = math.inf if entry.crowding is None else entry.crowding
+                numbers["front/crowding"] = crowding
+                tags["evomerge.crowding"] = f"{crowding:.4g}"
+            if entry.candidate == front.knee:
+                tags["evomerge.knee"] = "yes"
+            at = _milliseconds(self.state.candidates[entry.candidate].ended_at)
+            self._client.log_batch(
+                self._children[entry.candidate],
+                metrics=[Metric(_metric_name(n), v, at, 0) for n, v in numbers.items()],
+                tags=[RunTag(name, value) for name, value in tags.items()],
+            )
 
     def _connect(self) -> None:
         runs_dir = self.run_dir.parent
@@ -172,6 +202,9 @@ class MlflowRecord:
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])
         tags = [RunTag("evomerge.failed", candidate.failed[:500])] if candidate.failed else []
+        validated = candidate.measured.get("validation")
+        if validated is not None and validated.weights_sha256 is not None:
+            tags.append(RunTag("evomerge.weights_sha256", validated.weights_sha256))
         client.log_batch(run_id, metrics=self._metrics(candidate), tags=tags)
         client.set_terminated(
             run_id,

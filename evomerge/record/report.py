@@ -42,6 +42,15 @@ def front_lines(front: Front) -> list[str]:
         )
     if not front.members:
         lines.append(f"nobody keeps every limit; {front.knee} comes nearest")
+    for name in front.reference:
+        values = {entry.values[name] for entry in front.entries}
+        if len(values) > 1 and max(values) - min(values) < 1e-9 * max(map(abs, values)):
+            values = {max(values)}
+        if len(values) == 1:
+            lines.append(
+                f"{name} is the same for everybody: it decides nothing, and without an explicit "
+                "`reference` that is worse the hypervolume is zero"
+            )
     if not front.surrogates:
         lines.append("no surrogates could be fitted: values are plain means on validation")
     for name, quality in front.surrogates.items():
@@ -91,6 +100,8 @@ def render_html(results: Results) -> str:
         cell=cell,
         plot=_progress(results),
         paths=path_pictures(results),
+        front=results.front,
+        front_lines=front_lines(results.front) if results.front is not None else [],
         pool=results.state.started["pool_sha256"],
         dimensions=results.state.dimensions(chosen.phase) if chosen is not None else [],
         genome=chosen.genome if chosen is not None else None,

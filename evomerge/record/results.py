@@ -112,11 +112,17 @@ class Results:
         state = self.state
         chosen = state.decided.get("chosen")
         names = [c.id for c in state.of_origin("baseline")]
-        rows = [self._row(name) for name in ([chosen] if chosen else []) + names]
+        rows = [self._row(name) for name in dict.fromkeys([chosen, *names] if chosen else names)]
         comparisons = []
         for role in ("best_parent", "best_baseline"):
             rival = state.decided.get(role)
-            if chosen and rival and self._on_holdout(chosen) and self._on_holdout(rival):
+            if (
+                chosen
+                and rival
+                and rival != chosen
+                and self._on_holdout(chosen)
+                and self._on_holdout(rival)
+            ):
                 difference = self.difference(chosen, rival, "holdout")
                 comparisons.append(
                     {

@@ -38,6 +38,8 @@ class Measured:
         parts: Parquet files with the documents.
         build_s: Seconds spent building.
         score_s: Seconds spent scoring.
+        device: Where it was scored, "cpu" or "cuda"; None in journals that do not say.
+        weights_sha256: Hash of the scored weights, where it was taken.
     """
 
     num_blocks: int
@@ -45,6 +47,8 @@ class Measured:
     parts: list[str] = field(default_factory=list)
     build_s: float = 0.0
     score_s: float = 0.0
+    device: str | None = None
+    weights_sha256: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -246,6 +250,9 @@ class RunState:
         measured.parts.append(data["part"])
         measured.build_s += data["build_s"]
         measured.score_s += data["score_s"]
+        # Journals used not to say these.
+        measured.device = data.get("device")
+        measured.weights_sha256 = measured.weights_sha256 or data.get("weights_sha256")
         candidate.ended_at = event.time
         if candidate.origin != "baseline" and data["split"] == "search":
             self.phases[candidate.phase].num_documents += data["num_documents"]

@@ -126,6 +126,8 @@ class Dispatcher:
                 num_tokens=result.num_tokens,
                 build_s=result.build_s,
                 score_s=result.score_s,
+                device=result.device,
+                weights_sha256=result.weights_sha256,
             )
             key = job.candidate, job.split
             self._pending[key] -= 1

@@ -166,9 +166,11 @@ class Stages:
         return [c.id for c in sorted(scored, key=search_score, reverse=True)[:count]]
 
     def _holdout(self) -> dict[str, Any]:
-        chosen = self.run.state.candidates[self.run.state.decided["chosen"]]
-        candidates = [chosen, *self.run.state.of_origin("baseline")]
-        self.open_holdout(candidates, "final table")
+        state = self.run.state
+        chosen = state.candidates[state.decided["chosen"]]
+        # Of a front a baseline can be the chosen one.
+        rivals = [c for c in state.of_origin("baseline") if c is not chosen]
+        self.open_holdout([chosen, *rivals], "final table")
         return {}
 
     def open_holdout(self, candidates: list[Candidate], why: str) -> None:

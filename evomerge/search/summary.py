@@ -6,11 +6,13 @@ import json
 
 from evomerge.files import replacing, write_text
 from evomerge.recipe import Recipe
+from evomerge.record.front_plots import render_front
 from evomerge.record.report import comparison_lines, write_html
 from evomerge.search.run import Run
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
+FRONT_FILE = "front.html"
 
 
 def write_summary(run: Run) -> None:
@@ -19,6 +21,9 @@ def write_summary(run: Run) -> None:
     write_text(run.run_dir / SUMMARY_FILE, json.dumps(table, indent=2) + "\n")
     with replacing(run.run_dir / REPORT_FILE) as path:
         write_html(run.results, path)
+    page = render_front(run.results)
+    if page is not None:
+        write_text(run.run_dir / FRONT_FILE, page)
 
 
 def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:

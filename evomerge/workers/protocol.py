@@ -37,6 +37,9 @@ class JobResult:
         num_tokens: Tokens of the scored requests.
         build_s: Seconds spent writing the candidate's weights.
         score_s: Seconds spent scoring.
+        device: Where it was computed: "cpu" or "cuda".
+        weights_sha256: Hash of the candidate's weights, of the job with the first block of
+            validation.
     """
 
     moments: dict[int, dict[str, tuple[int, float, float]]]
@@ -44,6 +47,8 @@ class JobResult:
     num_tokens: int
     build_s: float
     score_s: float
+    device: str | None = None
+    weights_sha256: str | None = None
 
 
 class Worker(Protocol):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.paths.resident import ResidentModel
+from evomerge.paths.weights import weights_sha256
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (
@@ -63,8 +64,7 @@ class MergeWorker:
         from transformers import AutoTokenizer
 
         torch.set_num_threads(spec.num_threads)
-        for name in ("lm_eval", "lm-eval", "transformers", "datasets"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet_libraries()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
         self.resident = ResidentModel(pool, device, spec.statistics_bytes)
@@ -83,7 +83,8 @@ class MergeWorker:
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
         started = time.perf_counter()
-        self.resident.load(Recipe.from_json(job.recipe_json))
+        recipe = Recipe.from_json(job.recipe_json)
+        self.resident.load(recipe)
         built = time.perf_counter()
         rows: list[Row] = []
         moments = {}
@@ -98,4 +99,23 @@ class MergeWorker:
             num_tokens=sum(row.num_tokens for row in rows),
             build_s=built - started,
             score_s=scored - built,
+            device=self.resident.device.type,
+            weights_sha256=self._weights_sha256(job, recipe),
         )
+
+    def _weights_sha256(self, job: Job, recipe: Recipe) -> str | None:
+        """Once for each candidate that gets to validation: what a checkpoint of it must have."""
+        is_first = job.split == "validation" and any(number == 0 for number, _ in job.blocks)
+        # The resident model has the pool's type, whatever an enqueued recipe says.
+        if not is_first or recipe.dtype != self.resident.pool.dtype:
+            return None
+        return weights_sha256(self.resident.tensors(recipe))
+
+
+def quiet_libraries() -> None:
+    """Let lm-eval and what it uses speak of errors only."""
+    from transformers.utils.logging import disable_progress_bar
+
+    for name in ("lm_eval", "lm-eval", "transformers", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    disable_progress_bar()

@@ -2,97 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
+from prefect_server import PREFECT, Prefect, copy_flows
 
 from evomerge.record import read_journal
-
-ROOT = Path(__file__).parents[2]
-PREFECT = Path(sys.executable).with_name("prefect")
-
-
-class Prefect:
-    """A server and a worker in a copy of the flows, with everything of theirs in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "NO_COLOR": "1",
-        }
-        self.processes = []
-        self.start("server", "start", "--host", "127.0.0.1", "--port", str(port))
-        self._wait_healthy()
-        self.run("work-pool", "create", "local", "--type", "process")
-        self.run("--no-prompt", "deploy", "--all")
-        self.start("worker", "start", "--pool", "local", "--name", "test")
-
-    def start(self, *arguments):
-        log = (self.folder / f"{arguments[0]}.log").open("w")
-        process = subprocess.Popen(
-            [PREFECT, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            # A shell's background job ignores SIGINT, which these pass on to their children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        self.processes.append(process)
-
-    def run(self, *arguments):
-        done = subprocess.run(
-            [PREFECT, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def get(self, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path, data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def stop(self):
-        for process in reversed(self.processes):
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-    def _wait_healthy(self):
-        ends = time.monotonic() + 120
-        while True:
-            try:
-                self.get("/health")
-                return
-            except OSError:
-                assert time.monotonic() < ends
-                time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +17,7 @@ def prefect(tmp_path_factory):
     from fixtures import make_config, make_workspace
 
     folder = tmp_path_factory.mktemp("deployments")
-    shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "prefect.yaml", folder)
+    copy_flows(folder)
     make_workspace(folder, workers={"num_actors": 1})
     (folder / "long").mkdir()
     for name in ("pool", "tasks"):

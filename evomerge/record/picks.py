@@ -1,0 +1,243 @@
+"""What a person picked in MLflow, and where a promoted model is entered.
+
+A pick is the tag `evomerge.pick = yes` on a candidate's run. A promoted model is a version in the
+model registry that refers to the folder: tags on the candidate's run lead to both.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+
+from evomerge.errors import EvomergeError, InputError
+from evomerge.record.config import tracking_uri
+from evomerge.record.follow import ENVIRONMENT
+from evomerge.record.journal import JOURNAL_FILE, iterate
+
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+from mlflow import MlflowClient  # noqa: E402  (telemetry is switched off before)
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models.model import MLMODEL_FILE_NAME  # noqa: E402
+from mlflow.models.utils import get_external_mlflow_model_spec  # noqa: E402
+
+from evomerge.record.mlflow_sync import UNREACHABLE, MlflowRecord  # noqa: E402
+
+ALIAS = "promoted"
+"""The registered model's version that was promoted last."""
+
+PICK = "evomerge.pick"
+PROMOTED = "evomerge.promoted"
+REFUSED = "evomerge.refused"
+VERSION = "evomerge.model_version"
+MODEL_DIR = "evomerge.model_dir"
+
+DESCRIPTION_CHARACTERS = 5000
+"""What MLflow's databases hold of a version's description."""
+
+
+def sync(run_dir: Path) -> None:
+    """Bring MLflow to what a run's journal says, in this process.
+
+    Raises:
+        EvomergeError: MLflow could not be written.
+    """
+    record = MlflowRecord(run_dir)
+    with _reaching(tracking_uri(run_dir)):
+        record.read()
+        record.write()
+        record.finish()
+
+
+def picked(uri: str) -> list[str]:
+    """Runs that are picked and neither promoted nor refused yet, the oldest first.
+
+    Args:
+        uri: The tracking store; a SQLite file that does not exist has no picks.
+
+    Raises:
+        EvomergeError: MLflow is not to be had.
+    """
+    url = make_url(uri) if uri.startswith("sqlite:") else None
+    if url is not None and url.database and not Path(url.database).exists():
+        return []
+    with _mlflow(uri) as client:
+        experiments = [e.experiment_id for e in _pages(client.search_experiments)]
+        runs = _pages(
+            client.search_runs,
+            experiments,
+            f"tags.`{PICK}` ILIKE 'yes'",
+            order_by=["attributes.start_time ASC"],
+        )
+        done = {PROMOTED, REFUSED}
+        return [run.info.run_id for run in runs if not done & run.data.tags.keys()]
+
+
+def locate(uri: str, run_id: str) -> tuple[Path, str]:
+    """The run folder and the candidate's id of an MLflow run.
+
+    Raises:
+        InputError: It is no candidate's run, or the folder is gone or has another run by now.
+        EvomergeError: MLflow is not to be had, or has no such run.
+    """
+    with _mlflow(uri) as client:
+        tags = client.get_run(run_id).data.tags
+        if "evomerge.candidate" not in tags or "mlflow.parentRunId" not in tags:
+            raise InputError(
+                f"MLflow run {run_id} is not a candidate's; pick one of the runs below a search's"
+            )
+        parent = client.get_run(tags["mlflow.parentRunId"]).data.tags
+    run_dir = Path(parent["evomerge.run_dir"])
+    if not (run_dir / JOURNAL_FILE).is_file():
+        raise InputError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
+    event, _ = next(iterate(run_dir / JOURNAL_FILE, 0, 0))
+    if parent["evomerge.run"] != _key(run_dir, event.time):
+        raise InputError(f"MLflow run {run_id}: {run_dir} has another run than when it was made")
+    return run_dir, tags["evomerge.candidate"]
+
+
+def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
+    """Id of the MLflow run of a candidate.
+
+    Args:
+        uri: The tracking store.
+        run_dir: The run folder, absolute.
+        started_at: When its run started, seconds since 1970.
+        candidate: The candidate's id.
+
+    Raises:
+        InputError: The store has no such run.
+        EvomergeError: MLflow is not to be had.
+    """
+    with _mlflow(uri) as client:
+        experiments = [e.experiment_id for e in _pages(client.search_experiments)]
+        key = _key(run_dir, started_at)
+        for parent in _pages(client.search_runs, experiments, f"tags.`evomerge.run` = '{key}'"):
+            query = (
+                f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' "
+                f"AND tags.`evomerge.candidate` = '{candidate}'"
+            )
+            for run in _pages(client.search_runs, [parent.info.experiment_id], query):
+                return str(run.info.run_id)
+    raise InputError(f"the MLflow store {uri} has no run of {candidate} of {run_dir}")
+
+
+def refuse(uri: str, run_id: str, reason: str) -> None:
+    """Say on a picked run why it is not promoted; taking the tag away picks it again."""
+    with _mlflow(uri) as client:
+        client.set_tag(run_id, REFUSED, reason[:500])
+
+
+def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, str]) -> str:
+    """Enter a promoted model in the registry and on its candidate's run.
+
+    What is there already is left, so that a call that was cut off is completed by the next.
+
+    Args:
+        uri: The tracking store, which is the registry too.
+        run_id: The candidate's run.
+        name: The search's name, after which the registered model is named.
+        model_dir: The checkpoint, with card and recipe.
+        tags: The version's tags; a version is known by `evomerge.recipe_sha256` and its folder.
+
+    Returns:
+        NAME/VERSION.
+
+    Raises:
+        EvomergeError: MLflow is not to be had.
+    """
+    model_name = "".join(c if c.isalnum() or c in "_- " else "_" for c in name)
+    all_tags = tags | {MODEL_DIR: str(model_dir)}
+    card = (model_dir / "README.md").read_text(encoding="utf-8")
+    with _mlflow(uri) as client:
+        version = _version(client, model_name, all_tags)
+        if version is None:
+            model = _external_model(client, run_id, model_name, all_tags)
+            # Not "models:/ID", which a database's client looks up in the global store.
+            version = client.create_model_version(
+                model_name,
+                model.artifact_location,
+                run_id,
+                tags=all_tags,
+                description=card[:DESCRIPTION_CHARACTERS],
+                model_id=model.model_id,
+            ).version
+        client.set_registered_model_alias(model_name, ALIAS, version)
+        for file_name in ("README.md", "recipe.yaml"):
+            client.log_artifact(run_id, str(model_dir / file_name), ALIAS)
+        client.set_tag(run_id, VERSION, f"{model_name}/{version}")
+        if REFUSED in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, REFUSED)
+        # The last: a run with this tag is not promoted again.
+        client.set_tag(run_id, PROMOTED, str(model_dir))
+    return f"{model_name}/{version}"
+
+
+def _version(client: MlflowClient, name: str, tags: dict[str, str]) -> str | None:
+    """The version of this recipe in this folder; makes the registered model where there is none."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in _pages(client.search_model_versions, f"name = '{name}'"):
+        known = ("evomerge.recipe_sha256", MODEL_DIR)
+        if all(version.tags.get(tag) == tags[tag] for tag in known):
+            return str(version.version)
+    return None
+
+
+def _external_model(client: MlflowClient, run_id: str, name: str, tags: dict[str, str]) -> Any:
+    """MLflow's entry for a model that lies elsewhere; the one there is, if it is whole.
+
+    Done by a client and not by `mlflow.create_external_model`, which writes to a global store.
+    """
+    experiment = client.get_run(run_id).info.experiment_id
+    query = f"source_run_id = '{run_id}'"
+    for model in _pages(client.search_logged_models, [experiment], query):
+        is_whole = str(model.status) == "READY"
+        if is_whole and model.tags.get(MODEL_DIR) == tags[MODEL_DIR]:
+            return model
+    model = client.create_logged_model(
+        experiment, name, run_id, tags | {"mlflow.model.isExternal": "true"}, None, "language model"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        get_external_mlflow_model_spec(model).save(str(Path(folder, MLMODEL_FILE_NAME)))
+        client.log_model_artifacts(model.model_id, folder)
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+@contextmanager
+def _mlflow(uri: str) -> Iterator[MlflowClient]:
+    with _reaching(uri):
+        yield MlflowClient(uri, uri)
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise EvomergeError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from None
+
+
+def _key(run_dir: Path, started_at: float) -> str:
+    """The parent run's tag `evomerge.run`."""
+    return f"{run_dir}@{started_at!r}"
+
+
+def _pages(search: Any, *arguments: Any, **keywords: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(*arguments, page_token=token, **keywords)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,177 @@
+"""Searches for a front: who is on it, limits, odd objectives, resumption, the record in MLflow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from commands import kill_and_resume, says, start
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+import evomerge
+from evomerge.cli import app
+from evomerge.errors import InputError
+from evomerge.record import normal_form, read_journal
+from evomerge.search import resume
+
+OPTIMIZERS = {
+    "map": {"kind": "map"},
+    "gaussian_process": {"kind": "map", "surrogate": "quadratic_and_gaussian_process"},
+    "nested_map": {"kind": "nested_map", "evaluations_per_merge": 8},
+    "scalarized_cma": {"kind": "scalarized_cma", "directions": 2},
+}
+
+
+def make(workspace, optimizer="map", candidates=9, **changes):
+    search = {"budget": {"candidates": candidates}, "finalists": 5}
+    return workspace(optimizer=OPTIMIZERS[optimizer], search=search, **changes)
+
+
+def changed(config, change):
+    """The configuration's file, with a change."""
+    data = yaml.safe_load(config.read_text())
+    change(data)
+    config.write_text(yaml.safe_dump(data))
+    return config
+
+
+def objective(data, number, **fields):
+    data["score"]["objectives"][number] |= fields
+
+
+def front_of(run_dir, *arguments) -> str:
+    """What `evomerge front` prints."""
+    done = CliRunner().invoke(app, ["front", str(run_dir), *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def refused(run_dir, *arguments) -> str:
+    """Why `evomerge front` refuses."""
+    with pytest.raises(InputError) as error:
+        front_of(run_dir, *arguments)
+    return str(error.value)
+
+
+def losses(entry):
+    return [-value for value in entry.values.values()]
+
+
+def dominates(first, second) -> bool:
+    pairs = list(zip(losses(first), losses(second), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_every_optimizer_ends_with_a_front(workspace, tmp_path, optimizer):
+    result = evomerge.run(make(workspace, optimizer), tmp_path / "run")
+    front = result.results.front
+    assert {entry.candidate for entry in front.members} == set(result.front)
+    for entry in front.entries:
+        is_dominated = any(dominates(other, entry) for other in front.entries)
+        assert is_dominated == (entry.place != "front")
+    assert result.best == front.knee and front.knee in result.front
+    assert result.results.state.holdout_opened[0] == front.knee
+    assert (tmp_path / "run/front.html").stat().st_size > 1e6
+    assert json.loads((tmp_path / "run/summary.json").read_text())["front"]["knee"] == front.knee
+
+
+def test_killed_in_the_search_and_resumed(workspace, tmp_path):
+    config = make(workspace, candidates=14)
+    whole = evomerge.run(config, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    journal = killed / "journal.jsonl"
+    process = start("search", config, "--run-dir", killed, cwd=tmp_path)
+    kill_and_resume(process, killed, [says(journal, "c00006"), says(journal, "c00009")])
+    runs = [normal_form(read_journal(r / "journal.jsonl")[0]) for r in (whole.run_dir, killed)]
+    assert runs[0] == runs[1]
+    assert evomerge.Result(killed).results.front == whole.results.front
+
+
+class TestLimits:
+    def test_nobody_over_a_limit_is_on_the_front(self, workspace, tmp_path):
+        config = changed(make(workspace), lambda data: objective(data, 0, limit=0.3))
+        front = evomerge.run(config, tmp_path / "run").results.front
+        assert front.limits == {"toy_choose": 0.3}
+        for entry in front.entries:
+            # A value is what a negated loss is: not to the last bit.
+            keeps = entry.values["toy_choose"] >= 0.3 - 1e-12
+            assert keeps == (entry.place != "over a limit")
+
+    def test_where_nobody_keeps_them_it_is_said(self, workspace, tmp_path):
+        config = changed(make(workspace), lambda data: objective(data, 0, limit=0.99))
+        result = evomerge.run(config, tmp_path / "run")
+        assert not result.front and result.best == result.results.front.knee
+        assert "nobody keeps every limit" in refused(tmp_path / "run")
+
+    def test_relative_to_the_best_parent(self, workspace, tmp_path):
+        config = changed(make(workspace), lambda data: objective(data, 1, parent_margin=0.05))
+        result = evomerge.run(config, tmp_path / "run")
+        results = result.results
+        best = max(
+            results.state.candidates[name].scores("validation")["toy_write"].value
+            for name in results.parents
+        )
+        assert results.front.limits["toy_write"] == pytest.approx(best - 0.05)
+
+
+def test_the_command_prints_and_picks(workspace, tmp_path):
+    result = evomerge.run(make(workspace), tmp_path / "run")
+    output = front_of(result.run_dir)
+    assert "hypervolume" in output and f"picked: {result.best}" in output
+    found = json.loads(front_of(result.run_dir, "--prefer", "toy_write=1", "--json"))
+    front = result.results.front
+    best = max(entry.values["toy_write"] for entry in front.members)
+    chosen = next(e for e in front.members if e.candidate == found["picked"])
+    assert chosen.values["toy_write"] == best
+    assert "no objective" in refused(result.run_dir, "--prefer", "toy=1")
+    assert "OBJECTIVE=NUMBER" in refused(result.run_dir, "--at-least", "toy_write")
+
+
+def test_mlflow_filters_and_sorts_by_it(workspace, tmp_path):
+    result = evomerge.run(make(workspace, record={"enabled": True}), tmp_path / "run")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "toy"]
+    runs = client.search_runs(
+        [experiment.experiment_id],
+        "tags.`evomerge.front` = 'yes'",
+        order_by=["metrics.`front/toy_choose` DESC"],
+    )
+    assert {run.data.tags["evomerge.candidate"] for run in runs} == set(result.front)
+    values = [run.data.metrics["front/toy_choose"] for run in runs]
+    assert values == sorted(values, reverse=True)
+    assert all(run.data.metrics["front/rank"] == 0 for run in runs)
+    (knee,) = client.search_runs([experiment.experiment_id], "tags.`evomerge.knee` = 'yes'")
+    assert knee.data.tags["evomerge.candidate"] == result.best
+    parent = knee.data.tags["mlflow.parentRunId"]
+    assert "front.html" in [artifact.path for artifact in client.list_artifacts(parent)]
+
+
+def test_a_search_with_one_objective_has_no_front(workspace, tmp_path):
+    config = workspace(score={"objectives": [{"task": "toy_choose"}]})
+    data = yaml.safe_load(config.read_text())
+    data["score"] |= {
+        "include_path": ["tasks"],
+        "splits": {"search": 10, "validation": 10, "holdout": 20},
+    }
+    config.write_text(yaml.safe_dump(data))
+    result = evomerge.run(config, tmp_path / "run")
+    assert result.front == [result.best]
+    assert "one objective" in refused(tmp_path / "run")
+
+
+def test_identical_experts(workspace, tmp_path):
+    """Collinear: their weights count as one, and the surrogates say whether they can be trusted."""
+    experts = [{"source": "pool/expert0", "name": name} for name in ("one", "same")]
+    config = make(workspace, candidates=12)
+    changed(config, lambda data: data["pool"].update(experts=experts))
+    result = evomerge.run(config, tmp_path / "run")
+    assert result.front
+
+
+def test_resumed_after_the_decision(workspace, tmp_path):
+    result = evomerge.run(make(workspace), tmp_path / "run")
+    again = resume(result.run_dir)
+    assert again.results.front == result.results.front
