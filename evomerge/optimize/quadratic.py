@@ -1,11 +1,14 @@
 """The quadratic surrogate of MAP (Li et al., ICLR 2025): a link of a quadratic in the genome.
 
 y = g(e + b.u + u.A.u / 2) + delta, with u the genome in units of the box, known variances of the
-measurements, a normal prior on the coefficients (the ridge, on A above all) and delta what a
-quadratic cannot follow: independent, of one variance. The identity link is solved in closed form,
-others by Gauss-Newton (iteratively reweighted least squares). Ridges, variances of delta and links
-are weighted by their leave-one-out predictive density (pseudo-BMA, Yao et al. 2018): few points
-leave several of them possible, and the intervals say so.
+measurements, a normal prior on the coefficients and delta what a quadratic cannot follow:
+independent, of one variance. The prior of A is c I + E: a bowl (or a dome, or a plane) that is
+alike in all directions, with c nearly free, and how directions differ, a symmetric matrix of the
+Gaussian orthogonal ensemble, whose density is the same in every basis. Its scale is the ridge: a
+small one says that a loss bows alike in all directions, not that it is flat. The identity link is
+solved in closed form, others by Gauss-Newton (iteratively reweighted least squares). Ridges,
+variances of delta and links are weighted by their leave-one-out predictive density (pseudo-BMA, Yao
+et al. 2018): few points leave several of them possible, and the intervals say so.
 """
 
 from __future__ import annotations
@@ -31,11 +34,20 @@ from evomerge.optimize.surrogate import (
     quality_of,
 )
 
-RIDGES = (10.0, 3.0, 1.0)
-"""Prior standard deviations of a second-order coefficient, in units of the losses' spread."""
+RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03)
+"""Prior standard deviations of a square's coefficient about the one that all squares share.
+
+In units of the losses' spread, as all of these.
+"""
+
+CURVATURE = 10.0
+"""That of the shared one."""
 
 FIRST_ORDER = 10.0
-"""That of constant and first-order coefficients."""
+"""That of a first-order coefficient."""
+
+CONSTANT = 1e3
+"""That of the constant: it is nobody's guess."""
 
 LACKS = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Standard deviations of delta, in units of the losses' spread."""
@@ -65,6 +77,30 @@ def features(points: Floats) -> Floats:
 def rank(points: Floats) -> int:
     """How many coefficients of a quadratic these points determine."""
     return int(np.linalg.matrix_rank(features(points))) if len(points) else 0
+
+
+def prior_precision(num_dimensions: int, ridge: float) -> Floats:
+    """Inverse covariance of the coefficients' prior, shape [p, p], for losses of spread 1.
+
+    Coefficients of squares are c + e_ii and those of products 2 e_ij, of variances c: CURVATURE^2,
+    e_ii: ridge^2 and e_ij: ridge^2 / 2.
+    """
+    first, second = np.triu_indices(num_dimensions)
+    is_square = first == second
+    num_first = 1 + num_dimensions
+    variances = np.concatenate(
+        [
+            [CONSTANT**2],
+            np.full(num_dimensions, FIRST_ORDER**2),
+            np.where(is_square, 1.0, 2.0) * ridge**2,
+        ]
+    )
+    precision: Floats = np.diag(1.0 / variances)
+    squares = num_first + np.flatnonzero(is_square)
+    # Sherman and Morrison: the inverse of ridge^2 I + CURVATURE^2 1 1'.
+    shared = CURVATURE**2 / (ridge**2 + num_dimensions * CURVATURE**2)
+    precision[np.ix_(squares, squares)] -= shared / ridge**2
+    return precision
 
 
 @dataclass(frozen=True)
@@ -174,15 +210,11 @@ class Quadratic:
         z = link.inverse(self.losses)
         unit = float(z.std()) or 1.0
         spread = float(self.losses.std())
-        num_first = 1 + self.points.shape[1]
+        priors = [prior_precision(self.points.shape[1], ridge) / unit**2 for ridge in RIDGES]
         beta = np.zeros(self._features.shape[1])
         beta[0] = float(z.mean())
         fits = []
-        for lack, ridge in itertools.product(LACKS, RIDGES):
-            prior = np.full(len(beta), (ridge * unit) ** -2)
-            prior[:num_first] = (FIRST_ORDER * unit) ** -2
-            # The constant is nobody's guess.
-            prior[0] = (1e3 * unit) ** -2
+        for lack, prior in itertools.product(LACKS, priors):
             fit = self._solve(link, prior, beta, lack * spread)
             beta = fit.beta
             fits.append(replace(fit, density=fit.density - LACK_PENALTY * lack))
@@ -194,15 +226,15 @@ class Quadratic:
 
         def cost(trial: Floats) -> float:
             residuals = self.losses - link.loss(matrix @ trial)
-            return float((residuals**2 / variances).sum() + (prior * trial**2).sum())
+            return float((residuals**2 / variances).sum() + trial @ prior @ trial)
 
         now = cost(beta)
         for _ in range(1 if link.name == "identity" else MAX_STEPS):
             z = matrix @ beta
             slope = link.slope(z)
             weights = slope**2 / variances
-            precision = (matrix.T * weights) @ matrix + np.diag(prior)
-            pull = (matrix.T * (slope / variances)) @ (self.losses - link.loss(z)) - prior * beta
+            precision = (matrix.T * weights) @ matrix + prior
+            pull = (matrix.T * (slope / variances)) @ (self.losses - link.loss(z)) - prior @ beta
             step = cho_solve(cho_factor(precision, lower=True), pull)
             share = 1.0
             while (then := cost(beta + share * step)) > now and share > 1e-4:
@@ -215,7 +247,7 @@ class Quadratic:
         z = matrix @ beta
         slope = link.slope(z)
         weights = slope**2 / variances
-        root = np.linalg.cholesky((matrix.T * weights) @ matrix + np.diag(prior))
+        root = np.linalg.cholesky((matrix.T * weights) @ matrix + prior)
         leverage = weights * (solve_triangular(root, matrix.T, lower=True) ** 2).sum(axis=0)
         rest = np.maximum(1.0 - leverage, 1e-9)
         left_out = (self.losses - link.loss(z)) / rest

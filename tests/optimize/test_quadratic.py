@@ -7,7 +7,15 @@ import pytest
 
 from evomerge.optimize import Goal
 from evomerge.optimize.designs import space_filling
-from evomerge.optimize.quadratic import Quadratic, features, num_coefficients, rank
+from evomerge.optimize.quadratic import (
+    CURVATURE,
+    FIRST_ORDER,
+    Quadratic,
+    features,
+    num_coefficients,
+    prior_precision,
+    rank,
+)
 from evomerge.optimize.surrogate import Identity, Sigmoid, Softplus, noise_variances
 
 NUM_DOCUMENTS = 200
@@ -88,6 +96,53 @@ def test_samples_are_spread_as_the_intervals_say():
     inside = (drawn >= prediction.low) & (drawn <= prediction.high)
     assert inside.mean() > 0.9
     assert np.abs(drawn.mean(axis=0) - prediction.mean).max() < 0.05
+
+
+class TestPrior:
+    """Of the second-order coefficients: a bowl, and how directions differ."""
+
+    @pytest.mark.parametrize("d", [1, 2, 5])
+    def test_is_the_inverse_of_its_covariance(self, d):
+        ridge, first = 0.3, 1 + d
+        covariance = np.linalg.inv(prior_precision(d, ridge))
+        squares = [features(np.eye(d))[k, first:].argmax() for k in range(d)]
+        second = np.diag(np.full(num_coefficients(d) - first, 2 * ridge**2))
+        second[np.ix_(squares, squares)] = CURVATURE**2 + ridge**2 * np.eye(d)
+        assert covariance[first:, first:] == pytest.approx(second, rel=1e-6)
+        assert covariance[1:first, 1:first] == pytest.approx(FIRST_ORDER**2 * np.eye(d))
+        assert not covariance[:first, first:].any()
+
+    def test_is_the_same_in_every_basis(self):
+        """Of functions, so of any points' covariance, when the points are turned."""
+        turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+        covariance = np.linalg.inv(prior_precision(3, 0.3))
+        points = space_filling(3, 9, 0)
+        rows, turned = features(points)[:, 4:], features(points @ turn)[:, 4:]
+        second = covariance[4:, 4:]
+        assert turned @ second @ turned.T == pytest.approx(rows @ second @ rows.T)
+
+    def test_finds_the_floor_of_a_bowl_in_noise(self):
+        """Nearer than coefficients that were each taken for themselves (least squares)."""
+        ours, theirs = [], []
+        floor, new = np.array([0.5, -0.5, 0.3, 0.0]), space_filling(4, 500, 9)
+        share = lambda u: 0.9 - 0.08 * ((u - floor) ** 2 @ np.array([0.7, 1.0, 1.0, 1.4]))  # noqa: E731
+        for seed in range(20):
+            points = space_filling(4, 24, seed)
+            losses, errors = measure(share(points), seed)
+            plain = np.linalg.lstsq(features(points), losses, rcond=None)[0]
+            expected = Quadratic(points, losses, errors, SHARE).mean(new)
+            for found, mean in ((ours, expected), (theirs, features(new) @ plain)):
+                found.append(share(floor[None])[0] - share(new[mean.argmin()][None])[0])
+        assert np.mean(ours) < 0.5 * np.mean(theirs)
+
+    def test_does_not_overrule_a_saddle(self):
+        points, new = space_filling(3, 40, 0), space_filling(3, 100, 1)
+        share = lambda u: 0.5 + 0.2 * (u**2 @ np.array([1.0, -1.0, 0.5]))  # noqa: E731
+        losses, errors = measure(share(points), 0)
+        prediction = Quadratic(points, losses, errors, SHARE).predict(new)
+        assert np.abs(prediction.mean + share(new)).mean() < 0.02
+        inside = (prediction.low <= -share(new)) & (-share(new) <= prediction.high)
+        assert inside.mean() > 0.85
 
 
 class TestQuality:
