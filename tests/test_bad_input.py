@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input import configs, models, paths, runs, tasks
+from bad_input import configs, fronts, models, paths, runs, tasks
 from fixtures import make_workspace
 
 from evomerge.cli import main
 
-CASES = {**configs.CASES, **models.CASES, **tasks.CASES, **runs.CASES, **paths.CASES}
+MODULES = (configs, models, tasks, runs, paths, fronts)
+CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 
 @pytest.fixture(scope="module")

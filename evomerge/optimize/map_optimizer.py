@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from evomerge.errors import InputError
 from evomerge.optimize.designs import (
     DesignConfig,
     DOptimalConfig,
@@ -137,6 +138,14 @@ class MapOptimizer:
         design = make_design(config.design, np.array(landmarks), len(box.low), seed)
         # Two points of the design can be one candidate where numbers are whole.
         self.design = list(dict.fromkeys(self._to_point(row) for row in design))
+        needed = num_coefficients(len(box.low))
+        found = rank(np.array([self._to_units(point) for point in self.design]))
+        if found < needed:
+            raise InputError(
+                f"optimizer: its design determines {found} of the {needed} coefficients of a "
+                f"quadratic once numbers are whole (of two values the square says nothing); use "
+                "`kind: nsga2` or `kind: nevergrad_front`"
+            )
         self._num_asked = 0
         self._outstanding: dict[int, Point] = {}
         self._told: list[tuple[Point, Outcome]] = []
@@ -176,6 +185,14 @@ class MapOptimizer:
             else:
                 self.tell(event.genome if event.number is None else event.number, event.outcome)
         return None
+
+    def describe(self) -> str:
+        """What it measures, in a line."""
+        count = num_coefficients(len(self._low))
+        return (
+            f"a design of {len(self.design)} points (a quadratic has {count} coefficients for each "
+            "objective), then points of the front that is expected"
+        )
 
     @property
     def measured(self) -> Measured:

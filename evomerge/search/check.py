@@ -12,9 +12,11 @@ from evomerge.config import SIMPLE, Config
 from evomerge.merge import TORCH_DTYPES
 from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
+from evomerge.optimize.map_optimizer import MapOptimizer
+from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES
 from evomerge.record.results import goals
-from evomerge.score import SPLITS
+from evomerge.score import SPLITS, Objective
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
 from evomerge.space import Space
 
@@ -88,8 +90,11 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
             if optimizer.diagonal is None
             else ", diagonal covariance"
         )
-    outstanding = setup.make_optimizer(number, space, goals(setup.objectives, [])).max_outstanding
+    made = setup.make_optimizer(number, space, goals(setup.objectives, []))
+    outstanding = made.max_outstanding
     lines.append(f"optimizer: {optimizer.kind}{note}, at most {outstanding:,} candidates in flight")
+    if isinstance(made, MapOptimizer | NestedMapOptimizer):
+        lines.append(f"  {made.describe()}")
     return lines
 
 
@@ -101,11 +106,17 @@ def _documents(setup: Setup) -> list[str]:
         direction = "higher" if objective.higher_is_better else "lower"
         lines.append(
             f"objective {objective.name}: {objective.metric} ({direction} is better), "
-            f"preference {objective.preference:g}; documents: {counts}"
+            f"preference {objective.preference:g}; documents: {counts}{_limit(objective)}"
         )
     assert setup.config.resolved is not None
     lines.append(f"batches: {setup.config.resolved.batch_tokens:,} tokens")
     return lines
+
+
+def _limit(objective: Objective) -> str:
+    if objective.parent_margin is not None:
+        return f"; at most {objective.parent_margin:g} worse than the best of base and experts"
+    return "" if objective.limit is None else f"; {objective.limit:g} or better"
 
 
 def _workers(setup: Setup) -> list[str]:

@@ -13,8 +13,10 @@ from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.optimize.cma import CmaConfig
+from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe, read_recipe
+from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
@@ -131,7 +133,25 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             "resolved": found,
         }
     )
-    return Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
+    setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
+    _check_optimizers(setup)
+    return setup
+
+
+def _check_optimizers(setup: Setup) -> None:
+    """Refuse what an optimizer cannot search, and a budget that does not pay for its design."""
+    for number, (phase, space) in enumerate(
+        zip(setup.config.all_phases, setup.spaces, strict=True)
+    ):
+        optimizer = setup.make_optimizer(number, space, goals(setup.objectives, []))
+        if not isinstance(optimizer, MapOptimizer):
+            continue
+        size, budget = len(optimizer.design), phase.budget.candidates
+        if budget is not None and budget < size:
+            raise InputError(
+                f"search.budget: {budget} candidates, and the design of {phase.optimizer.kind} "
+                f"has {size} points; give {size} or more, {2 * size} to place as many on the front"
+            )
 
 
 def box_of(space: Space) -> Box:
