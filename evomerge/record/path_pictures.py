@@ -39,10 +39,10 @@ def path_pictures(results: Results) -> dict[str, Any] | None:
     ranked = [name for _, name in sorted(scored, key=lambda pair: -pair[0])]
     chosen = results.state.decided.get("chosen")
     # A path that was enqueued and asked for as well is drawn once.
-    hashes = {name: results.state.candidates[name].recipe_sha256 for name in ranked}
-    first = {sha256: name for name, sha256 in reversed(hashes.items())}
-    ranked = [name for name in ranked if first[hashes[name]] == name]
-    shown = ranked[:NUM_SHOWN]
+    distinct: dict[str, str] = {}
+    for name in ranked:
+        distinct.setdefault(results.state.candidates[name].recipe_sha256, name)
+    shown = list(distinct.values())[:NUM_SHOWN]
     if chosen in paths and chosen not in shown:
         shown = [chosen, *shown[:-1]]
     models = list(dict.fromkeys(hop["model"] for p in paths.values() for hop in p["hops"]))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from evomerge.config import PhaseConfig
 from evomerge.optimize import Goal
@@ -129,7 +130,8 @@ def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: i
     Of a rank that does not fit whole, those that together have most hypervolume. Candidates that
     keep every limit come first.
     """
-    model = model_of(run, number)
+    with threadpool_limits(limits=1):
+        model = model_of(run, number)
     goals = run.results.goals("search")
     means = np.array([run.results.losses(c.id, "search") for c in scored])[:, 0]
     if model is not None:
@@ -157,6 +159,12 @@ def decide_front(run: Run, number: int) -> Front:
         run: The run.
         number: The phase whose surrogates are asked: the last one.
     """
+    # More BLAS threads change last bits, and who of two equals is on the front.
+    with threadpool_limits(limits=1):
+        return _decide_front(run, number)
+
+
+def _decide_front(run: Run, number: int) -> Front:
     results = run.results
     found = {
         c.id: losses

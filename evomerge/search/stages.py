@@ -118,8 +118,10 @@ class Stages:
             raise EvomergeError(f"every candidate failed: {next(iter(reasons), 'none was asked')}")
 
         # A recipe that was enqueued and asked for as well is one finalist.
-        distinct = list({c.recipe_sha256: c for c in reversed(scored)}.values())[::-1]
-        ids = self._best_on_search(number, distinct)
+        distinct: dict[str, Candidate] = {}
+        for candidate in scored:
+            distinct.setdefault(candidate.recipe_sha256, candidate)
+        ids = self._best_on_search(number, list(distinct.values()))
         finalists = [run.state.candidates[name] for name in ids]
         self._decide(stage, ids)
         self.score(finalists, "validation", stage)
