@@ -23,11 +23,11 @@ from evomerge.errors import InputError
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.quadratic import Quadratic, features, num_coefficients, rank
 from evomerge.optimize.surrogate import (
-    Z_95,
     Floats,
     Prediction,
     Quality,
     Sampled,
+    interval,
     noise_variances,
     quality_of,
 )
@@ -116,10 +116,13 @@ class GaussianProcess:
 
     def predict(self, points: Floats) -> Prediction:
         """See `Surrogate`."""
-        mean, half = self.mean(points), Z_95 * self._deviation(points)
-        least = -np.inf if self.goal.low is None else self.goal.low
-        most = np.inf if self.goal.high is None else self.goal.high
-        return Prediction(mean, np.maximum(mean - half, least), np.minimum(mean + half, most))
+        return interval(self.mean(points), self._deviation(points), self.goal)
+
+    def left_out(self) -> Prediction:
+        """See `Surrogate`."""
+        residuals, variances = self._left_out()
+        deviations = np.sqrt(np.maximum(variances - self.noise, 0.0))
+        return interval(self.losses - residuals, deviations, self.goal)
 
     def posterior(self) -> tuple[Floats, Floats]:
         """See `Surrogate`."""
@@ -163,21 +166,24 @@ class GaussianProcess:
         left = np.maximum(prior - (whitened**2).sum(axis=0), 0.0)
         return np.asarray(self.unit * np.sqrt(left))
 
-    def _left_out(self) -> Floats:
-        """Leave-one-out residuals, shape [n] (Rasmussen and Williams 2006, equation 5.12).
+    def _left_out(self) -> tuple[Floats, Floats]:
+        """Leave-one-out residuals and the variances that were expected of them, shape [n].
 
-        Predictions are those about a constant: a mean function has seen the point that is left out.
+        Rasmussen and Williams 2006, equation 5.12. Predictions are those about a constant: a mean
+        function has seen the point that is left out.
         """
         if len(self.losses) == 1:
-            return np.array([np.inf])
+            return np.array([np.inf]), np.array([np.inf])
         inverse = cho_solve((self._root, True), np.eye(len(self.losses)))
-        return np.asarray(inverse @ (self.losses - self.losses.mean()) / np.diag(inverse))
+        expected = 1.0 / np.diag(inverse)
+        residuals = inverse @ (self.losses - self.losses.mean()) * expected
+        return residuals, self.unit**2 * expected
 
     def _quality(self) -> Quality:
         return quality_of(
             self.losses,
             self.noise,
-            self._left_out(),
+            self._left_out()[0],
             rank=len(np.unique(self.points, axis=0)),
             num_coefficients=0,
             link="identity",
@@ -223,7 +229,7 @@ class ResidualGaussianProcess(GaussianProcess):
         return quality_of(
             self.losses,
             self.noise,
-            self._left_out(),
+            self._left_out()[0],
             rank=rank(self.points),
             num_coefficients=num_coefficients(self.points.shape[1]),
             link=self.quadratic.quality.link,

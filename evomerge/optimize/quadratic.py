@@ -21,7 +21,6 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.surrogate import (
-    Z_95,
     Floats,
     Identity,
     Link,
@@ -30,6 +29,7 @@ from evomerge.optimize.surrogate import (
     Sampled,
     Sigmoid,
     Softplus,
+    interval,
     noise_variances,
     quality_of,
 )
@@ -114,6 +114,7 @@ class _Fit:
         root: Lower Cholesky factor of their precision, shape [p, p].
         density: Sum of the logarithms of the leave-one-out predictive densities, less the penalty.
         left_out: Leave-one-out residuals, shape [n].
+        left_out_variances: Those that were expected of them, shape [n].
     """
 
     link: Link
@@ -122,6 +123,7 @@ class _Fit:
     root: Floats
     density: float
     left_out: Floats
+    left_out_variances: Floats
 
     def variance(self, matrix: Floats) -> Floats:
         """Variance of z, shape [n], at rows of features."""
@@ -168,13 +170,13 @@ class Quadratic:
             z = matrix @ fit.beta
             means.append(fit.link.loss(z))
             variances.append(fit.link.slope(z) ** 2 * fit.variance(matrix) + fit.lack**2)
-        mean, deviation = self._mix(means, variances)
-        low, high = mean - Z_95 * deviation, mean + Z_95 * deviation
-        return Prediction(
-            mean,
-            np.maximum(low, _or(self.goal.low, -np.inf)),
-            np.minimum(high, _or(self.goal.high, np.inf)),
-        )
+        return interval(*self._mix(means, variances), self.goal)
+
+    def left_out(self) -> Prediction:
+        """See `Surrogate`."""
+        means = [self.losses - fit.left_out for fit in self._fits_kept]
+        variances = [fit.left_out_variances - self.noise for fit in self._fits_kept]
+        return interval(*self._mix(means, variances), self.goal)
 
     def posterior(self) -> tuple[Floats, Floats]:
         """See `Surrogate`."""
@@ -253,7 +255,7 @@ class Quadratic:
         left_out = (self.losses - link.loss(z)) / rest
         spread = variances / rest
         density = float(-0.5 * (np.log(spread) + left_out**2 / spread).sum())
-        return _Fit(link, lack, beta, root, density, left_out)
+        return _Fit(link, lack, beta, root, density, left_out, spread)
 
     def _quality(self) -> Quality:
         fit = self._fits_kept[0]
@@ -277,7 +279,3 @@ def _links(losses: Floats, goal: Goal) -> list[Link]:
         above = losses - goal.low
         links.append(Softplus(goal.low, max(float(np.median(above)), 1e-9)))
     return links
-
-
-def _or(bound: float | None, otherwise: float) -> float:
-    return otherwise if bound is None else bound

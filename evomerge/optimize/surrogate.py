@@ -166,8 +166,19 @@ class Surrogate(Protocol):
         Measurement and surrogate weighted by their precision.
         """
 
+    def left_out(self) -> Prediction:
+        """Expected losses of the measured points, each from all others alone."""
+
     def sample(self, rng: np.random.Generator) -> Sampled:
         """A function drawn from the posterior."""
+
+
+def interval(mean: Floats, deviation: Floats, goal: Goal) -> Prediction:
+    """A normal 95 % interval, as far as the goal's range goes."""
+    least = -np.inf if goal.low is None else goal.low
+    most = np.inf if goal.high is None else goal.high
+    half = Z_95 * deviation
+    return Prediction(mean, np.maximum(mean - half, least), np.minimum(mean + half, most))
 
 
 class Sampled(Protocol):

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from evomerge.config import PhaseConfig
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import (
     crowding,
@@ -31,14 +30,15 @@ from evomerge.optimize.map_optimizer import SurrogateSearchConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
 from evomerge.optimize.scalarized_cma import spread
 from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances
-from evomerge.optimize.surrogates import SurrogateKind, fit_surrogates
+from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.record import Candidate
 from evomerge.record.front import Entry, Front, Place
 from evomerge.score.statistics import Z_95, mean
 from evomerge.search.run import Run
 
 MAX_NUMBERS = 30
-"""Numbers of a genome up to which surrogates are fitted."""
+FEW_NUMBERS = 10
+"""Numbers of a genome up to which surrogates are fitted: of searches that use them, and others."""
 
 PREFERENCES = 200
 """Preferences of a win rate."""
@@ -49,19 +49,13 @@ class SearchModel:
     """Surrogates of a phase's search scores.
 
     Attributes:
-        kind: Their kind.
-        goals: The losses.
         places: Row of each candidate that they are fitted to.
-        points: Genomes in units of the box, shape [n, d].
         losses: Shape [n, m].
         standard_errors: Shape [n, m].
         surrogates: One for each loss.
     """
 
-    kind: SurrogateKind
-    goals: list[Goal]
     places: dict[str, int]
-    points: Floats
     losses: Floats
     standard_errors: Floats
     surrogates: list[Surrogate]
@@ -74,24 +68,13 @@ class SearchModel:
                 means[:, k], deviations[:, k] = surrogate.posterior()
         return means, deviations
 
-    def left_out(self, candidate: str) -> list[tuple[float, float, float]]:
-        """What is expected of a candidate from all others: each loss with its 95 % interval."""
-        row = self.places[candidate]
-        others = fit_surrogates(
-            self.kind,
-            np.delete(self.points, row, axis=0),
-            np.delete(self.losses, row, axis=0),
-            np.delete(self.standard_errors, row, axis=0),
-            self.goals,
-        )
-        expected = [surrogate.predict(self.points[row : row + 1]) for surrogate in others]
-        return [(float(e.mean[0]), float(e.low[0]), float(e.high[0])) for e in expected]
-
 
 def model_of(run: Run, number: int) -> SearchModel | None:
     """Surrogates of a phase; None where its genomes are too long or too few."""
     dimensions = run.space(number).dimensions
-    if len(dimensions) > MAX_NUMBERS or any(d.integer for d in dimensions):
+    optimizer = run.setup.config.all_phases[number].optimizer
+    most = MAX_NUMBERS if isinstance(optimizer, SurrogateSearchConfig) else FEW_NUMBERS
+    if len(dimensions) > most or any(d.integer for d in dimensions):
         return None
     rows = []
     for candidate in run.state.candidates.values():
@@ -106,22 +89,13 @@ def model_of(run: Run, number: int) -> SearchModel | None:
     goals = run.results.goals("search")
     losses = np.array([losses for _, losses, _ in rows])
     errors = np.nan_to_num(np.array([errors for _, _, errors in rows]))
-    kind = surrogate_kind(run.setup.config.all_phases[number])
+    kind = optimizer.surrogate if isinstance(optimizer, SurrogateSearchConfig) else "quadratic"
     return SearchModel(
-        kind=kind,
-        goals=goals,
         places={candidate.id: place for place, (candidate, _, _) in enumerate(rows)},
-        points=points,
         losses=losses,
         standard_errors=errors,
         surrogates=fit_surrogates(kind, points, losses, errors, goals),
     )
-
-
-def surrogate_kind(phase: PhaseConfig) -> SurrogateKind:
-    """The surrogates that a phase's search uses; quadratics where it uses none."""
-    optimizer = phase.optimizer
-    return optimizer.surrogate if isinstance(optimizer, SurrogateSearchConfig) else "quadratic"
 
 
 def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: int) -> list[str]:
@@ -186,6 +160,7 @@ def _decide_front(run: Run, number: int) -> Front:
     baselines = [row for row, name in enumerate(names) if _is_baseline(run, name)]
     baselines = [row for row in baselines if over[row] == 0.0]
     places = _places(run, names, means, order)
+    others = [] if model is None else [s.left_out() for s in model.surrogates]
     distances = dict(zip(on_front.tolist(), crowding(means[on_front]).tolist(), strict=True))
     objectives = results.objectives
 
@@ -196,9 +171,10 @@ def _decide_front(run: Run, number: int) -> Front:
     for row, name in enumerate(names):
         predicted: dict[str, tuple[float, float, float]] = {}
         if model is not None and name in model.places and places[row] in ("front", "near"):
-            for o, ends in zip(objectives, model.left_out(name), strict=True):
-                middle, one, other = (o.value(loss) for loss in ends)
-                predicted[o.name] = middle, min(one, other), max(one, other)
+            place = model.places[name]
+            for o, expected in zip(objectives, others, strict=True):
+                ends = sorted(o.value(float(e[place])) for e in (expected.low, expected.high))
+                predicted[o.name] = o.value(float(expected.mean[place])), ends[0], ends[1]
         distance = distances.get(row, np.inf)
         entries.append(
             Entry(

@@ -20,6 +20,7 @@ from evomerge.optimize import (
     Scored,
     Told,
     Wait,
+    surrogate_front,
 )
 
 BOX = Box(low=(-2.0, 0.0, 10.0), high=(2.0, 0.5, 30.0), start=(0.5, 0.25, 20.0))
@@ -39,6 +40,14 @@ FROM_THE_RECORD = {"map", "bayesian_map"}
 
 GENERATIONAL = {"nsga2"}
 """Which ask for a generation once all of the one before is told."""
+
+
+@pytest.fixture(autouse=True)
+def brief_searches(monkeypatch):
+    """How well a surrogate is searched is no part of the contract."""
+    monkeypatch.setattr(surrogate_front, "POPULATION", 24)
+    monkeypatch.setattr(surrogate_front, "GENERATIONS", 3)
+    monkeypatch.setattr(surrogate_front, "SCREENED", 128)
 
 
 def make(kind: str, seed: int = 3, box: Box = BOX) -> Optimizer:

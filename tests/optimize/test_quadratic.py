@@ -57,7 +57,7 @@ def test_exact_losses_are_recovered(d, link):
 @pytest.mark.parametrize("d", [2, 4])
 def test_intervals_hold_what_they_say(d):
     """Of many problems; within the noise of the count itself."""
-    inside = {"elsewhere": [], "measured": []}
+    inside = {"elsewhere": [], "measured": [], "left out": []}
     for seed in range(40):
         beta = coefficients(d, seed, 1.0)
         points, new = space_filling(d, 2 * num_coefficients(d), seed), space_filling(d, 100, 99)
@@ -68,6 +68,8 @@ def test_intervals_hold_what_they_say(d):
         surrogate = Quadratic(points, losses, errors, SHARE)
         prediction = surrogate.predict(new)
         inside["elsewhere"].append(((prediction.low <= true) & (true <= prediction.high)).mean())
+        others = surrogate.left_out()
+        inside["left out"].append(((others.low <= clipped) & (clipped <= others.high)).mean())
         mean, deviation = surrogate.posterior()
         inside["measured"].append((np.abs(mean - clipped) <= 1.96 * deviation).mean())
     for shares in inside.values():
@@ -224,3 +226,15 @@ def test_links(link):
     numeric = (link.loss(z + step) - link.loss(z - step)) / (2 * step)
     assert link.slope(z) == pytest.approx(numeric, rel=1e-5)
     assert np.isfinite(link.loss(np.array([-1e4, 1e4]))).all()
+
+
+def test_left_out_is_what_the_others_say():
+    points = space_filling(2, 30, 0)
+    losses, errors = measure(0.6 + 0.05 * features(points) @ coefficients(2, 0), 0)
+    left_out = Quadratic(points, losses, errors, Goal()).left_out()
+    for row in range(len(points)):
+        keep = np.arange(len(points)) != row
+        others = Quadratic(points[keep], losses[keep], errors[keep], Goal())
+        expected = others.predict(points[row : row + 1])
+        # The weights of ridges and lacks of fit have seen the point; coefficients have not.
+        assert left_out.mean[row] == pytest.approx(expected.mean[0], abs=0.2 * errors[row])
