@@ -8,7 +8,9 @@ of what as many freely placed points reach; NSGA-II and random search at the sam
 Then MAP with 60 evaluations against NSGA-II with 240. Medians over seeds.
 
 Interval coverage: share of the surrogates' 95 % intervals, at random points, that hold the true
-value, on the problems with noise.
+value, on the problems with noise. With --full also of as many numbers as objectives, 2 to 8.
+
+Then the problems of the literature (pareto_standard.py), and the demo pool (pareto_demo.py).
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from typing import Any
 
 import numpy as np
 from harness import describe_machine, parse_arguments, print_table, write_figures
+from pareto_demo import BUDGETS, demo_pool
+from pareto_demo_table import TABLE_PATH, is_made
 from pareto_problems import Floats, Problem, make_problem
+from pareto_standard import standard_problems
 from threadpoolctl import threadpool_limits
 
-from evomerge.optimize import Ask, Optimizer
+from evomerge.optimize import Ask, Optimizer, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.map_optimizer import MapConfig, MapOptimizer, make_map
 from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
@@ -31,8 +36,14 @@ from evomerge.optimize.random_search import RandomConfig, make_random
 from evomerge.optimize.surrogate_front import front_of
 
 SEEDS = 10
+SLOW_SEEDS = 3
+"""Those for which searches on surrogates have many evaluations, but with --full."""
+
 CASES = tuple(itertools.product((2, 3, 4), (2, 3)))
 """Numbers and objectives."""
+
+MANY_CASES = range(2, 9)
+"""Numbers, and as many objectives."""
 
 COVERAGE_POINTS = 200
 
@@ -50,7 +61,8 @@ def search(
         outcome = problem.measure(answer.genome, rng)
         optimizer.tell(answer.number, outcome)
         genomes.append(answer.genome)
-        losses.append(getattr(outcome, "losses"))  # noqa: B009
+        assert isinstance(outcome, Scored)
+        losses.append(outcome.losses)
     return np.array(genomes), np.array(losses)
 
 
@@ -61,13 +73,15 @@ def map_front(optimizer: MapOptimizer) -> Floats:
     return (units + 1.0) / 2.0
 
 
+def loss_in_units(problem: Problem, k: int) -> Callable[[Floats], Floats]:
+    """One of the losses as a function of points in [-1, 1]."""
+    return lambda units: problem.losses((units + 1.0) / 2.0)[:, k]
+
+
 def oracle(problem: Problem, given: Floats, count: int, seed: int) -> float:
     """Hypervolume with points added one by one, each where it truly adds most."""
     dimensions = problem.best.shape[1]
-    functions: list[Callable[[Floats], Floats]] = [
-        lambda units, k=k: problem.losses((units + 1.0) / 2.0)[:, k]
-        for k in range(len(problem.best))
-    ]
+    functions = [loss_in_units(problem, k) for k in range(len(problem.best))]
     limits = [None] * len(functions)
     found = [front_of(functions, limits, dimensions, seed + n, 2.0 * given - 1.0) for n in range(4)]
     candidates = problem.losses((np.concatenate(found) + 1.0) / 2.0)
@@ -189,13 +203,69 @@ def quadratic_problems(cases: Sequence[tuple[int, int]], num_seeds: int) -> dict
     }
 
 
+def many_objectives(cases: Sequence[int], num_seeds: int) -> dict[str, Any]:
+    """Interval coverage, and hypervolumes as shares of MAP's, with many numbers and objectives."""
+    rows = []
+    means = {}
+    for count in cases:
+        results = [of_many(count, seed) for seed in range(num_seeds)]
+        middle = {name: statistics.median(r[name] for r in results) for name in results[0]}
+        means[count] = statistics.fmean(r["coverage"] for r in results)
+        rows.append(
+            [
+                f"{count} numbers, {count} objectives, 200 documents",
+                str((count + 1) * (count + 2)),
+                f"{middle['nsga2']:.3f}",
+                f"{middle['random']:.3f}",
+                f"{means[count]:.3f} ({min(r['coverage'] for r in results):.3f})",
+            ]
+        )
+    print_table(
+        f"many objectives, shares of MAP's hypervolume, medians of {num_seeds}",
+        ["problem", "evaluations", "NSGA-II", "random", "intervals (least)"],
+        rows,
+    )
+    return {"interval_coverage_by_count": means}
+
+
+def of_many(count: int, seed: int) -> dict[str, float]:
+    """True hypervolumes of fronts as shares of that of MAP's, and the interval coverage."""
+    problem = make_problem(count, count, seed)
+    budget = (count + 1) * (count + 2)
+    ours = make_map(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
+    search(ours, problem, budget, seed)
+
+    def true(genomes: Floats) -> float:
+        losses = problem.losses(genomes)
+        return hypervolume(losses[non_dominated(losses)], problem.reference)
+
+    whole = true(map_front(ours))
+    found = {"coverage": coverage(ours, problem, seed)}
+    for name, rival in (
+        ("nsga2", make_nsga2(Nsga2Config(population=8), problem.box, problem.goals, seed)),
+        ("random", make_random(RandomConfig(), problem.box, problem.goals, seed)),
+    ):
+        genomes, losses = search(rival, problem, budget, seed)
+        found[name] = true(genomes[non_dominated(losses)]) / whole
+    return found
+
+
 def main() -> None:
     """Run the benchmark."""
     size, json_path = parse_arguments(__doc__ or "")
     print(f"machine: {describe_machine()}", flush=True)
-    quick = size == "quick"
+    quick, full = size == "quick", size == "full"
     with threadpool_limits(limits=1):
-        figures = quadratic_problems(CASES[:2] if quick else CASES, 1 if quick else SEEDS)
+        figures = quadratic_problems(CASES[:1] if quick else CASES, 1 if quick else SEEDS)
+        if full:
+            figures |= many_objectives(MANY_CASES, SEEDS)
+        figures |= standard_problems(1 if quick else SEEDS, with_others=not quick)
+    if not quick:
+        figures |= demo_pool(BUDGETS, SEEDS, SEEDS if full else SLOW_SEEDS, num_again=20)
+    elif is_made():
+        figures |= demo_pool(BUDGETS[:2], 1, 1, num_again=2)
+    else:
+        print(f"the demo pool is left out: there is no {TABLE_PATH.name}, or not all of it")
     write_figures(figures, json_path)
 
 
