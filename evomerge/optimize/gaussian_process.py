@@ -183,7 +183,7 @@ class GaussianProcess:
         return quality_of(
             self.losses,
             self.noise,
-            self._left_out()[0],
+            *self._left_out(),
             rank=len(np.unique(self.points, axis=0)),
             num_coefficients=0,
             link="identity",
@@ -229,7 +229,7 @@ class ResidualGaussianProcess(GaussianProcess):
         return quality_of(
             self.losses,
             self.noise,
-            self._left_out()[0],
+            *self._left_out(),
             rank=rank(self.points),
             num_coefficients=num_coefficients(self.points.shape[1]),
             link=self.quadratic.quality.link,

@@ -263,6 +263,7 @@ class Quadratic:
             self.losses,
             self.noise,
             fit.left_out,
+            fit.left_out_variances,
             rank=rank(self.points),
             num_coefficients=self._features.shape[1],
             link=fit.link.name,

@@ -119,6 +119,7 @@ class Quality:
         num_coefficients: Rank that the surrogate needs.
         link: Name of its link.
         lack_of_fit: Standard deviation of what it cannot follow, in the loss's unit.
+        density: Sum of the logarithms of the losses' leave-one-out predictive densities.
         reason: Why it is not to be trusted; empty where it is.
     """
 
@@ -128,6 +129,7 @@ class Quality:
     num_coefficients: int
     link: str
     lack_of_fit: float
+    density: float
     reason: str = ""
 
     @property
@@ -218,6 +220,7 @@ def quality_of(
     losses: Floats,
     noise: Floats,
     left_out: Floats,
+    left_out_variances: Floats,
     *,
     rank: int,
     num_coefficients: int,
@@ -230,6 +233,7 @@ def quality_of(
         losses: Measured losses, shape [n].
         noise: Their variances, shape [n].
         left_out: Leave-one-out residuals, shape [n].
+        left_out_variances: Those that were expected of them, shape [n].
         rank: See `Quality`, as those below.
         num_coefficients: Where it is above the rank, the surrogate is not trusted.
         link: Name of the link.
@@ -258,5 +262,13 @@ def quality_of(
         num_coefficients=num_coefficients,
         link=link,
         lack_of_fit=lack_of_fit,
+        density=_density(left_out, left_out_variances),
         reason=reason,
     )
+
+
+def _density(residuals: Floats, variances: Floats) -> float:
+    """Sum of the logarithms of normal densities; minus infinity where nothing was expected."""
+    if not np.isfinite(residuals).all():
+        return -np.inf
+    return float(-0.5 * (np.log(2.0 * np.pi * variances) + residuals**2 / variances).sum())

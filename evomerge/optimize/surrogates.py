@@ -10,9 +10,24 @@ from evomerge.optimize.protocol import Goal
 from evomerge.optimize.quadratic import Quadratic
 from evomerge.optimize.surrogate import Floats, Surrogate
 
-SurrogateKind = Literal["quadratic", "gaussian_process", "quadratic_and_gaussian_process"]
+SurrogateKind = Literal[
+    "automatic", "quadratic", "gaussian_process", "quadratic_and_gaussian_process"
+]
+
+EVIDENCE = 3.0
+"""Logarithmic odds, about 20 to 1, that speak for more than a quadratic."""
+
+
+def _automatic(points: Floats, losses: Floats, standard_errors: Floats, goal: Goal) -> Surrogate:
+    """A quadratic; with a Gaussian process where that foretells left out losses much better."""
+    quadratic = Quadratic(points, losses, standard_errors, goal)
+    process = ResidualGaussianProcess(points, losses, standard_errors, goal)
+    is_better = process.quality.density > quadratic.quality.density + EVIDENCE
+    return process if is_better else quadratic
+
 
 _CLASSES: dict[SurrogateKind, Callable[[Floats, Floats, Floats, Goal], Surrogate]] = {
+    "automatic": _automatic,
     "quadratic": Quadratic,
     "gaussian_process": GaussianProcess,
     "quadratic_and_gaussian_process": ResidualGaussianProcess,

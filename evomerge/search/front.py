@@ -232,6 +232,8 @@ def _posterior(
         share = noise / (noise + prior_variance)
         means[rows, k] = share * prior + (1.0 - share) * measured[rows, k]
         deviations[rows, k] = np.sqrt(share * prior_variance)
+        # Surrogates without a link know no bounds.
+        means[:, k] = np.clip(means[:, k], goals[k].low, goals[k].high)
     return means, deviations
 
 
