@@ -10,7 +10,6 @@ those of greatest posterior density, under a prior whose lengthscales grow with 
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from evomerge.errors import InputError
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.quadratic import Quadratic, features, num_coefficients, rank
 from evomerge.optimize.surrogate import (
@@ -83,9 +81,6 @@ class GaussianProcess:
         losses: Measured losses, shape [n].
         standard_errors: Theirs, shape [n]; zero where they are exact.
         goal: What is known of the loss.
-
-    Raises:
-        InputError: BoTorch is not installed.
     """
 
     expected_variance = 1.0
@@ -204,9 +199,6 @@ class ResidualGaussianProcess(GaussianProcess):
         losses: Measured losses, shape [n].
         standard_errors: Theirs, shape [n]; zero where they are exact.
         goal: What is known of the loss.
-
-    Raises:
-        InputError: BoTorch is not installed.
     """
 
     expected_variance = 0.3
@@ -243,20 +235,6 @@ def _unit(losses: Floats) -> float:
     return spread if spread > 1e-9 * size else size or 1.0
 
 
-def _modules() -> tuple[Any, Any, Any]:
-    """BoTorch, GPyTorch and torch, which take seconds to import."""
-    names = ("botorch", "gpytorch", "torch")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            botorch, gpytorch, torch = (importlib.import_module(name) for name in names)
-    except ImportError as error:
-        raise InputError(
-            "surrogate gaussian_process needs BoTorch; `pip install 'evomerge[gp]'`"
-        ) from error
-    return botorch, gpytorch, torch
-
-
 def _fit(
     points: Floats, basis: Floats, residuals: Floats, noise: Floats, expected_variance: float
 ) -> _Kernel:
@@ -269,8 +247,14 @@ def _fit(
         noise: Variances of the measurements, shape [n].
         expected_variance: Prior median of the kernel's variance.
     """
-    botorch, gpytorch, torch = _modules()
-    modules = importlib.import_module("botorch.models.utils.gpytorch_modules")
+    # Seconds to import, for those who use it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import botorch
+        import gpytorch
+        import torch
+        from botorch.exceptions.errors import ModelFittingError
+        from botorch.models.utils import gpytorch_modules as modules
     num_dimensions, num_basis = points.shape[1], basis.shape[1]
     with (
         warnings.catch_warnings(),
@@ -308,7 +292,7 @@ def _fit(
             botorch.fit_gpytorch_mll(
                 gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
             )
-        except (botorch.exceptions.ModelFittingError, ArithmeticError, RuntimeError, ValueError):
+        except (ModelFittingError, ArithmeticError, RuntimeError, ValueError):
             return start
         found = _read(scaled)
     is_finite = np.isfinite([*found.lengthscales, found.variance]).all()

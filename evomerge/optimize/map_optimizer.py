@@ -61,8 +61,9 @@ class SurrogateSearchConfig(OptimizerConfig):
 
     Attributes:
         design: What is measured first.
-        surrogate: What the losses are taken for: a quadratic of the genome, a Gaussian process, or
-            a quadratic and a Gaussian process of what that cannot follow.
+        surrogate: What the losses are taken for: a quadratic of the genome, a Gaussian process, a
+            quadratic and a Gaussian process of what that cannot follow, or for each loss the
+            first or the last of these, as leave-one-out cross-validation says.
         acquisition: How the next point is chosen from the surrogates' front: "mean", by what it
             adds to the front when it is as the surrogates expect; "ehvi", by what it adds on
             average over functions drawn from the posterior; "thompson", from the front of one
@@ -75,7 +76,7 @@ class SurrogateSearchConfig(OptimizerConfig):
     finds_front: ClassVar[bool] = True
 
     design: DesignConfig = DOptimalConfig()
-    surrogate: SurrogateKind = "quadratic"
+    surrogate: SurrogateKind = "automatic"
     acquisition: Acquisition
     tolerance: float = Field(default=1e-4, ge=0.0)
     max_outstanding: int = Field(default=8, ge=1)

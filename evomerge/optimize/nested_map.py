@@ -99,7 +99,9 @@ class _Merge:
         low, high = zip(*(_span(child.genome, self._box) for child in (left, right)), strict=True)
         own = Box(low, high, (1.0, 1.0), canonical=_rounded, landmarks=(ORIGIN, LEFT, RIGHT))
         # All evaluations are spent while the front still grows.
-        map_config = MapConfig(tolerance=0.0, max_outstanding=config.max_outstanding)
+        map_config = MapConfig(
+            surrogate="quadratic", tolerance=0.0, max_outstanding=config.max_outstanding
+        )
         self._map = MapOptimizer(map_config, own, self._goals, seed)
         self._scored: list[tuple[Point, Scored]] = []
         for point, outcome in ((ORIGIN, origin), (LEFT, left.outcome), (RIGHT, right.outcome)):

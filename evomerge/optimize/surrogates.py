@@ -49,9 +49,6 @@ def fit_surrogates(
         losses: Their losses, shape [n, m].
         standard_errors: Theirs, shape [n, m].
         goals: What is known of each loss.
-
-    Raises:
-        InputError: A Gaussian process is wanted, and BoTorch is not installed.
     """
     build = _CLASSES[kind]
     return [

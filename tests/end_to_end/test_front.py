@@ -18,7 +18,7 @@ from evomerge.search import resume
 
 OPTIMIZERS = {
     "map": {"kind": "map"},
-    "gaussian_process": {"kind": "map", "surrogate": "quadratic_and_gaussian_process"},
+    "quadratic": {"kind": "map", "surrogate": "quadratic"},
     "nested_map": {"kind": "nested_map", "evaluations_per_merge": 8},
     "scalarized_cma": {"kind": "scalarized_cma", "directions": 2},
 }

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.errors import InputError
 from evomerge.optimize import Goal
 from evomerge.optimize.designs import space_filling
 from evomerge.optimize.gaussian_process import GaussianProcess, ResidualGaussianProcess
@@ -250,12 +249,6 @@ def test_a_failed_fit_leaves_the_priors_mode(kind, monkeypatch):
     assert surrogate.kernel.lengthscales == pytest.approx([mode, mode])
     assert surrogate.kernel.variance == pytest.approx(kind.expected_variance * np.exp(-1))
     assert np.isfinite(surrogate.mean(space_filling(2, 9, 1))).all()
-
-
-def test_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "botorch", None)
-    with pytest.raises(InputError, match=r"needs BoTorch; `pip install 'evomerge\[gp\]'`"):
-        noisy(GaussianProcess, wavy, 0)
 
 
 def test_botorch_is_imported_late():

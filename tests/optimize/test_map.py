@@ -21,7 +21,7 @@ REFERENCE = (1.0, 1.0)
 
 def make(box=BOX, goals=GOALS, seed=0, kind="map", **changes):
     config = {"map": MapConfig, "bayesian_map": BayesianMapConfig}[kind]
-    return make_map(config(**changes), box, goals, seed)
+    return make_map(config(**{"surrogate": "quadratic", **changes}), box, goals, seed)
 
 
 def bowls(genome) -> tuple[float, float]:
