@@ -16,8 +16,11 @@ Then the problems of the literature (pareto_standard.py), and the demo pool (par
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,7 @@ from evomerge.optimize.random_search import RandomConfig, make_random
 from evomerge.optimize.surrogate_front import front_of
 
 SEEDS = 10
-SLOW_SEEDS = 3
+SLOW_SEEDS = 1
 """Those for which searches on surrogates have many evaluations, but with --full."""
 
 CASES = tuple(itertools.product((2, 3, 4), (2, 3)))
@@ -92,7 +95,7 @@ def oracle(problem: Problem, given: Floats, count: int, seed: int) -> float:
     return hypervolume(losses, problem.reference)
 
 
-def shares(dimensions: int, objectives: int, *, noisy: bool, seed: int) -> dict[str, float]:
+def shares(dimensions: int, objectives: int, noisy: bool, seed: int) -> dict[str, float]:
     """Hypervolumes as shares of the oracle's, and the interval coverage."""
     problem = make_problem(dimensions, objectives, seed)
     noise_seed = seed if noisy else None
@@ -120,7 +123,7 @@ def shares(dimensions: int, objectives: int, *, noisy: bool, seed: int) -> dict[
 
 
 def sixty_against_240(
-    dimensions: int, objectives: int, *, noisy: bool, seed: int
+    dimensions: int, objectives: int, noisy: bool, seed: int
 ) -> tuple[float, float]:
     """Hypervolumes of MAP with 60 evaluations and of NSGA-II with 240, of 240 free points'."""
     problem = make_problem(dimensions, objectives, seed)
@@ -148,15 +151,27 @@ def coverage(ours: MapOptimizer, problem: Problem, seed: int) -> float:
     return float(np.mean(inside))
 
 
+def run_all(
+    function: Callable[..., Any], problems: Sequence[tuple[Any, ...]], num_seeds: int
+) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
+    """Call a function with each problem and seed, on all cores; results by problem, in order."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, threadpool_limits, (1,)) as processes:
+        futures = {
+            problem: [processes.submit(function, *problem, seed) for seed in range(num_seeds)]
+            for problem in problems
+        }
+        for problem, many in futures.items():
+            yield problem, [future.result() for future in many]
+
+
 def quadratic_problems(cases: Sequence[tuple[int, int]], num_seeds: int) -> dict[str, Any]:
     """The figures of the quadratic problems."""
     medians: dict[bool, list[float]] = {False: [], True: []}
     inside = []
     rows = []
-    for (dimensions, objectives), noisy in itertools.product(cases, (False, True)):
-        results = [
-            shares(dimensions, objectives, noisy=noisy, seed=seed) for seed in range(num_seeds)
-        ]
+    problems = [(*case, noisy) for case in cases for noisy in (False, True)]
+    for (dimensions, objectives, noisy), results in run_all(shares, problems, num_seeds):
         middle = {name: statistics.median(r[name] for r in results) for name in results[0]}
         medians[noisy].append(middle["map"])
         least = min(r["map"] for r in results)
@@ -178,12 +193,9 @@ def quadratic_problems(cases: Sequence[tuple[int, int]], num_seeds: int) -> dict
         rows,
     )
     pairs, rows = [], []
-    for (dimensions, objectives), noisy in itertools.product(cases, (False, True)):
-        results_60 = [
-            sixty_against_240(dimensions, objectives, noisy=noisy, seed=seed)
-            for seed in range(max(1, num_seeds // 2))
-        ]
-        pair = tuple(statistics.median(values) for values in zip(*results_60, strict=True))
+    few = max(1, num_seeds // 3)
+    for (dimensions, objectives, noisy), results in run_all(sixty_against_240, problems, few):
+        pair = tuple(statistics.median(values) for values in zip(*results, strict=True))
         pairs.append(pair)
         name = "200 documents" if noisy else "exact"
         rows.append(
