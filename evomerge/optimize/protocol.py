@@ -68,6 +68,11 @@ class Goal:
     limit: float | None = None
     reference: float | None = None
 
+    @property
+    def unit(self) -> float:
+        """Width of its range; 1 where that is not known."""
+        return 1.0 if self.low is None or self.high is None else self.high - self.low
+
 
 @dataclass(frozen=True)
 class Ask:

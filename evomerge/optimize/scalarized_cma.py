@@ -60,7 +60,7 @@ class ScalarizedCma:
         self.optimizers: list[Optimizer] = []
         for number, preferences in enumerate(spread(len(goals), config.directions)):
             weighted = [
-                replace(goal, preference=float(share) / _range(goal))
+                replace(goal, preference=float(share) / goal.unit)
                 for goal, share in zip(goals, preferences, strict=True)
             ]
             # Seeds that no two runs of neighboring seeds share.
@@ -129,10 +129,6 @@ def spread(num_objectives: int, count: int) -> Any:
         directions = get_reference_directions("energy", num_objectives, count, seed=1)
     # No loss at all may be ignored: among equals the others decide.
     return (directions + 0.01) / (1.0 + 0.01 * num_objectives)
-
-
-def _range(goal: Goal) -> float:
-    return 1.0 if goal.low is None or goal.high is None else goal.high - goal.low
 
 
 def make_scalarized_cma(
