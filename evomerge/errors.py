@@ -14,8 +14,8 @@ class InputError(EvomergeError, ValueError):
     """What a person gave cannot be used: one message with what, where, and what would be valid."""
 
 
-class InUseError(InputError):
-    """Another process has the run open; it can be tried again later."""
+class NotNowError(InputError):
+    """It cannot be done here and now: another process has the run open, or it is not here."""
 
 
 class CandidateError(EvomergeError):

@@ -103,8 +103,9 @@ def print_result(result: Result) -> None:
         console.print(line, highlight=False)
     if result.results.front is not None:
         print_front(result, console)
+        role = "knee" if table["chosen"] == result.results.front.knee else "chosen model"
         promote = f"evomerge promote {result.run_dir} --candidate {table['chosen']}"
-        console.print(f"to have its knee built: {promote}", highlight=False, soft_wrap=True)
+        console.print(f"to have its {role} built: {promote}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     address = tracking_uri(result.run_dir)
     if address.startswith("sqlite"):

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from evomerge.errors import EvomergeError, InputError, InUseError
+from evomerge.errors import EvomergeError, InputError, NotNowError
 from evomerge.record.config import DATABASE_FILE
 from evomerge.record.picks import picked
 from evomerge.search import Result
@@ -32,7 +32,7 @@ def promote_pick(run_id: str, uri: str, *, can_wait: bool) -> Promotion | None:
     """Promote the candidate of an MLflow run; None where its run is in use and it can wait."""
     try:
         return promote_mlflow_run(run_id, uri)
-    except InUseError as error:
+    except NotNowError as error:
         if not can_wait:
             raise
         get_run_logger().info("MLflow run %s is left for the next time: %s", run_id, error)
@@ -62,7 +62,7 @@ def promote(
     """
     uri = tracking_uri or f"sqlite:///{(RUNS_DIR / DATABASE_FILE).resolve()}"
     states: list[State[Any]]
-    if run_id is not None and run_dir is None:
+    if run_id is not None and run_dir is None and candidate is None and prefer is None:
         states = [promote_pick(run_id, uri, can_wait=False, return_state=True)]
     elif run_dir is not None and run_id is None:
         name = _candidate(run_dir, candidate, prefer)

@@ -59,13 +59,24 @@ def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
 
 
 def most_hypervolume(losses: ArrayLike, reference: ArrayLike, count: int) -> list[int]:
-    """At most `count` points that have much hypervolume together, taken greedily."""
+    """At most `count` points that have much hypervolume together, taken greedily.
+
+    Once none adds to it, the furthest from those that are taken.
+    """
     points = _as_points(losses)
+    span = np.ptp(points, axis=0)
+    scaled = points / np.where(span > 0.0, span, 1.0)
     chosen: list[int] = []
+    whole = 0.0
     for _ in range(min(count, len(points))):
         free = [row for row in range(len(points)) if row not in chosen]
         reached = [hypervolume(points[[*chosen, row]], reference) for row in free]
-        chosen.append(free[int(np.argmax(reached))])
+        best = int(np.argmax(reached))
+        if reached[best] <= whole and chosen:
+            away = np.abs(scaled[free][:, None] - scaled[chosen][None]).sum(axis=2).min(axis=1)
+            best = int(np.argmax(away))
+        whole = reached[best]
+        chosen.append(free[best])
     return chosen
 
 

@@ -28,6 +28,7 @@ from evomerge.optimize.surrogate import (
     interval,
     noise_variances,
     quality_of,
+    spread,
 )
 
 BASIS = 3.0
@@ -91,7 +92,7 @@ class GaussianProcess:
         self.losses = losses
         self.goal = goal
         self.noise = noise_variances(losses, standard_errors, goal)
-        self.unit = _unit(losses)
+        self.unit = spread(losses)
         self._prepare(standard_errors)
         self._basis_here = self._basis(points)
         self._scaled_noise = np.maximum(self.noise / self.unit**2, LEAST_NOISE)
@@ -227,12 +228,6 @@ class ResidualGaussianProcess(GaussianProcess):
             link=self.quadratic.quality.link,
             lack_of_fit=self.unit * float(np.sqrt(self.kernel.variance)),
         )
-
-
-def _unit(losses: Floats) -> float:
-    """The losses' spread; of constant ones their size."""
-    spread, size = float(losses.std()), float(np.abs(losses).max())
-    return spread if spread > 1e-9 * size else size or 1.0
 
 
 def _fit(

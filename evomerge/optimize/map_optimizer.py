@@ -23,7 +23,7 @@ from evomerge.optimize.designs import (
     make_design,
     space_filling,
 )
-from evomerge.optimize.fronts import hypervolume, non_dominated
+from evomerge.optimize.fronts import hypervolume, non_dominated, violations
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -232,6 +232,8 @@ class MapOptimizer:
             # Some points failed: others take their place.
             return self._replacement()
         candidates = self._new(self._front())
+        if not self._is_allowed_somewhere(candidates):
+            return self._towards_limits(candidates)
         if not len(candidates):
             return self._nothing_new()
         gains, whole = self._gains(candidates)
@@ -254,6 +256,24 @@ class MapOptimizer:
             return self._nothing_new()
         known = np.array(around).reshape(-1, len(self._low))
         return self._to_point(augment(known, pool, 1)[-1])
+
+    def _is_allowed_somewhere(self, candidates: Floats) -> bool:
+        """Whether a measured or an expected point keeps every limit."""
+        if len(self._within_limits(self._posterior_means())):
+            return True
+        expected = values([surrogate.mean for surrogate in self.surrogates], candidates)
+        return len(self._within_limits(expected)) > 0
+
+    def _towards_limits(self, candidates: Floats) -> Point | Wait | Done:
+        """Where a function drawn from the posterior is least over the limits."""
+        rng = np.random.default_rng((self._seed, len(self._told), self._num_asked))
+        filling = space_filling(len(self._low), 256, int(rng.integers(1 << 31)))
+        pool = np.concatenate([candidates, self._new(self._settled(filling))])
+        if not len(pool):
+            return self._nothing_new()
+        drawn = values([surrogate.sample(rng) for surrogate in self.surrogates], pool)
+        over = violations(drawn, [goal.limit for goal in self.goals])
+        return self._to_point(pool[int(np.argmin(over))])
 
     def _nothing_new(self) -> Wait | Done:
         if self._outstanding:
@@ -350,7 +370,7 @@ class MapOptimizer:
         """Points that are not near to one that was asked."""
         taken = np.array([self._to_units(point) for point in self._taken()])
         if not len(taken) or not len(points):
-            return points
+            return points.reshape(-1, len(self._low))
         apart = np.abs(points[:, None, :] - taken[None, :, :]).max(axis=2).min(axis=1)
         return np.asarray(points[apart > 2.0 * NEAREST])
 

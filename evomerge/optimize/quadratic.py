@@ -32,6 +32,7 @@ from evomerge.optimize.surrogate import (
     interval,
     noise_variances,
     quality_of,
+    spread,
 )
 
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03)
@@ -210,14 +211,14 @@ class Quadratic:
 
     def _fits(self, link: Link) -> list[_Fit]:
         z = link.inverse(self.losses)
-        unit = float(z.std()) or 1.0
-        spread = float(self.losses.std())
+        unit = spread(z)
+        deviation = float(self.losses.std())
         priors = [prior_precision(self.points.shape[1], ridge) / unit**2 for ridge in RIDGES]
         beta = np.zeros(self._features.shape[1])
         beta[0] = float(z.mean())
         fits = []
         for lack, prior in itertools.product(LACKS, priors):
-            fit = self._solve(link, prior, beta, lack * spread)
+            fit = self._solve(link, prior, beta, lack * deviation)
             beta = fit.beta
             fits.append(replace(fit, density=fit.density - LACK_PENALTY * lack))
         return fits
@@ -253,9 +254,9 @@ class Quadratic:
         leverage = weights * (solve_triangular(root, matrix.T, lower=True) ** 2).sum(axis=0)
         rest = np.maximum(1.0 - leverage, 1e-9)
         left_out = (self.losses - link.loss(z)) / rest
-        spread = variances / rest
-        density = float(-0.5 * (np.log(spread) + left_out**2 / spread).sum())
-        return _Fit(link, lack, beta, root, density, left_out, spread)
+        expected = variances / rest
+        density = float(-0.5 * (np.log(expected) + left_out**2 / expected).sum())
+        return _Fit(link, lack, beta, root, density, left_out, expected)
 
     def _quality(self) -> Quality:
         fit = self._fits_kept[0]

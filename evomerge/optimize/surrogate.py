@@ -190,6 +190,12 @@ class Sampled(Protocol):
         """Losses, shape [n], of points of shape [n, d]."""
 
 
+def spread(values: Floats) -> float:
+    """Standard deviation; of values that differ by rounding only their size, of zeros 1."""
+    deviation, size = float(values.std()), float(np.abs(values).max())
+    return deviation if deviation > 1e-9 * size else size or 1.0
+
+
 def noise_variances(losses: Floats, standard_errors: Floats, goal: Goal) -> Floats:
     """Variances of measured losses, shape [n].
 
@@ -198,8 +204,7 @@ def noise_variances(losses: Floats, standard_errors: Floats, goal: Goal) -> Floa
     one success and one failure added to it; of others never as less than a fifth of the median.
     """
     variances = np.where(np.isfinite(standard_errors), standard_errors, 0.0) ** 2
-    spread = float(losses.std()) or max(1e-12, float(np.abs(losses).max()))
-    least = (1e-6 * spread) ** 2 + 1e-24
+    least = (1e-6 * spread(losses)) ** 2 + 1e-24
     known = variances > 0.0
     if not known.any():
         return np.full_like(losses, least)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evomerge.errors import InputError, closest
-from evomerge.optimize.fronts import knee, preferred
+from evomerge.optimize.fronts import knee, preferred, violations
 from evomerge.score import Objective
 
 Place = Literal["front", "near", "behind", "over a limit"]
@@ -32,8 +32,8 @@ class Entry:
         values: By objective.
         deviations: Standard deviations of the values.
         measured: Plain means on validation documents.
-        predicted: What the surrogates say of it from everybody else's search scores, with the ends
-            of the 95 % interval; empty where there are none.
+        predicted: What the surrogates say of it on search documents, from everybody else's search
+            scores, with the ends of the 95 % interval; empty where there are none.
     """
 
     candidate: str
@@ -86,10 +86,19 @@ class Front:
         """Who is dominated within noise only."""
         return [entry for entry in self.entries if entry.place == "near"]
 
-    def best_of(self, candidates: Sequence[str]) -> str:
-        """The knee of those members that are among these candidates; else the first of them."""
+    def best_of(self, candidates: Sequence[str], objectives: list[Objective]) -> str:
+        """The knee of the least Pareto rank among these; of those over a limit the nearest."""
         rows = [entry for entry in self.entries if entry.candidate in candidates]
-        return next((e.candidate for e in rows if e.candidate == self.knee), rows[0].candidate)
+        ranks = [entry.rank for entry in rows if entry.rank is not None]
+        if ranks:
+            rows = [entry for entry in rows if entry.rank == min(ranks)]
+        losses = np.array([[o.loss(e.values[o.name]) for o in objectives] for e in rows])
+        if ranks:
+            return rows[knee(losses)].candidate
+        limits = [
+            o.loss(self.limits[o.name]) if o.name in self.limits else None for o in objectives
+        ]
+        return rows[int(np.argmin(violations(losses, limits)))].candidate
 
     def to_dict(self) -> dict[str, Any]:
         """For the journal and for machines."""
@@ -132,9 +141,8 @@ class Front:
             for name in given or {}:
                 if name not in by_name:
                     raise InputError(f"--{option}: no objective {name!r}; {closest(name, by_name)}")
-        if prefer is not None and (
-            min(prefer.values()) < 0.0 or not any(weight > 0.0 for weight in prefer.values())
-        ):
+        weighs = prefer and min(prefer.values()) >= 0.0 and sum(prefer.values()) > 0.0
+        if prefer is not None and not weighs:
             raise InputError("--prefer: weights are 0 or more, and one of them is more")
         bounds = {name: by_name[name].loss(value) for name, value in (at_least or {}).items()}
         members = [

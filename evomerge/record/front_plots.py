@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from evomerge.optimize.fronts import hypervolume
+from evomerge.optimize.fronts import hypervolume, non_dominated, violations
 from evomerge.record.front import Entry, Front
 from evomerge.record.report import front_lines
 from evomerge.record.results import Results
@@ -211,7 +211,7 @@ def _predictions(results: Results, front: Front) -> Any:
             row=1,
             col=column,
         )
-        figure.update_xaxes(title_text="predicted, 95 % interval", row=1, col=column)
+        figure.update_xaxes(title_text="predicted on search, 95 % interval", row=1, col=column)
     figure.update_yaxes(title_text="measured on validation", row=1, col=1)
     figure.update_layout(**LAYOUT, height=420, showlegend=False)
     return figure
@@ -229,13 +229,15 @@ def _growth(results: Results, front: Front) -> Any:
         o.loss(front.reference[o.name]) if g.reference is None else g.reference
         for o, g in zip(results.objectives, results.goals("search"), strict=True)
     ]
-    losses: list[list[float]] = []
+    limits = [goal.limit for goal in results.goals("search")]
+    losses = np.zeros((0, len(reference)))
     volumes = []
     for candidate in told:
         scored = results.losses(candidate.id, "search")
-        if scored is not None:
-            losses.append(scored[0])
-        volumes.append(hypervolume(losses, reference) if losses else 0.0)
+        if scored is not None and violations(scored[0], limits)[0] == 0.0:
+            losses = np.vstack([losses, scored[0]])
+            losses = losses[non_dominated(losses)]
+        volumes.append(hypervolume(losses, reference))
     figure = go.Figure(
         go.Scatter(
             x=list(range(1, len(volumes) + 1)),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from evomerge.errors import InputError, InUseError
+from evomerge.errors import InputError, NotNowError
 from evomerge.files import canonical_json
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise InUseError(
+            raise NotNowError(
                 f"{path.parent} is in use by another process; wait for it, or stop it"
             ) from None
         self.events, whole_bytes = read_journal(path)

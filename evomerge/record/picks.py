@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from evomerge.errors import EvomergeError, InputError
+from evomerge.errors import EvomergeError, InputError, NotNowError
 from evomerge.record.config import tracking_uri
 from evomerge.record.follow import ENVIRONMENT
 from evomerge.record.journal import JOURNAL_FILE, iterate
@@ -84,7 +84,8 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
     """The run folder and the candidate's id of an MLflow run.
 
     Raises:
-        InputError: It is no candidate's run, or the folder is gone or has another run by now.
+        InputError: It is no candidate's run, or the folder has another run by now.
+        NotNowError: The folder is not here.
         EvomergeError: MLflow is not to be had, or has no such run.
     """
     with _mlflow(uri) as client:
@@ -96,7 +97,7 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
         parent = client.get_run(tags["mlflow.parentRunId"]).data.tags
     run_dir = Path(parent["evomerge.run_dir"])
     if not (run_dir / JOURNAL_FILE).is_file():
-        raise InputError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
+        raise NotNowError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
     event, _ = next(iterate(run_dir / JOURNAL_FILE, 0, 0))
     if parent["evomerge.run"] != _key(run_dir, event.time):
         raise InputError(f"MLflow run {run_id}: {run_dir} has another run than when it was made")

@@ -57,8 +57,7 @@ def front_lines(front: Front) -> list[str]:
         verdict = "trusted" if quality["trusted"] else f"not used: {quality['reason']}"
         lines.append(
             f"surrogate of {name}: cross-validated R2 {quality['r2']:.2f} "
-            f"({quality['r2_beyond_noise']:.2f} beyond noise), {quality['link']}, "
-            f"rank {quality['rank']} of {quality['num_coefficients']}, {verdict}"
+            f"({quality['r2_beyond_noise']:.2f} beyond noise), {quality['link']}, {verdict}"
         )
     return lines
 
@@ -84,7 +83,17 @@ def markdown_table(table: dict[str, Any]) -> str:
         cells += [cell(splits, split, None) for split in ("search", "validation", "holdout")]
         cells += [cell(splits, "holdout", objective) for objective in table["objectives"]]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"{line}  " for line in comparison_lines(table))])
+    notes = comparison_lines(table)
+    if table["front"] is not None:
+        front = Front.from_dict(table["front"])
+        names = table["objectives"]
+        lines += ["", f"| front, on validation | {' | '.join(names)} |"]
+        lines.append("| --- |" + " ---: |" * len(names))
+        for entry in front.members:
+            cells = [f"{entry.values[n]:.3f} ±{entry.deviations[n]:.3f}" for n in names]
+            lines.append(f"| {entry.candidate} | {' | '.join(cells)} |")
+        notes += front_lines(front)
+    return "\n".join([*lines, "", *(f"{line}  " for line in notes)])
 
 
 def render_html(results: Results) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.optimize import Goal
+from evomerge.optimize.fronts import violations
 from evomerge.record.documents import read_values
 from evomerge.record.front import Front
 from evomerge.record.state import RunState
@@ -58,6 +59,16 @@ class Results:
         """The candidate with the best combined score; the earliest of equals."""
         scored = [(e.value, c) for c in candidates if (e := self.combined(c, split)) is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def ranked(self, candidates: Sequence[str], split: Split) -> list[str]:
+        """Those that are scored, the best first; who is over a limit comes last, by how far."""
+        limits = [goal.limit for goal in self.goals(split)]
+        keys = {}
+        for name in candidates:
+            combined, losses = self.combined(name, split), self.losses(name, split)
+            if combined is not None and losses is not None:
+                keys[name] = float(violations(losses[0], limits)[0]), -combined.value
+        return sorted(keys, key=lambda name: keys[name])
 
     def difference(self, first: str, second: str, split: Split) -> Difference:
         """Paired difference of two candidates' combined scores on a split's documents."""

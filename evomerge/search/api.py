@@ -120,6 +120,8 @@ class Result:
         front = self.results.front
         if front is None:
             reason = "one objective" if len(self.results.objectives) == 1 else "no finalists yet"
+            if reason != "one objective" and "chosen" in self.results.state.decided:
+                reason = "been made by a release that decided none"
             raise InputError(f"{self.run_dir}: no front: the run has {reason}")
         return front.pick(self.results.objectives, prefer, at_least)
 

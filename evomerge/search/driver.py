@@ -181,9 +181,13 @@ class SearchLoop:
         )
 
     def _note(self, candidate: Candidate) -> None:
-        score = self.run.results.combined(candidate.id, "search")
+        results = self.run.results
+        score = results.combined(candidate.id, "search")
         self._since_best += 1
-        if score is not None and (self._best is None or score.value > self._best[0]):
+        known = [] if self._best is None else [self._best[1]]
+        if score is not None and results.ranked([*known, candidate.id], "search")[0] != (
+            known[0] if known else None
+        ):
             self._best = score.value, candidate.id
             self._since_best = 0
 

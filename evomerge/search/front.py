@@ -40,6 +40,9 @@ MAX_NUMBERS = 30
 FEW_NUMBERS = 10
 """Numbers of a genome up to which surrogates are fitted: of searches that use them, and others."""
 
+FEW_TO_COMPARE = 3
+"""Candidates scored on both splits that tell the splits' mean difference."""
+
 PREFERENCES = 200
 """Preferences of a win rate."""
 
@@ -76,22 +79,26 @@ def model_of(run: Run, number: int) -> SearchModel | None:
     most = MAX_NUMBERS if isinstance(optimizer, SurrogateSearchConfig) else FEW_NUMBERS
     if len(dimensions) > most or any(d.integer for d in dimensions):
         return None
-    rows = []
+    rows: dict[str, tuple[Candidate, list[float], list[float]]] = {}
+    twins: dict[str, str] = {}
     for candidate in run.state.candidates.values():
         scored = run.results.losses(candidate.id, "search")
         if candidate.phase == number and candidate.genome is not None and scored is not None:
-            rows.append((candidate, *scored))
+            # One model measured twice, as a baseline and as asked, is one measurement.
+            rows.setdefault(candidate.recipe_sha256, (candidate, *scored))
+            twins[candidate.id] = candidate.recipe_sha256
     low, high = np.array([(d.low, d.high) for d in dimensions]).T
-    genomes = np.array([candidate.genome for candidate, _, _ in rows]).reshape(-1, len(dimensions))
+    genomes = np.array([c.genome for c, _, _ in rows.values()]).reshape(-1, len(dimensions))
     points = 2.0 * (genomes - low) / (high - low) - 1.0
     if rank(points) < num_coefficients(len(dimensions)):
         return None
     goals = run.results.goals("search")
-    losses = np.array([losses for _, losses, _ in rows])
-    errors = np.nan_to_num(np.array([errors for _, _, errors in rows]))
+    losses = np.array([losses for _, losses, _ in rows.values()])
+    errors = np.nan_to_num(np.array([errors for _, _, errors in rows.values()]))
+    places = {recipe: place for place, recipe in enumerate(rows)}
     kind = optimizer.surrogate if isinstance(optimizer, SurrogateSearchConfig) else "quadratic"
     return SearchModel(
-        places={candidate.id: place for place, (candidate, _, _) in enumerate(rows)},
+        places={name: places[recipe] for name, recipe in twins.items()},
         losses=losses,
         standard_errors=errors,
         surrogates=fit_surrogates(kind, points, losses, errors, goals),
@@ -120,7 +127,7 @@ def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: i
         for each in range(order.max(initial=-1) + 1):
             tied = group[order == each]
             if len(tied) > count - len(chosen):
-                reference = _reference(goals, means)
+                reference = _beyond(goals, means[tied])
                 tied = tied[most_hypervolume(means[tied], reference, count - len(chosen))]
             chosen += tied.tolist()
     return [scored[row].id for row in chosen]
@@ -140,11 +147,13 @@ def decide_front(run: Run, number: int) -> Front:
 
 def _decide_front(run: Run, number: int) -> Front:
     results = run.results
-    found = {
-        c.id: losses
-        for c in run.state.candidates.values()
-        if c.failed is None and (losses := results.losses(c.id, "validation")) is not None
-    }
+    found = {}
+    known: set[str] = set()
+    for candidate in run.state.candidates.values():
+        scored = results.losses(candidate.id, "validation")
+        if scored is not None and candidate.failed is None and candidate.recipe_sha256 not in known:
+            found[candidate.id] = scored
+            known.add(candidate.recipe_sha256)
     names = list(found)
     measured = np.array([losses for losses, _ in found.values()])
     errors = np.nan_to_num(np.array([errors for _, errors in found.values()]))
@@ -222,6 +231,8 @@ def _posterior(
     if not rows:
         return means, deviations
     places = [model.places[names[row]] for row in rows]
+    if len(rows) < FEW_TO_COMPARE:
+        return means, deviations
     expected, spread_ = model.posterior()
     for k, surrogate in enumerate(model.surrogates):
         if not surrogate.quality.trusted:
@@ -229,6 +240,7 @@ def _posterior(
         prior, prior_variance = expected[places, k], spread_[places, k] ** 2
         prior = prior + (measured[rows, k] - prior).mean()
         noise = noise_variances(measured[rows, k], errors[rows, k], goals[k])
+        prior_variance = prior_variance + noise.mean() / len(rows)
         share = noise / (noise + prior_variance)
         means[rows, k] = share * prior + (1.0 - share) * measured[rows, k]
         deviations[rows, k] = np.sqrt(share * prior_variance)
@@ -274,6 +286,15 @@ def _reference(goals: list[Goal], means: Floats) -> Floats:
     return np.array(
         [w if g.reference is None else g.reference for g, w in zip(goals, worst, strict=True)]
     )
+
+
+def _beyond(goals: list[Goal], means: Floats) -> Floats:
+    """The reference; where nobody is better on every loss, a tenth beyond the worst."""
+    reference = _reference(goals, means)
+    if (means < reference).all(axis=1).any():
+        return reference
+    low, high = means.min(axis=0), means.max(axis=0)
+    return np.asarray(high + 0.1 * np.where(high > low, high - low, 1.0))
 
 
 def _is_baseline(run: Run, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import InputError, InUseError, closest
+from evomerge.errors import InputError, NotNowError, closest
 from evomerge.files import flush_to_disk, write_text
 from evomerge.paths import export_checkpoint
 from evomerge.paths.export import CARD_FILE, RECIPE_FILE
@@ -100,7 +100,7 @@ def promote(
     Raises:
         InputError: There is no such candidate, it has failed, the folder has something else, or
             what was built disagrees with the record.
-        InUseError: Another process has the run open.
+        NotNowError: Another process has the run open.
         EvomergeError: MLflow could not be written.
     """
     # MLflow takes seconds to import.
@@ -158,7 +158,7 @@ def promote_pick(mlflow_run_id: str, uri: str) -> Promotion:
     try:
         run_dir, candidate_id = picks.locate(uri, mlflow_run_id)
         return promote(run_dir, candidate_id, uri=uri, mlflow_run_id=mlflow_run_id)
-    except InUseError:
+    except NotNowError:
         raise
     except InputError as error:
         picks.refuse(uri, mlflow_run_id, str(error))

@@ -14,6 +14,7 @@ from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
+from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record.results import goals
@@ -144,13 +145,19 @@ def _check_optimizers(setup: Setup) -> None:
         zip(setup.config.all_phases, setup.spaces, strict=True)
     ):
         optimizer = setup.make_optimizer(number, space, goals(setup.objectives, []))
-        if not isinstance(optimizer, MapOptimizer):
+        budget = phase.budget.candidates
+        others = len(space.first) + (len(setup.start_from) if number == 0 else 0)
+        if isinstance(optimizer, MapOptimizer):
+            size, what = len(optimizer.design), "the design of"
+        elif isinstance(optimizer, NestedMapOptimizer):
+            size, what = optimizer.num_evaluations, "the tree of"
+        else:
             continue
-        size, budget = len(optimizer.design), phase.budget.candidates
-        if budget is not None and budget < size:
+        if budget is not None and budget < size + others:
+            first = f" behind {others} given ones" if others else ""
             raise InputError(
-                f"search.budget: {budget} candidates, and the design of {phase.optimizer.kind} "
-                f"has {size} points; give {size} or more, {2 * size} to place as many on the front"
+                f"search.budget: {budget} candidates, and {what} {phase.optimizer.kind} has {size} "
+                f"points{first}; give {size + others} or more"
             )
 
 

@@ -121,13 +121,15 @@ class Stages:
         distinct: dict[str, Candidate] = {}
         for candidate in scored:
             distinct.setdefault(candidate.recipe_sha256, candidate)
-        ids = self._best_on_search(number, list(distinct.values()))
+        # Entered again, the same are finalists, also where one has failed meanwhile.
+        ids = run.state.decided.get(stage) or self._best_on_search(number, list(distinct.values()))
         finalists = [run.state.candidates[name] for name in ids]
         self._decide(stage, ids)
         self.score(finalists, "validation", stage)
-        winner = run.results.best(ids, "validation")
-        if winner is None:
+        ranked = run.results.ranked(ids, "validation")
+        if not ranked:
             raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
+        winner = ranked[0]
         is_last = number + 1 == len(run.setup.config.all_phases)
         front = None
         if phase.optimizer.finds_front or (is_last and len(run.setup.objectives) > 1):
@@ -135,15 +137,16 @@ class Stages:
         if phase.optimizer.finds_front:
             assert front is not None
             # Of those who can be merged on: a later phase needs a candidate of this one.
-            winner = front.knee if is_last else front.best_of(ids)
+            winner = front.knee if is_last else front.best_of(ids, run.results.objectives)
         self._decide(winner_of(phase), winner)
         if not is_last:
             return {}
         if front is not None:
             self._decide("front", front.to_dict())
         winners = [run.state.decided[winner_of(each)] for each in run.setup.config.all_phases]
-        chosen = winner if phase.optimizer.finds_front else run.results.best(winners, "validation")
-        self._decide("chosen", chosen)
+        if not phase.optimizer.finds_front:
+            winner = run.results.ranked(winners, "validation")[0]
+        self._decide("chosen", winner)
         # The rivals of the final comparison are chosen on validation as well.
         parents = run.results.parents
         merges = [c.id for c in run.state.of_origin("baseline") if c.id not in parents]
@@ -159,13 +162,7 @@ class Stages:
         count = config.search.finalists or (FRONT_FINALISTS if finds_front else FINALISTS)
         if finds_front:
             return finalists_for_front(run, number, scored, count)
-
-        def search_score(candidate: Candidate) -> float:
-            estimate = run.results.combined(candidate.id, "search")
-            assert estimate is not None
-            return estimate.value
-
-        return [c.id for c in sorted(scored, key=search_score, reverse=True)[:count]]
+        return run.results.ranked([c.id for c in scored], "search")[:count]
 
     def _holdout(self) -> dict[str, Any]:
         state = self.run.state

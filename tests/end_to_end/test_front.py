@@ -66,7 +66,8 @@ def dominates(first, second) -> bool:
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_every_optimizer_ends_with_a_front(workspace, tmp_path, optimizer):
-    result = evomerge.run(make(workspace, optimizer), tmp_path / "run")
+    candidates = 11 if optimizer == "nested_map" else 9
+    result = evomerge.run(make(workspace, optimizer, candidates), tmp_path / "run")
     front = result.results.front
     assert {entry.candidate for entry in front.members} == set(result.front)
     for entry in front.entries:
@@ -105,6 +106,22 @@ class TestLimits:
         result = evomerge.run(config, tmp_path / "run")
         assert not result.front and result.best == result.results.front.knee
         assert "nobody keeps every limit" in refused(tmp_path / "run")
+
+    def test_a_search_for_one_model_keeps_them(self, workspace, tmp_path):
+        """Whoever is over a limit is chosen only where everybody is."""
+        config = changed(workspace(), lambda data: objective(data, 0, limit=0.3))
+        results = evomerge.run(config, tmp_path / "run").results
+
+        def keeps(name, split):
+            return results.state.candidates[name].scores(split)["toy_choose"].value >= 0.3
+
+        finalists = results.state.decided["finalists"]
+        searched = [c.id for c in results.state.searched(0)]
+        assert sum(keeps(name, "search") for name in finalists) == min(
+            2, sum(keeps(name, "search") for name in searched)
+        )
+        if any(keeps(name, "validation") for name in finalists):
+            assert keeps(results.state.decided["chosen"], "validation")
 
     def test_relative_to_the_best_parent(self, workspace, tmp_path):
         config = changed(make(workspace), lambda data: objective(data, 1, parent_margin=0.05))
@@ -163,7 +180,7 @@ def test_a_search_with_one_objective_has_no_front(workspace, tmp_path):
 
 
 def test_identical_experts(workspace, tmp_path):
-    """Collinear: their weights count as one, and the surrogates say whether they can be trusted."""
+    """Collinear: only the sum of their weights counts."""
     experts = [{"source": "pool/expert0", "name": name} for name in ("one", "same")]
     config = make(workspace, candidates=12)
     changed(config, lambda data: data["pool"].update(experts=experts))

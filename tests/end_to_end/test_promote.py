@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import evomerge
 from evomerge.config import load_config
-from evomerge.errors import InputError, InUseError
+from evomerge.errors import InputError, NotNowError
 from evomerge.files import sha256_file
 from evomerge.paths.weights import stored_weights_sha256
 from evomerge.pool import open_pool
@@ -359,7 +359,7 @@ def test_what_cannot_be_promoted(run_dir, client):
         promote(run_dir, "c9")
     journal = Journal(run_dir / "journal.jsonl")
     run_id = child(client, "e0000").info.run_id
-    with pytest.raises(InUseError, match="in use by another process"):
+    with pytest.raises(NotNowError, match="in use by another process"):
         promote_pick(run_id, store)
     journal.append("failed", candidate="e0000", split="search", reason="NaN", attempt=3, final=True)
     journal.close()

@@ -238,3 +238,13 @@ def test_left_out_is_what_the_others_say():
         expected = others.predict(points[row : row + 1])
         # The weights of ridges and lacks of fit have seen the point; coefficients have not.
         assert left_out.mean[row] == pytest.approx(expected.mean[0], abs=0.2 * errors[row])
+
+
+@pytest.mark.parametrize("goal", [Goal(), SHARE, Goal(low=-1.0)])
+@pytest.mark.parametrize("count", [9, 20])
+def test_a_constant_loss_is_that_constant(goal, count):
+    """Equal floats have a standard deviation that is not quite zero."""
+    points, losses = space_filling(2, count, 0), np.full(count, -0.3)
+    surrogate = Quadratic(points, losses, np.full(count, 0.03), goal)
+    assert np.abs(surrogate.mean(space_filling(2, 50, 1)) + 0.3).max() < 0.01
+    assert surrogate.quality.trusted

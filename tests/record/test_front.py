@@ -75,12 +75,21 @@ def test_picks(prefer, at_least, picked):
         (None, {"cod": 0.5}, "no objective 'cod'"),
         ({"math": -1.0}, None, "weights are 0 or more"),
         ({"math": 0.0}, None, "weights are 0 or more"),
+        ({}, None, "weights are 0 or more"),
         (None, {"math": 0.95, "ppl": 3.0}, "math 0.9000, ppl 4.0000"),
     ],
 )
 def test_what_cannot_be_picked(prefer, at_least, message):
     with pytest.raises(InputError, match=message):
         front().pick(OBJECTIVES, prefer, at_least)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "best"),
+    [(["c1", "c2", "c3", "c4"], "c2"), (["c1", "c3"], "c3"), (["c5"], "c5")],
+)
+def test_the_best_of_some(candidates, best):
+    assert front().best_of(candidates, OBJECTIVES) == best
 
 
 def test_nobody_keeps_every_limit():
