@@ -64,7 +64,7 @@ def assert_complete(result, client):
         assert {"search/build_s", "search/score_s"} <= run.data.metrics.keys()
     assert parent.data.tags["evomerge.chosen"] == result.best
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"config.yaml", "summary.json", "report.html", "recipes"}
+    assert artifacts == {"config.yaml", "summary.json", "report.html", "front.html", "recipes"}
 
 
 def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):

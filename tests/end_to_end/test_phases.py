@@ -11,6 +11,7 @@ from families import family_config, save_random
 
 import evomerge
 from evomerge.config import Config
+from evomerge.optimize import Goal
 from evomerge.recipe import Recipe
 from evomerge.record import normal_form, read_journal
 from evomerge.search.setup import set_up
@@ -170,8 +171,9 @@ def test_the_papers_configuration_runs_on_a_stand_in(tmp_path, pool_and_tasks, c
     assert [d.name for d in merge.dimensions] == names
     # Two models of four layers, three times, but for A's first and last, and every pair of layers.
     assert len(order.dimensions) == 3 * 8 - 2 + 8 * 8
-    assert setup.make_optimizer(0, merge).max_outstanding == 9
-    assert setup.make_optimizer(1, order).max_outstanding == 128
+    goals = [Goal()] * len(setup.objectives)
+    assert setup.make_optimizer(0, merge, goals).max_outstanding == 9
+    assert setup.make_optimizer(1, order, goals).max_outstanding == 128
 
     config["phases"][0]["budget"]["candidates"] = 3
     config["phases"][1]["budget"]["candidates"] = 4
