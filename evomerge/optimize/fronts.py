@@ -5,6 +5,7 @@ Losses have shape [n, m] and are minimized. Hypervolume, IGD+ and Pareto ranks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,17 @@ def win_rate(losses: ArrayLike, rivals: ArrayLike, preferences: ArrayLike) -> fl
     ours = (_as_points(losses) @ weights.T).min(axis=0)
     theirs = (_as_points(rivals) @ weights.T).min(axis=0)
     return float(((ours < theirs) + 0.5 * (ours == theirs)).mean())
+
+
+def lattice(num_objectives: int, count: int) -> Floats:
+    """At most `count` preferences of sum one, shape [k, m]: a lattice (Das and Dennis 1998)."""
+    from pymoo.util.ref_dirs import get_reference_directions
+
+    steps = 1
+    while math.comb(steps + num_objectives, num_objectives - 1) <= count and steps < count:
+        steps += 1
+    found: Floats = get_reference_directions("das-dennis", num_objectives, n_partitions=steps)
+    return found
 
 
 def knee(losses: ArrayLike) -> int:

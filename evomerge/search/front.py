@@ -20,6 +20,7 @@ from evomerge.optimize.fronts import (
     hypervolume,
     igd_plus,
     knee,
+    lattice,
     most_hypervolume,
     non_dominated,
     ranks,
@@ -28,7 +29,6 @@ from evomerge.optimize.fronts import (
 )
 from evomerge.optimize.map_optimizer import SurrogateSearchConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
-from evomerge.optimize.scalarized_cma import spread
 from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances
 from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.record import Candidate
@@ -44,7 +44,7 @@ FEW_TO_COMPARE = 3
 """Candidates scored on both splits that tell the splits' mean difference."""
 
 PREFERENCES = 200
-"""Preferences of a win rate."""
+"""Preferences of a win rate, at most."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _decide_front(run: Run, number: int) -> Front:
     front, plain = means[on_front], means[baselines]
     picked = int(on_front[knee(front)] if len(on_front) else np.argmin(over))
     both = len(front) > 0 and len(plain) > 0
-    evenly = spread(len(goals), PREFERENCES)
+    evenly = lattice(len(goals), PREFERENCES)
     return Front(
         entries=tuple(entries),
         limits={

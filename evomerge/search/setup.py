@@ -144,6 +144,8 @@ def _check_optimizers(setup: Setup) -> None:
     for number, (phase, space) in enumerate(
         zip(setup.config.all_phases, setup.spaces, strict=True)
     ):
+        if not phase.optimizer.finds_front:
+            continue
         optimizer = setup.make_optimizer(number, space, goals(setup.objectives, []))
         budget = phase.budget.candidates
         others = len(space.first) + (len(setup.start_from) if number == 0 else 0)

@@ -18,9 +18,7 @@ from evomerge.search import resume
 
 OPTIMIZERS = {
     "map": {"kind": "map"},
-    "quadratic": {"kind": "map", "surrogate": "quadratic"},
     "nested_map": {"kind": "nested_map", "evaluations_per_merge": 8},
-    "scalarized_cma": {"kind": "scalarized_cma", "directions": 2},
 }
 
 
@@ -79,6 +77,7 @@ def test_every_optimizer_ends_with_a_front(workspace, tmp_path, optimizer):
     assert json.loads((tmp_path / "run/summary.json").read_text())["front"]["knee"] == front.knee
 
 
+@pytest.mark.long
 def test_killed_in_the_search_and_resumed(workspace, tmp_path):
     config = make(workspace, candidates=14)
     whole = evomerge.run(config, tmp_path / "whole")
@@ -94,8 +93,14 @@ def test_killed_in_the_search_and_resumed(workspace, tmp_path):
 class TestLimits:
     def test_nobody_over_a_limit_is_on_the_front(self, workspace, tmp_path):
         config = changed(make(workspace), lambda data: objective(data, 0, limit=0.3))
-        front = evomerge.run(config, tmp_path / "run").results.front
-        assert front.limits == {"toy_choose": 0.3}
+        changed(config, lambda data: objective(data, 1, parent_margin=0.5))
+        results = evomerge.run(config, tmp_path / "run").results
+        front = results.front
+        best = max(
+            results.state.candidates[name].scores("validation")["toy_write"].value
+            for name in results.parents
+        )
+        assert front.limits == pytest.approx({"toy_choose": 0.3, "toy_write": best - 0.5})
         for entry in front.entries:
             # A value is what a negated loss is: not to the last bit.
             keeps = entry.values["toy_choose"] >= 0.3 - 1e-12
@@ -123,19 +128,15 @@ class TestLimits:
         if any(keeps(name, "validation") for name in finalists):
             assert keeps(results.state.decided["chosen"], "validation")
 
-    def test_relative_to_the_best_parent(self, workspace, tmp_path):
-        config = changed(make(workspace), lambda data: objective(data, 1, parent_margin=0.05))
-        result = evomerge.run(config, tmp_path / "run")
-        results = result.results
-        best = max(
-            results.state.candidates[name].scores("validation")["toy_write"].value
-            for name in results.parents
-        )
-        assert results.front.limits["toy_write"] == pytest.approx(best - 0.05)
+
+def test_the_command_mlflow_and_resumption(workspace, tmp_path):
+    result = evomerge.run(make(workspace, record={"enabled": True}), tmp_path / "run")
+    check_command(result)
+    check_mlflow(result, tmp_path)
+    assert resume(result.run_dir).results.front == result.results.front
 
 
-def test_the_command_prints_and_picks(workspace, tmp_path):
-    result = evomerge.run(make(workspace), tmp_path / "run")
+def check_command(result):
     output = front_of(result.run_dir)
     assert "hypervolume" in output and f"picked: {result.best}" in output
     found = json.loads(front_of(result.run_dir, "--prefer", "toy_write=1", "--json"))
@@ -147,8 +148,8 @@ def test_the_command_prints_and_picks(workspace, tmp_path):
     assert "OBJECTIVE=NUMBER" in refused(result.run_dir, "--at-least", "toy_write")
 
 
-def test_mlflow_filters_and_sorts_by_it(workspace, tmp_path):
-    result = evomerge.run(make(workspace, record={"enabled": True}), tmp_path / "run")
+def check_mlflow(result, tmp_path):
+    """The table of runs filters and sorts by it."""
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "toy"]
     runs = client.search_runs(
@@ -166,6 +167,7 @@ def test_mlflow_filters_and_sorts_by_it(workspace, tmp_path):
     assert "front.html" in [artifact.path for artifact in client.list_artifacts(parent)]
 
 
+@pytest.mark.long
 def test_a_search_with_one_objective_has_no_front(workspace, tmp_path):
     config = workspace(score={"objectives": [{"task": "toy_choose"}]})
     data = yaml.safe_load(config.read_text())
@@ -179,6 +181,7 @@ def test_a_search_with_one_objective_has_no_front(workspace, tmp_path):
     assert "one objective" in refused(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_identical_experts(workspace, tmp_path):
     """Collinear: only the sum of their weights counts."""
     experts = [{"source": "pool/expert0", "name": name} for name in ("one", "same")]
@@ -186,9 +189,3 @@ def test_identical_experts(workspace, tmp_path):
     changed(config, lambda data: data["pool"].update(experts=experts))
     result = evomerge.run(config, tmp_path / "run")
     assert result.front
-
-
-def test_resumed_after_the_decision(workspace, tmp_path):
-    result = evomerge.run(make(workspace), tmp_path / "run")
-    again = resume(result.run_dir)
-    assert again.results.front == result.results.front

@@ -45,6 +45,7 @@ def wait_for(prefect, *states):
         time.sleep(0.3)
 
 
+@pytest.mark.long
 def test_a_model_picked_in_mlflow_is_built(prefect):
     output = prefect.run(
         "deployment", "run", "search/demo", "--param", "config=config.yaml", "--watch"

@@ -111,3 +111,17 @@ def test_violations():
     losses = [[1.0, 2.0], [0.5, 5.0], [2.0, 4.0]]
     assert fronts.violations(losses, [1.0, None]).tolist() == [0.0, 0.0, 1.0]
     assert fronts.violations(losses, [0.5, 4.5]).tolist() == [0.5, 0.5, 1.5]
+
+
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_a_lattice_of_preferences(m):
+    preferences = fronts.lattice(m, 100)
+    assert 60 <= len(preferences) <= 100
+    assert preferences.sum(axis=1) == pytest.approx(1.0)
+    assert preferences.min() >= 0.0
+    assert len(np.unique(preferences.round(9), axis=0)) == len(preferences)
+
+
+def test_most_hypervolume_takes_what_is_far_once_nothing_adds():
+    losses = [(0.0, 1.0), (0.1, 0.9), (0.2, 0.8), (1.0, 0.0)]
+    assert fronts.most_hypervolume(losses, (0.0, 0.0), 2) == [0, 3]
