@@ -33,7 +33,8 @@ from threadpoolctl import threadpool_limits
 
 from evomerge.optimize import Ask, Optimizer, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
-from evomerge.optimize.map_optimizer import MapConfig, MapOptimizer, make_map
+from evomerge.optimize.map_config import MapConfig
+from evomerge.optimize.map_optimizer import MapOptimizer, make_map
 from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
 from evomerge.optimize.random_search import RandomConfig, make_random
 from evomerge.optimize.surrogate_front import front_of

@@ -28,7 +28,8 @@ from threadpoolctl import threadpool_limits
 
 from evomerge.optimize import Ask, Box, Goal, Optimizer, OptimizerConfig, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
-from evomerge.optimize.map_optimizer import BayesianMapConfig, MapConfig, MapOptimizer, make_map
+from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
+from evomerge.optimize.map_optimizer import MapOptimizer, make_map
 from evomerge.optimize.nested_map import NestedMapConfig, make_nested_map
 from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
 from evomerge.optimize.protocol import Point

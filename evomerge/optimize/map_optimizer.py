@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from evomerge.errors import InputError
 from evomerge.optimize.designs import (
-    DesignConfig,
-    DOptimalConfig,
     augment,
     make_design,
     space_filling,
 )
 from evomerge.optimize.fronts import hypervolume, non_dominated, violations
+from evomerge.optimize.map_config import BayesianMapConfig, MapConfig, SurrogateSearchConfig
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -32,7 +29,6 @@ from evomerge.optimize.protocol import (
     Done,
     Failed,
     Goal,
-    OptimizerConfig,
     Outcome,
     Point,
     Scored,
@@ -40,11 +36,9 @@ from evomerge.optimize.protocol import (
     Wait,
 )
 from evomerge.optimize.quadratic import num_coefficients, rank
-from evomerge.optimize.surrogate import Floats, Surrogate
+from evomerge.optimize.surrogate import Floats, Surrogate, to_units
 from evomerge.optimize.surrogate_front import Function, front_of, values
-from evomerge.optimize.surrogates import SurrogateKind, fit_surrogates
-
-Acquisition = Literal["mean", "ehvi", "thompson"]
+from evomerge.optimize.surrogates import fit_surrogates
 
 NUM_SAMPLES = 32
 """Functions drawn from the posterior for an expected gain."""
@@ -54,46 +48,6 @@ NEAREST = 1e-3
 
 GROWTH_WINDOW = 4
 """Points behind the design over which the front must have grown."""
-
-
-class SurrogateSearchConfig(OptimizerConfig):
-    """What MAP and its Bayesian variant share.
-
-    Attributes:
-        design: What is measured first.
-        surrogate: What the losses are taken for: a quadratic of the genome, a Gaussian process, a
-            quadratic and a Gaussian process of what that cannot follow, or for each loss the
-            first or the last of these, as leave-one-out cross-validation says.
-        acquisition: How the next point is chosen from the surrogates' front: "mean", by what it
-            adds to the front when it is as the surrogates expect; "ehvi", by what it adds on
-            average over functions drawn from the posterior; "thompson", from the front of one
-            such function.
-        tolerance: Share of the front's hypervolume; once the last points have added less in all,
-            and the next one promises less, the search ends.
-        max_outstanding: Points asked and not yet told, at most; they count as measured as expected.
-    """
-
-    finds_front: ClassVar[bool] = True
-
-    design: DesignConfig = DOptimalConfig()
-    surrogate: SurrogateKind = "automatic"
-    acquisition: Acquisition
-    tolerance: float = Field(default=1e-4, ge=0.0)
-    max_outstanding: int = Field(default=8, ge=1)
-
-
-class MapConfig(SurrogateSearchConfig):
-    """MAP with quadratic surrogates."""
-
-    kind: Literal["map"] = "map"
-    acquisition: Acquisition = "mean"
-
-
-class BayesianMapConfig(SurrogateSearchConfig):
-    """MAP that weighs what it does not know: expected hypervolume improvement."""
-
-    kind: Literal["bayesian_map"] = "bayesian_map"
-    acquisition: Acquisition = "ehvi"
 
 
 @dataclass(frozen=True)
@@ -134,7 +88,7 @@ class MapOptimizer:
         self._limits = np.array([np.inf if g.limit is None else g.limit for g in goals])
         self._seed = seed
         self._low = np.asarray(box.low)
-        self._half = (np.asarray(box.high) - self._low) / 2.0
+        self._high = np.asarray(box.high)
         landmarks = [self._to_units(point) for point in dict.fromkeys([*box.landmarks, box.start])]
         design = make_design(config.design, np.array(landmarks), len(box.low), seed)
         # Two points of the design can be one candidate where numbers are whole.
@@ -383,10 +337,11 @@ class MapOptimizer:
         return np.array([self._to_units(point) for point in settled])
 
     def _to_units(self, point: Point) -> Floats:
-        return np.asarray((np.asarray(point) - self._low) / self._half - 1.0)
+        return to_units(np.asarray(point), self._low, self._high)
 
     def _to_point(self, units: Floats) -> Point:
-        inside = self._low + (np.clip(units, -1.0, 1.0) + 1.0) * self._half
+        share = (np.clip(units, -1.0, 1.0) + 1.0) / 2.0
+        inside = self._low + share * (self._high - self._low)
         bounds = zip(inside, self.box.low, self.box.high, strict=True)
         return self.box.settle(tuple(min(max(float(x), low), high) for x, low, high in bounds))
 

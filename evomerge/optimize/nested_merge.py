@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.optimize.fronts import preferred, violations
-from evomerge.optimize.map_optimizer import MapConfig, MapOptimizer
+from evomerge.optimize.map_config import MapConfig
+from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.protocol import (
     Ask,
     Asked,

@@ -190,6 +190,11 @@ class Sampled(Protocol):
         """Losses, shape [n], of points of shape [n, d]."""
 
 
+def to_units(points: Floats, low: Floats, high: Floats) -> Floats:
+    """Points of a box, shape [n, d] or [d], in its units: every number from -1 to 1."""
+    return np.asarray(2.0 * (points - low) / (high - low) - 1.0)
+
+
 def spread(values: Floats) -> float:
     """Standard deviation; of values that differ by rounding only their size, of zeros 1."""
     deviation, size = float(values.std()), float(np.abs(values).max())

@@ -56,7 +56,7 @@ class Results:
         return combine(estimates, [objective.preference for objective in self.objectives])
 
     def best(self, candidates: Sequence[str], split: Split) -> str | None:
-        """The candidate with the best combined score; the earliest of equals."""
+        """The candidate with the best combined score, limits aside; the earliest of equals."""
         scored = [(e.value, c) for c in candidates if (e := self.combined(c, split)) is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 

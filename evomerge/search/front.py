@@ -27,9 +27,9 @@ from evomerge.optimize.fronts import (
     violations,
     win_rate,
 )
-from evomerge.optimize.map_optimizer import SurrogateSearchConfig
+from evomerge.optimize.map_config import SurrogateSearchConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
-from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances
+from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances, to_units
 from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.record import Candidate
 from evomerge.record.front import Entry, Front, Place
@@ -89,7 +89,7 @@ def model_of(run: Run, number: int) -> SearchModel | None:
             twins[candidate.id] = candidate.recipe_sha256
     low, high = np.array([(d.low, d.high) for d in dimensions]).T
     genomes = np.array([c.genome for c, _, _ in rows.values()]).reshape(-1, len(dimensions))
-    points = 2.0 * (genomes - low) / (high - low) - 1.0
+    points = to_units(genomes, low, high)
     if rank(points) < num_coefficients(len(dimensions)):
         return None
     goals = run.results.goals("search")

@@ -10,7 +10,8 @@ from sessions import Session
 
 from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told, Wait
 from evomerge.optimize.fronts import hypervolume, non_dominated
-from evomerge.optimize.map_optimizer import BayesianMapConfig, MapConfig, make_map
+from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
+from evomerge.optimize.map_optimizer import make_map
 from evomerge.optimize.quadratic import num_coefficients
 
 LANDMARKS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
