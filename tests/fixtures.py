@@ -90,6 +90,7 @@ def make_tasks(folder: Path, num_documents: int = 40) -> Path:
             "doc_to_target": "label",
             "metric_list": [
                 {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+                {"metric": "brier_score", "higher_is_better": False},
             ],
         },
         "toy_write": {

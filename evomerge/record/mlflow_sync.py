@@ -41,6 +41,7 @@ POLL_S = 1.0
 RETRY_S = 5.0
 UNREACHABLE = (MlflowException, RequestException, SQLAlchemyError, OSError)
 BATCH = 100
+FAILED_TAG = "evomerge.failed"
 """MLflow's limit of params and tags in one call."""
 
 ARTIFACTS = ("config.yaml", "summary.json", "report.html", "front.html", "recipes")
@@ -201,7 +202,9 @@ class MlflowRecord:
         params = _params(genome)
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])
-        tags = [RunTag("evomerge.failed", candidate.failed[:500])] if candidate.failed else []
+        tags = [RunTag(FAILED_TAG, candidate.failed[:500])] if candidate.failed else []
+        if candidate.attempts and not tags and FAILED_TAG in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, FAILED_TAG)
         validated = candidate.measured.get("validation")
         if validated is not None and validated.weights_sha256 is not None:
             tags.append(RunTag("evomerge.weights_sha256", validated.weights_sha256))

@@ -77,7 +77,7 @@ class Candidate:
         recipe_json: The recipe, for candidates that no genome describes.
         measured: Results by split.
         attempts: Failed attempts by split.
-        failed: Why it was given up, if it was.
+        failures: Why it was given up, by split.
         phase: Number of the phase that it came into being in.
         told: Its place in the order of tells.
         started_at: When it came into being, seconds since 1970.
@@ -94,9 +94,14 @@ class Candidate:
     phase: int = 0
     measured: dict[Split, Measured] = field(default_factory=dict)
     attempts: dict[Split, int] = field(default_factory=dict)
-    failed: str | None = None
+    failures: dict[Split, str] = field(default_factory=dict)
     told: int | None = None
     ended_at: float = 0.0
+
+    @property
+    def failed(self) -> str | None:
+        """Why it was given up, on the first split where it was; None where it was not."""
+        return next(iter(self.failures.values()), None)
 
     def add(
         self, split: Split, num_blocks: int, moments: Mapping[int, Mapping[str, Moments]]
@@ -105,6 +110,9 @@ class Candidate:
         measured = self.measured.setdefault(split, Measured(num_blocks))
         for number, by_objective in moments.items():
             measured.blocks.setdefault(number, dict(by_objective))
+        if measured.complete:
+            # One that was given up can be asked for again: it has its scores now.
+            self.failures.pop(split, None)
         return measured
 
     def scores(self, split: Split) -> dict[str, Estimate] | None:
@@ -121,7 +129,7 @@ class PhaseState:
         events: Asks and tells, for an optimizer to go on from.
         num_told: Tells so far.
         num_searched: Candidates that were asked or enqueued.
-        num_failed: Those of them that failed for good.
+        num_failed: Those of them that were given up on the search split.
         num_documents: Documents scored for them on the search split.
         elapsed_s: Seconds of searching at the last tell.
     """
@@ -171,7 +179,7 @@ class RunState:
 
     @property
     def num_failed(self) -> int:
-        """Those of them that failed for good."""
+        """Those of them that were given up on the search split."""
         return sum(phase.num_failed for phase in self.phases.values())
 
     @property
@@ -262,8 +270,9 @@ class RunState:
         candidate.attempts[data["split"]] = data["attempt"]
         candidate.ended_at = event.time
         if data["final"]:
-            candidate.failed = data["reason"]
-            self.phases[candidate.phase].num_failed += candidate.origin != "baseline"
+            candidate.failures[data["split"]] = data["reason"]
+            if candidate.origin != "baseline" and data["split"] == "search":
+                self.phases[candidate.phase].num_failed += 1
 
     def _told(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]

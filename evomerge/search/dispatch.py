@@ -104,12 +104,8 @@ class Dispatcher:
     def _journal(self, finished: list[Finished]) -> list[Candidate]:
         """One Parquet part, one flush for everything that came back together."""
         results = [(f.job, f.result) for f in finished if f.result is not None]
-        # A result of a candidate that has failed meanwhile is dropped.
-        results = [
-            (job, r)
-            for job, r in results
-            if self.run.state.candidates[job.candidate].failed is None
-        ]
+        # A result of a candidate that was given up meanwhile is dropped.
+        results = [(job, r) for job, r in results if (job.candidate, job.split) in self._pending]
         if results:
             tables = [result.table for _, result in results]
             part = write_part(self.run.run_dir, self.run.journal.next_seq, tables)
@@ -143,7 +139,7 @@ class Dispatcher:
     def _failed(self, item: Finished) -> list[Candidate]:
         job = item.job
         candidate = self.run.state.candidates[job.candidate]
-        if candidate.failed is not None:
+        if (job.candidate, job.split) not in self._pending:
             return []
         attempt = candidate.attempts.get(job.split, 0) + 1
         final = attempt >= self.run.setup.config.workers.max_attempts
@@ -158,6 +154,7 @@ class Dispatcher:
         if not final:
             self._queue.append(job)
             return []
-        self._queue = deque(j for j in self._queue if j.candidate != job.candidate)
-        self._pending.pop((job.candidate, job.split), None)
+        given_up = job.candidate, job.split
+        self._queue = deque(j for j in self._queue if (j.candidate, j.split) != given_up)
+        del self._pending[given_up]
         return [candidate]

@@ -100,7 +100,7 @@ class SearchLoop:
                 self._note(candidate)
         unfinished = [c for c in self.run.state.searched(self.phase) if c.told is None]
         # Scored but not told when the driver died: tell these first, as it would have done.
-        self._tell([c for c in unfinished if c.failed is not None or c.scores("search")])
+        self._tell([c for c in unfinished if "search" in c.failures or c.scores("search")])
         self._waiting = [c for c in unfinished if c.told is None]
 
     def _enqueue_starts(self) -> None:
@@ -150,7 +150,7 @@ class SearchLoop:
         for candidate in ended:
             self._in_flight.discard(candidate.id)
             outcome = self._outcome(candidate)
-            data: dict[str, Any] = {"failed": candidate.failed}
+            data: dict[str, Any] = {"failed": candidate.failures.get("search")}
             if isinstance(outcome, Scored):
                 data = {"losses": outcome.losses, "standard_errors": outcome.standard_errors}
             self.run.record(
@@ -173,7 +173,7 @@ class SearchLoop:
     def _outcome(self, candidate: Candidate) -> Outcome:
         scores = candidate.scores("search")
         if scores is None:
-            return Failed(candidate.failed or "not scored")
+            return Failed(candidate.failures.get("search", "not scored"))
         objectives = self.run.setup.objectives
         return Scored(
             losses=tuple(o.loss(scores[o.name].value) for o in objectives),

@@ -151,7 +151,7 @@ def _decide_front(run: Run, number: int) -> Front:
     known: set[str] = set()
     for candidate in run.state.candidates.values():
         scored = results.losses(candidate.id, "validation")
-        if scored is not None and candidate.failed is None and candidate.recipe_sha256 not in known:
+        if scored is not None and candidate.recipe_sha256 not in known:
             found[candidate.id] = scored
             known.add(candidate.recipe_sha256)
     names = list(found)

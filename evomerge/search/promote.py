@@ -184,8 +184,9 @@ def _find(run: Run, candidate_id: str) -> Candidate:
         hint = closest(candidate_id, candidates)
         raise InputError(f"{run.run_dir} has no candidate {candidate_id!r}; {hint}")
     candidate = candidates[candidate_id]
-    if candidate.failed is not None:
-        raise InputError(f"{candidate_id} has failed, it cannot be promoted: {candidate.failed}")
+    if "search" in candidate.failures:
+        reason = candidate.failures["search"]
+        raise InputError(f"{candidate_id} has failed, it cannot be promoted: {reason}")
     if candidate.scores("search") is None:
         raise InputError(f"{candidate_id} has no search scores yet; resume {run.run_dir} first")
     return candidate
@@ -200,7 +201,7 @@ def _write_checked(
         The weights' hash, and whether the scores are exactly those of the record.
     """
     with _stages(run) as stages:
-        stages.score([candidate], "validation", PROMOTED_DIR)
+        stages.score([candidate], "validation", PROMOTED_DIR, again=True)
         _require_scored(candidate, "validation")
     device = _device(run, candidate)
     is_new = not model_dir.exists()
@@ -215,7 +216,7 @@ def _write_checked(
         weights_sha256 = _check_weights(run, candidate, recipe, checked_dir, device)
         is_exact = _check_scores(run, candidate, recipe, checked_dir, device)
         with _stages(run) as stages:
-            stages.open_holdout([candidate], PROMOTED_DIR)
+            stages.open_holdout([candidate], PROMOTED_DIR, again=True)
             _require_scored(candidate, "holdout")
         card_path, card = checked_dir / CARD_FILE, model_card(run, candidate.id, recipe)
         if not card_path.is_file() or card_path.read_text(encoding="utf-8") != card:
@@ -242,7 +243,8 @@ def _stages(run: Run) -> Iterator[Stages]:
 
 def _require_scored(candidate: Candidate, split: Split) -> None:
     if candidate.scores(split) is None:
-        raise InputError(f"{candidate.id} could not be scored on {split}: {candidate.failed}")
+        reason = candidate.failures.get(split)
+        raise InputError(f"{candidate.id} could not be scored on {split}: {reason}")
 
 
 def _clear(staging_dir: Path) -> None:

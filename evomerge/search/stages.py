@@ -112,7 +112,7 @@ class Stages:
         run = self.run
         phase = run.setup.config.all_phases[number]
         searched = run.state.searched(number)
-        scored = [c for c in searched if c.failed is None and c.scores("search") is not None]
+        scored = [c for c in searched if c.scores("search") is not None]
         if not scored:
             reasons = {c.failed for c in searched if c.failed is not None}
             raise EvomergeError(f"every candidate failed: {next(iter(reasons), 'none was asked')}")
@@ -172,13 +172,13 @@ class Stages:
         self.open_holdout([chosen, *rivals], "final table")
         return {}
 
-    def open_holdout(self, candidates: list[Candidate], why: str) -> None:
-        """Score candidates on holdout; that it is opened for them is journaled first."""
+    def open_holdout(self, candidates: list[Candidate], why: str, *, again: bool = False) -> None:
+        """Score candidates on holdout, as `score` does; that it is opened is journaled first."""
         new = [c.id for c in candidates if c.id not in self.run.state.holdout_opened]
         if new:
             self.run.record("holdout_opened", candidates=new, why=why)
             self.run.commit()
-        self.score(candidates, "holdout", "holdout")
+        self.score(candidates, "holdout", "holdout", again=again)
 
     def _report(self) -> dict[str, Any]:
         write_summary(self.run)
@@ -194,20 +194,33 @@ class Stages:
         self.run.record("decided", what=what, value=value)
         self.run.commit()
 
-    def score(self, candidates: list[Candidate], split: Split, stage: str) -> None:
-        """Score candidates on a split, those already scored or failed left out."""
+    def score(
+        self, candidates: list[Candidate], split: Split, stage: str, *, again: bool = False
+    ) -> None:
+        """Score candidates on a split.
+
+        Args:
+            candidates: Those to score; left out are those that have scores, and those that were
+                given up on this split or on the search split.
+            split: On which documents.
+            stage: Of which progress speaks.
+            again: Also try those that were given up on this split.
+        """
         total = len(candidates)
 
         def progress(ended: list[Candidate]) -> None:
-            done = sum(c.failed is not None or c.scores(split) is not None for c in candidates)
+            done = sum(bool(c.failures) or c.scores(split) is not None for c in candidates)
             for candidate in ended:
                 estimate = self.run.results.combined(candidate.id, split)
-                line = f"{candidate.id} failed: {candidate.failed}"
+                line = f"{candidate.id} failed: {candidate.failures.get(split)}"
                 if estimate is not None:
                     line = f"{candidate.id} {estimate.value:.4f} ±{estimate.standard_error:.4f}"
                 self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
 
-        missing = [c for c in candidates if c.failed is None and c.scores(split) is None]
+        given_up = {"search"} if again else {"search", split}
+        missing = [
+            c for c in candidates if not given_up & c.failures.keys() and c.scores(split) is None
+        ]
         if missing:
             self.dispatcher.run_all(missing, split, progress)
 

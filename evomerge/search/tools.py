@@ -95,9 +95,9 @@ def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
                     f"holdout is opened for chosen models and baselines only; {candidate_id} is "
                     f"neither (chosen: {chosen})"
                 )
-            stages.open_holdout([candidate], "evomerge score")
+            stages.open_holdout([candidate], "evomerge score", again=True)
         else:
-            stages.score([candidate], cast(Split, split), "score")
+            stages.score([candidate], cast(Split, split), "score", again=True)
         scores = candidate.scores(cast(Split, split))
         if scores is None:
             raise InputError(f"{candidate_id} has failed: {candidate.failed}")

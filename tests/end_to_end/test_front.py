@@ -53,28 +53,30 @@ def refused(run_dir, *arguments) -> str:
     return str(error.value)
 
 
-def losses(entry):
-    return [-value for value in entry.values.values()]
-
-
-def dominates(first, second) -> bool:
-    pairs = list(zip(losses(first), losses(second), strict=True))
+def dominates(first, second, objectives) -> bool:
+    pairs = [(o.loss(first.values[o.name]), o.loss(second.values[o.name])) for o in objectives]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_every_optimizer_ends_with_a_front(workspace, tmp_path, optimizer):
-    candidates = 11 if optimizer == "nested_map" else 9
-    result = evomerge.run(make(workspace, optimizer, candidates), tmp_path / "run")
+def test_one_metric_small_and_one_large(workspace, tmp_path):
+    config = make(workspace, "nested_map", candidates=11)
+    changed(config, lambda data: objective(data, 0, metric="brier_score"))
+    result = evomerge.run(config, tmp_path / "run")
+    assert [o.higher_is_better for o in result.results.objectives] == [False, True]
+    check_front(result)
+
+
+def check_front(result):
     front = result.results.front
+    objectives = result.results.objectives
     assert {entry.candidate for entry in front.members} == set(result.front)
     for entry in front.entries:
-        is_dominated = any(dominates(other, entry) for other in front.entries)
+        is_dominated = any(dominates(other, entry, objectives) for other in front.entries)
         assert is_dominated == (entry.place != "front")
     assert result.best == front.knee and front.knee in result.front
     assert result.results.state.holdout_opened[0] == front.knee
-    assert (tmp_path / "run/front.html").stat().st_size > 1e6
-    assert json.loads((tmp_path / "run/summary.json").read_text())["front"]["knee"] == front.knee
+    assert (result.run_dir / "front.html").stat().st_size > 1e6
+    assert json.loads((result.run_dir / "summary.json").read_text())["front"]["knee"] == front.knee
 
 
 @pytest.mark.long
@@ -106,6 +108,7 @@ class TestLimits:
             keeps = entry.values["toy_choose"] >= 0.3 - 1e-12
             assert keeps == (entry.place != "over a limit")
 
+    @pytest.mark.long
     def test_where_nobody_keeps_them_it_is_said(self, workspace, tmp_path):
         config = changed(make(workspace), lambda data: objective(data, 0, limit=0.99))
         result = evomerge.run(config, tmp_path / "run")
@@ -131,6 +134,7 @@ class TestLimits:
 
 def test_the_command_mlflow_and_resumption(workspace, tmp_path):
     result = evomerge.run(make(workspace, record={"enabled": True}), tmp_path / "run")
+    check_front(result)
     check_command(result)
     check_mlflow(result, tmp_path)
     assert resume(result.run_dir).results.front == result.results.front

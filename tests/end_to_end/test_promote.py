@@ -133,12 +133,20 @@ def nothing_comes_of_it(run_dir, client, candidate, message):
 def test_promoting_writes_checks_opens_the_holdout_and_registers_once(run_dir, client):
     candidates = state(run_dir).of_origin("asked")
     candidate = next(c.id for c in candidates if c.scores("validation") is None)
+    # Given up in a promotion before this one: it is tried again.
+    journal = Journal(run_dir / "journal.jsonl")
+    attempt = {"reason": "no memory", "attempt": 3, "final": True}
+    journal.append("failed", candidate=candidate, split="validation", **attempt)
+    journal.append("failed", candidate=candidate, split="holdout", **attempt)
+    journal.close()
+    assert state(run_dir).candidates[candidate].failed == "no memory"
     promotion = promote(run_dir, candidate)
     model_dir = run_dir / "promoted" / candidate
     assert promotion.model_dir == model_dir and promotion.is_exact
 
     # What the worker had in memory is what lies on disk.
     now = state(run_dir)
+    assert now.candidates[candidate].failed is None and now.num_failed == 0
     measured = now.candidates[candidate].measured["validation"]
     assert measured.device == "cpu"
     assert measured.weights_sha256 == promotion.weights_sha256 == stored_weights_sha256(model_dir)
@@ -165,6 +173,7 @@ def test_promoting_writes_checks_opens_the_holdout_and_registers_once(run_dir, c
     assert version.description == card[:5000]
     mlflow_run = child(client, candidate)
     tags = mlflow_run.data.tags
+    assert mlflow_run.info.status == "FINISHED" and "evomerge.failed" not in tags
     assert tags["evomerge.promoted"] == str(model_dir)
     assert tags["evomerge.model_version"] == promotion.model_version
     assert tags["evomerge.weights_sha256"] == promotion.weights_sha256
