@@ -32,7 +32,7 @@ def blocks(draw, num_models=st.integers(1, 4), min_size=1) -> Operands:
     )
     base, *models = (torch.tensor(row, dtype=torch.float32) for row in rows)
     hashes = tuple(f"hash{index}" for index in range(count))
-    return Operands("tensor", base, tuple(models), hashes, 0, is_vector=False)
+    return Operands("tensor", base, tuple(models), hashes, 0, (1, size))
 
 
 def values(config, num_models: int, **given) -> dict[str, tuple[float, ...]]:

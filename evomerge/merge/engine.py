@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError, InputError
-from evomerge.methods import METHODS, Coefficients, Method, Operands, Statistics
+from evomerge.methods import (
+    METHODS,
+    Coefficients,
+    Method,
+    Operands,
+    Statistics,
+    WholeModelMethod,
+)
 from evomerge.pool import Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
@@ -22,7 +30,11 @@ TORCH_DTYPES = {
     "float16": torch.float16,
 }
 
+MOST_SURVEYS = 8
+"""Results about the whole model that are kept: those of one candidate's parts, at the least."""
+
 _StatisticsKey = tuple[str, str, tuple[str, ...], int]
+_SurveyKey = tuple[str, tuple[str, ...], int, tuple[tuple[str, tuple[float, ...]], ...]]
 
 
 class Engine:
@@ -48,6 +60,7 @@ class Engine:
         self.statistics_budget_bytes = statistics_budget_bytes
         self._statistics: OrderedDict[_StatisticsKey, Statistics] = OrderedDict()
         self._statistics_bytes = 0
+        self._surveys: OrderedDict[_SurveyKey, Statistics] = OrderedDict()
         self._resident: dict[tuple[str, str], Tensor] = {}
 
     @torch.no_grad()
@@ -114,6 +127,8 @@ class Engine:
         coefficients: Coefficients = part.coefficients()
         whole = self._operands(name, part, method)
         statistics = self._prepared(whole, part, method, mask_seed)
+        if method.needs.whole_model:
+            statistics += self._survey(part, cast(WholeModelMethod, method), mask_seed)
         size = whole.models[0].numel()
         step = size if method.needs.whole_tensor else BLOCK_ELEMENTS
         for start in range(0, size, max(step, 1)):
@@ -128,7 +143,7 @@ class Engine:
             models=tuple(self._flat(model, name) for model in models),
             model_hashes=tuple(model.sha256 for model in models),
             offset=0,
-            is_vector=len(self.pool.layout.shapes[name]) <= 1,
+            shape=self.pool.layout.shapes[name],
         )
 
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
@@ -153,6 +168,28 @@ class Engine:
         return statistics
 
 
+    def _survey(self, part: Part, method: WholeModelMethod, mask_seed: int) -> Statistics:
+        """What the method says of all tensors, with the coefficients of a part."""
+        coefficients = part.coefficients()
+        key = (
+            part.method.model_dump_json(),
+            part.models,
+            mask_seed,
+            tuple(sorted(coefficients.items())),
+        )
+
+        def tensors() -> Iterable[tuple[Operands, Statistics]]:
+            for name in self.pool.layout.places:
+                whole = self._operands(name, part, method)
+                yield whole, self._prepared(whole, part, method, mask_seed)
+
+        if key not in self._surveys:
+            self._surveys[key] = method.survey(tensors, coefficients)
+            while len(self._surveys) > MOST_SURVEYS:
+                self._surveys.popitem(last=False)
+        return self._surveys[key]
+
+
 def _write(name: str, target: Tensor, block: Tensor) -> None:
     """The one cast, from float32 to the result's type.
 
@@ -172,7 +209,7 @@ def _slice(whole: Operands, start: int, stop: int) -> Operands:
         models=tuple(model[start:stop] for model in whole.models),
         model_hashes=whole.model_hashes,
         offset=start,
-        is_vector=whole.is_vector,
+        shape=whole.shape,
     )
 
 

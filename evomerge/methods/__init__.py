@@ -10,6 +10,8 @@ from evomerge.methods.protocol import (
     Operands,
     Parameter,
     Statistics,
+    Survey,
+    WholeModelMethod,
 )
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "Operands",
     "Parameter",
     "Statistics",
+    "Survey",
+    "WholeModelMethod",
     "dare",
     "linear",
     "slerp",

@@ -6,6 +6,7 @@ A method sees one tensor of the pool at a time, flattened, whole in `prepare` an
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -37,11 +38,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method must be given: a base, how many models, and whether whole tensors."""
+    """What a method must be given.
+
+    Attributes:
+        base: The base's numbers.
+        num_models: So many models and no others.
+        whole_tensor: Whole tensors in the place of blocks.
+        whole_model: Statistics of all tensors: it is a `WholeModelMethod`.
+    """
 
     base: bool
     num_models: int | None = None
     whole_tensor: bool = False
+    whole_model: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Operands:
         models: The merged models' numbers, each of shape [n].
         model_hashes: Their SHA-256, which seed random masks.
         offset: Index of the block's first element in its tensor.
-        is_vector: Whether the tensor has at most one dimension (norm gains, biases).
+        shape: The whole tensor's.
     """
 
     name: str
@@ -62,7 +71,12 @@ class Operands:
     models: tuple[Tensor, ...]
     model_hashes: tuple[str, ...]
     offset: int
-    is_vector: bool
+    shape: tuple[int, ...]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the tensor has at most one dimension (norm gains, biases)."""
+        return len(self.shape) <= 1
 
 
 Coefficients = dict[str, tuple[float, ...]]
@@ -97,6 +111,17 @@ class Method(Protocol):
         Returns:
             Float32 numbers of the block's shape [n].
         """
+
+
+Survey = Callable[[], Iterable[tuple[Operands, Statistics]]]
+"""All tensors of the pool, whole, with what was prepared of them; can be gone through again."""
+
+
+class WholeModelMethod(Method, Protocol):
+    """A method that must have seen all tensors before it combines any."""
+
+    def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
+        """Compute what depends on all tensors; `combine` finds it behind a tensor's statistics."""
 
 
 METHODS: Registry[Method] = Registry("method", "evomerge.methods")

@@ -150,7 +150,7 @@ class TestPlan:
                 models=tuple(pool[expert].tensor(name).flatten() for expert in NAMES),
                 model_hashes=tuple(pool[expert].sha256 for expert in NAMES),
                 offset=0,
-                is_vector=pool.base.tensor(name).dim() == 1,
+                shape=tuple(pool.base.tensor(name).shape),
             )
             values = part(kind).coefficients()
             direct = method.combine(whole, method.prepare(whole, 11), values)

@@ -19,7 +19,7 @@ def kept_elements(config, block: Operands, share: float, mask_seed: int = 0) -> 
 
 
 def ones(size: int, name: str = "tensor", model_hash: str = "hash") -> Operands:
-    return Operands(name, torch.zeros(size), (torch.ones(size),), (model_hash,), 0, is_vector=False)
+    return Operands(name, torch.zeros(size), (torch.ones(size),), (model_hash,), 0, (1, size))
 
 
 class TestDareMasks:

@@ -48,7 +48,7 @@ def operands(models, base=BASE) -> Operands:
         models=tuple(torch.tensor(model) for model in models),
         model_hashes=tuple(f"hash{index}" for index in range(len(models))),
         offset=0,
-        is_vector=True,
+        shape=(len(models[0]),),
     )
 
 
