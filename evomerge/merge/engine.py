@@ -167,7 +167,6 @@ class Engine:
             self._statistics_bytes -= _size_bytes(dropped)
         return statistics
 
-
     def _survey(self, part: Part, method: WholeModelMethod, mask_seed: int) -> Statistics:
         """What the method says of all tensors, with the coefficients of a part."""
         coefficients = part.coefficients()

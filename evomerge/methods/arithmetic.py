@@ -42,6 +42,21 @@ def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
     return torch.add(block.base.float(), delta, alpha=scale)
 
 
+def l1_norm(delta: Tensor) -> float:
+    """Sum of magnitudes, in float64."""
+    return float(delta.abs().sum(dtype=torch.float64))
+
+
+def restore_l1(delta: Tensor, before: float) -> None:
+    """Multiply a thinned task vector in place, so that its L1 norm is `before` again.
+
+    One of which nothing is left stays zero.
+    """
+    after = l1_norm(delta)
+    if after != 0.0:
+        delta.mul_(before / after)
+
+
 def require_sum(coefficients: Coefficients) -> None:
     """Refuse weights whose sum, the divisor of a weighted mean, is zero.
 

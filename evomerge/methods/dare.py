@@ -13,6 +13,9 @@ from evomerge.methods.arithmetic import (
     SCALE,
     WEIGHT,
     add_scaled,
+    l1_norm,
+    require_sum,
+    restore_l1,
     task_vectors,
     weighted_sum,
 )
@@ -31,6 +34,9 @@ STEPS = 1 << 16
 """Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
 
 
+Rescale = Literal["density", "l1", "none"]
+
+
 class DareLinearConfig(MethodConfig):
     """theta = theta_0 + scale * sum_i w_i m_i tau_i / density_i, with mask m_i = [u_i < density_i].
 
@@ -38,10 +44,15 @@ class DareLinearConfig(MethodConfig):
     hash), so a recipe always gives the same model, and masks are nested in the density.
 
     Attributes:
+        normalize: Divide by the sum of weights.
+        rescale: Factor of what is kept. "density": 1 / density; "l1": the tensor's L1 norm before
+            over after masking; "none": 1.
         vectors: "whole": tensors of one dimension are not masked; "same": they are.
     """
 
     kind: Literal["dare_linear"] = "dare_linear"
+    normalize: bool = False
+    rescale: Rescale = "density"
     vectors: Literal["whole", "same"] = "whole"
 
 
@@ -50,12 +61,14 @@ class DareTiesConfig(MethodConfig):
 
     Attributes:
         normalize: Divide by the sum of the weights that agree.
+        rescale: See `DareLinearConfig`.
         vectors: "whole": tensors of one dimension are combined unmasked and without election;
             "same": they are treated as all others.
     """
 
     kind: Literal["dare_ties"] = "dare_ties"
     normalize: bool = False
+    rescale: Rescale = "density"
     vectors: Literal["whole", "same"] = "whole"
 
 
@@ -63,15 +76,18 @@ class Dare:
     """Random drop and rescale, then a weighted sum or TIES' sign election."""
 
     parameters = (WEIGHT, DENSITY, SCALE)
-    needs = Needs(base=True)
 
     def __init__(self, config: DareLinearConfig | DareTiesConfig) -> None:
         self.elect = isinstance(config, DareTiesConfig)
-        self.normalize = isinstance(config, DareTiesConfig) and config.normalize
+        self.normalize = config.normalize
+        self.rescale = config.rescale
+        self.needs = Needs(base=True, whole_tensor=config.rescale == "l1")
         self.vectors = config.vectors
 
     def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; weights that are all zero give the base."""
+        """See `Method`; without normalizing, weights that are all zero give the base."""
+        if self.normalize and not self.elect:
+            require_sum(coefficients)
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: each model's uniforms, 16 bits held as int32, shape [n]."""
@@ -90,6 +106,8 @@ class Dare:
         """See `Method`."""
         weights = coefficients["weight"]
         (scale,) = coefficients["scale"]
+        if self.normalize and not self.elect:
+            scale /= sum(weights)
         deltas = task_vectors(block)
         if not statistics:
             return add_scaled(block, weighted_sum(deltas, weights), scale)
@@ -99,7 +117,11 @@ class Dare:
             deltas, statistics, coefficients["density"], strict=True
         ):
             here = uniforms[block.offset : block.offset + n]
-            masked.append(mask_and_rescale(delta, here < density * STEPS, density))
+            factor_density = density if self.rescale == "density" else 1.0
+            thinned = mask_and_rescale(delta, here < density * STEPS, factor_density)
+            if self.rescale == "l1":
+                restore_l1(thinned, l1_norm(delta))
+            masked.append(thinned)
         if not self.elect:
             return add_scaled(block, weighted_sum(masked, weights), scale)
         return add_scaled(block, merge_agreeing(masked, weights, self.normalize), scale)

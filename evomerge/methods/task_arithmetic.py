@@ -6,7 +6,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from evomerge.methods.arithmetic import SCALE, WEIGHT, add_scaled, task_vectors, weighted_sum
+from evomerge.methods.arithmetic import (
+    SCALE,
+    WEIGHT,
+    add_scaled,
+    require_sum,
+    task_vectors,
+    weighted_sum,
+)
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -18,9 +25,14 @@ from evomerge.methods.protocol import (
 
 
 class TaskArithmeticConfig(MethodConfig):
-    """theta = theta_0 + scale * sum_i w_i tau_i; weights are not normalized."""
+    """theta = theta_0 + scale * sum_i w_i tau_i.
+
+    Attributes:
+        normalize: Divide by the sum of weights.
+    """
 
     kind: Literal["task_arithmetic"] = "task_arithmetic"
+    normalize: bool = False
 
 
 class TaskArithmetic:
@@ -30,10 +42,12 @@ class TaskArithmetic:
     needs = Needs(base=True)
 
     def __init__(self, config: TaskArithmeticConfig) -> None:
-        pass
+        self.normalize = config.normalize
 
     def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; weights that are all zero give the base."""
+        """See `Method`; without normalizing, weights that are all zero give the base."""
+        if self.normalize:
+            require_sum(coefficients)
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`; nothing to prepare."""
@@ -44,8 +58,9 @@ class TaskArithmetic:
     ) -> Tensor:
         """See `Method`."""
         (scale,) = coefficients["scale"]
-        delta = weighted_sum(task_vectors(block), coefficients["weight"])
-        return add_scaled(block, delta, scale)
+        weights = coefficients["weight"]
+        delta = weighted_sum(task_vectors(block), weights)
+        return add_scaled(block, delta, scale / sum(weights) if self.normalize else scale)
 
 
 METHODS.add(TaskArithmeticConfig, TaskArithmetic)

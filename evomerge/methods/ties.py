@@ -9,12 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evomerge.errors import CandidateError
 from evomerge.methods.arithmetic import (
     DENSITY,
     SCALE,
     WEIGHT,
     add_scaled,
+    l1_norm,
     require_sum,
+    restore_l1,
     task_vectors,
     weighted_sum,
 )
@@ -27,6 +30,8 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 
+Election = Literal["mass", "count"]
+
 
 class TiesConfig(MethodConfig):
     """theta = theta_0 + scale * (disjoint mean of the trimmed task vectors).
@@ -37,12 +42,22 @@ class TiesConfig(MethodConfig):
 
     Attributes:
         normalize: Divide by the sum of the weights that agree; off gives the disjoint sum.
+        election: "mass": the sign of the sum of weighted task vectors, a sum of zero counts as
+            positive; "count": the sign that more of them have, where as many have either the
+            sign that more of the tensor's elements elected.
+        rescale: "l1": each trimmed task vector is multiplied by its tensor's L1 norm before over
+            after the trim; "none": it is not.
+        none_kept: "keep": of a tensor for which floor(density n) is 0, the largest element is
+            kept; "refuse": there is no such model.
         vectors: "whole": tensors of one dimension are combined untrimmed and without election;
             "same": they are treated as all others.
     """
 
     kind: Literal["ties"] = "ties"
     normalize: bool = True
+    election: Election = "mass"
+    rescale: Literal["none", "l1"] = "none"
+    none_kept: Literal["keep", "refuse"] = "keep"
     vectors: Literal["whole", "same"] = "whole"
 
 
@@ -50,10 +65,15 @@ class Ties:
     """Trim, elect, disjoint mean."""
 
     parameters = (WEIGHT, DENSITY, SCALE)
-    needs = Needs(base=True)
 
     def __init__(self, config: TiesConfig) -> None:
         self.normalize = config.normalize
+        self.election = config.election
+        self.rescale = config.rescale
+        self.none_kept = config.none_kept
+        # Both count over all elements of a tensor.
+        whole_tensor = config.election == "count" or config.rescale == "l1"
+        self.needs = Needs(base=True, whole_tensor=whole_tensor)
         self.vectors = config.vectors
 
     def check(self, coefficients: Coefficients) -> None:
@@ -79,42 +99,77 @@ class Ties:
             return add_scaled(block, mean, scale / sum(weights) if self.normalize else scale)
         densities = coefficients["density"]
         for delta, magnitudes, density in zip(deltas, statistics, densities, strict=True):
+            if self.none_kept == "refuse":
+                _require_kept(block, density)
+            before = l1_norm(delta) if self.rescale == "l1" else None
             delta.masked_fill_(delta.abs() < _threshold(magnitudes, density), 0.0)
-        return add_scaled(block, merge_agreeing(deltas, weights, self.normalize), scale)
+            if before is not None:
+                restore_l1(delta, before)
+        merged = merge_agreeing(deltas, weights, self.normalize, self.election)
+        return add_scaled(block, merged, scale)
+
+
+def num_kept(density: float, n: int) -> int:
+    """floor(density n) for a density as it is written in decimal."""
+    # A density such as 0.29 lies below its decimal value by rounding: of 100, 29 are meant.
+    return math.floor(density * n + 1e-9)
+
+
+def _require_kept(block: Operands, density: float) -> None:
+    size = math.prod(block.shape)
+    if num_kept(density, size) == 0:
+        raise CandidateError(
+            f"tensor {block.name!r}: density {density} of {size} elements keeps none, "
+            f"expected a density of at least 1/{size} (none_kept is 'refuse')"
+        )
 
 
 def _threshold(magnitudes: Tensor, density: float) -> float:
     """The k-th largest magnitude, k = max(floor(density n), 1)."""
     n = len(magnitudes)
-    # A density such as 0.3 lies below its decimal value by rounding: floor(0.3 * 10) must be 3.
-    num_kept = max(math.floor(density * n + 1e-9), 1)
-    return float(magnitudes[n - num_kept])
+    return float(magnitudes[n - max(num_kept(density, n), 1)])
 
 
-def merge_agreeing(deltas: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """Elect a sign for each element by the mass of weighted deltas, then merge what agrees.
+def merge_agreeing(
+    deltas: Sequence[Tensor],
+    weights: Sequence[float],
+    normalize: bool,
+    election: Election = "mass",
+) -> Tensor:
+    """Elect a sign for each element, then merge what agrees with it.
 
     Args:
         deltas: Trimmed or masked task vectors, float32, each of shape [n]; zeros do not vote.
         weights: One for each.
         normalize: Divide by the sum of the weights that agree (disjoint mean), else sum.
+        election: By the mass of weighted deltas, or by the count of their signs; see `TiesConfig`.
+            The count needs a whole tensor.
 
     Returns:
         The merged task vector, float32, shape [n]; a mass of zero counts as positive.
     """
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
-    mass = torch.stack(weighted).sum(dim=0)
-    # Written so that a NaN stays one: no comparison with it holds.
-    positive = ~(mass < 0)
-    total = torch.zeros_like(mass)
-    divisor = torch.zeros_like(mass)
+    positive = _elect_by_count(weighted) if election == "count" else _elect_by_mass(weighted)
+    total = torch.zeros_like(weighted[0])
+    divisor = torch.zeros_like(weighted[0])
     for term, weight in zip(weighted, weights, strict=True):
-        agrees = torch.where(positive, ~(term <= 0), term < 0)
+        # Written so that a NaN stays one: no comparison with it holds.
+        agrees = torch.where(positive, ~(term <= 0), ~(term >= 0))
         total += torch.where(agrees, term, 0.0)
         divisor += agrees * weight
     if not normalize:
         return total
     return total / torch.where(divisor == 0, 1.0, divisor)
+
+
+def _elect_by_mass(weighted: Sequence[Tensor]) -> Tensor:
+    return ~(torch.stack(tuple(weighted)).sum(dim=0) < 0)
+
+
+def _elect_by_count(weighted: Sequence[Tensor]) -> Tensor:
+    votes = torch.stack([term.sign() for term in weighted]).sum(dim=0)
+    most_are_positive = (votes > 0).sum() >= (votes < 0).sum()
+    return torch.where(votes == 0, most_are_positive, ~(votes < 0))
 
 
 METHODS.add(TiesConfig, Ties)
