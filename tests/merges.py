@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evomerge.methods import METHODS, Operands
+from evomerge.methods import METHODS, Operands, Statistics
 
 # The first call loads torch's kernels, which takes longer than the deadline.
 quick = settings(max_examples=25, deadline=None)
@@ -49,4 +49,12 @@ def merge(config, block: Operands, mask_seed: int = 0, **given) -> Tensor:
     method = METHODS.make(config)
     coefficients = values(config, len(block.models), **given)
     method.check(coefficients)
-    return method.combine(block, method.prepare(block, mask_seed), coefficients)
+    return method.combine(block, settled(method, block, mask_seed, coefficients), coefficients)
+
+
+def settled(method, block: Operands, mask_seed: int, coefficients) -> Statistics:
+    """What `combine` is given by the engine, for a method that needs no whole model."""
+    statistics = method.prepare(block, mask_seed)
+    if method.needs.settling:
+        statistics += method.settle(block, statistics, coefficients)
+    return statistics

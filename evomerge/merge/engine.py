@@ -9,15 +9,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from evomerge.errors import CandidateError, InputError
+from evomerge.errors import InputError
+from evomerge.merge.passes import Passes, not_finite
 from evomerge.methods import (
     METHODS,
     Coefficients,
     Method,
     Operands,
+    SettlingMethod,
     Statistics,
     WholeModelMethod,
 )
+from evomerge.methods.fused import FUSED_FROM
 from evomerge.pool import Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
@@ -47,6 +50,8 @@ class Engine:
         pool: The checkpoints.
         device: Where to compute. On a GPU the pool's tensors stay there once they are used.
         statistics_budget_bytes: Memory for what `Method.prepare` returns.
+        fused_from: Numbers in a tensor from which on it is merged by a compiled loop, where there
+            is one for it; the result is the same.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class Engine:
         pool: Pool,
         device: torch.device | None = None,
         statistics_budget_bytes: int = 1 << 30,
+        fused_from: int = FUSED_FROM,
     ) -> None:
         self.pool = pool
+        self.fused_from = fused_from
         self.device = device or torch.device("cpu")
         self.statistics_budget_bytes = statistics_budget_bytes
         self._statistics: OrderedDict[_StatisticsKey, Statistics] = OrderedDict()
@@ -75,10 +82,9 @@ class Engine:
         Raises:
             CandidateError: The coefficients give no model, or not a finite one.
         """
-        for name, part in self._plan(recipe):
-            target = state[name].data.view(-1)
-            for start, block in self._combine(name, part, recipe.mask_seed):
-                _write(name, target[start : start + block.numel()], block)
+        with Passes() as passes:
+            for name, part in self._plan(recipe):
+                self._merge_into(state[name].data.view(-1), name, part, recipe.mask_seed, passes)
 
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
         """The recipe's model, a tensor at a time.
@@ -101,9 +107,8 @@ class Engine:
         def build(name: str) -> Tensor:
             shape = self.pool.layout.shapes[name]
             result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
-            flat = result.view(-1)
-            for start, block in self._combine(name, plan[name], recipe.mask_seed):
-                _write(name, flat[start : start + block.numel()], block)
+            with Passes() as passes:
+                self._merge_into(result.view(-1), name, plan[name], recipe.mask_seed, passes)
             return result
 
         return build
@@ -122,11 +127,30 @@ class Engine:
                 raise InputError(f"no part of the recipe selects tensor {name!r}")
         return plan
 
-    def _combine(self, name: str, part: Part, mask_seed: int) -> Iterator[tuple[int, Tensor]]:
+    def _merge_into(
+        self, target: Tensor, name: str, part: Part, mask_seed: int, passes: Passes
+    ) -> None:
+        """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
         method: Method = METHODS.make(part.method)
-        coefficients: Coefficients = part.coefficients()
         whole = self._operands(name, part, method)
         statistics = self._prepared(whole, part, method, mask_seed)
+        if self.device.type == "cpu" and len(target) >= self.fused_from:
+            from evomerge.methods.fused.passes import fuse
+
+            fused = fuse(method, whole, statistics, part.coefficients(), target)
+            if fused is not None:
+                passes.add(name, fused, len(target))
+                return
+        for start, block in self._combine(whole, statistics, part, method, mask_seed):
+            _write(name, target[start : start + block.numel()], block)
+
+    def _combine(
+        self, whole: Operands, statistics: Statistics, part: Part, method: Method, mask_seed: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        coefficients: Coefficients = part.coefficients()
+        if method.needs.settling:
+            settling = cast(SettlingMethod, method)
+            statistics += settling.settle(whole, statistics, coefficients)
         if method.needs.whole_model:
             statistics += self._survey(part, cast(WholeModelMethod, method), mask_seed)
         size = whole.models[0].numel()
@@ -198,7 +222,7 @@ def _write(name: str, target: Tensor, block: Tensor) -> None:
     target.copy_(block)
     # A sum over a block that lies in the cache finds every NaN and infinity.
     if not torch.isfinite(target.sum(dtype=torch.float32)):
-        raise CandidateError(f"tensor {name!r} is not finite after merging")
+        raise not_finite(name)
 
 
 def _slice(whole: Operands, start: int, stop: int) -> Operands:

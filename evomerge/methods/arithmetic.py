@@ -28,18 +28,16 @@ def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     for term, weight in zip(terms, weights, strict=True):
         if weight == 0.0:
             continue
-        term = term.float()
-        if total is None:
-            total = term * weight
-        else:
-            total.add_(term, alpha=weight)
+        # Two roundings, never a fused one: compiled loops give the same bits.
+        term = term.float() * weight
+        total = term if total is None else total.add_(term)
     return torch.zeros_like(terms[0], dtype=torch.float32) if total is None else total
 
 
 def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
     """Base + scale * delta, float32, shape [n]."""
     assert block.base is not None
-    return torch.add(block.base.float(), delta, alpha=scale)
+    return block.base.float() + delta * scale
 
 
 def l1_norm(delta: Tensor) -> float:

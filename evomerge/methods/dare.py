@@ -28,7 +28,7 @@ from evomerge.methods.protocol import (
     Operands,
     Statistics,
 )
-from evomerge.methods.ties import merge_agreeing
+from evomerge.methods.ties import merge_terms
 
 STEPS = 1 << 16
 """Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
@@ -90,7 +90,7 @@ class Dare:
             require_sum(coefficients)
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """See `Method`: each model's uniforms, 16 bits held as int32, shape [n]."""
+        """See `Method`: each model's uniforms, uint16, shape [n]."""
         if self.vectors == "whole" and whole.is_vector:
             return ()
         num_elements = whole.models[0].numel()
@@ -105,26 +105,47 @@ class Dare:
     ) -> Tensor:
         """See `Method`."""
         weights = coefficients["weight"]
-        (scale,) = coefficients["scale"]
-        if self.normalize and not self.elect:
-            scale /= sum(weights)
+        scale = self.total_scale(coefficients)
         deltas = task_vectors(block)
         if not statistics:
             return add_scaled(block, weighted_sum(deltas, weights), scale)
         n = deltas[0].numel()
-        masked = []
-        for delta, uniforms, density in zip(
-            deltas, statistics, coefficients["density"], strict=True
+        terms = []
+        for delta, uniforms, density, weight, factor in zip(
+            deltas,
+            statistics,
+            coefficients["density"],
+            weights,
+            self.factors(coefficients),
+            strict=True,
         ):
-            here = uniforms[block.offset : block.offset + n]
-            factor_density = density if self.rescale == "density" else 1.0
-            thinned = mask_and_rescale(delta, here < density * STEPS, factor_density)
+            mask = uniforms[block.offset : block.offset + n].int() < density * STEPS
             if self.rescale == "l1":
-                restore_l1(thinned, l1_norm(delta))
-            masked.append(thinned)
-        if not self.elect:
-            return add_scaled(block, weighted_sum(masked, weights), scale)
-        return add_scaled(block, merge_agreeing(masked, weights, self.normalize), scale)
+                kept = mask_and_rescale(delta, mask, 1.0)
+                restore_l1(kept, l1_norm(delta))
+                terms.append(kept * weight)
+            else:
+                terms.append(torch.where(mask, delta * factor, 0.0))
+        if self.elect:
+            return add_scaled(block, merge_terms(terms, weights, self.normalize), scale)
+        present = [float(weight != 0.0) for weight in weights]
+        return add_scaled(block, weighted_sum(terms, present), scale)
+
+    def total_scale(self, coefficients: Coefficients) -> float:
+        """What the merged task vector is multiplied by."""
+        (scale,) = coefficients["scale"]
+        is_mean = self.normalize and not self.elect
+        return scale / sum(coefficients["weight"]) if is_mean else scale
+
+    def factors(self, coefficients: Coefficients) -> list[float]:
+        """What each model's masked task vector is multiplied by."""
+        weights, densities = coefficients["weight"], coefficients["density"]
+        if self.rescale != "density":
+            return list(weights)
+        # A density of zero drops everything.
+        return [
+            w / density if density else 0.0 for w, density in zip(weights, densities, strict=True)
+        ]
 
 
 def mask_and_rescale(delta: Tensor, mask: Tensor, density: float) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evomerge.methods.fused import FUSED_FROM
+
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
@@ -49,9 +51,14 @@ def uniform_uint16(key: int, num_elements: int) -> Tensor:
         num_elements: How many.
 
     Returns:
-        Values 0 .. 65535 as int32 (torch compares no uint16), shape [num_elements].
+        Values 0 .. 65535, uint16, shape [num_elements].
     """
-    out = np.empty(num_elements, dtype=np.int32)
+    out = np.empty(num_elements, dtype=np.uint16)
+    if num_elements >= FUSED_FROM:
+        from evomerge.methods.fused.uniforms import fill_uniforms
+
+        fill_uniforms(np.uint64(key), out, 0, num_elements)
+        return torch.from_numpy(out)
     for start in range(0, num_elements, _CHUNK):
         index = np.arange(start, min(start + _CHUNK, num_elements), dtype=np.uint64)
         zero = np.zeros_like(index)

@@ -44,12 +44,15 @@ class Needs:
         base: The base's numbers.
         num_models: So many models and no others.
         whole_tensor: Whole tensors in the place of blocks.
+        settling: Numbers of a whole tensor that depend on the coefficients, before its blocks: it
+            is a `SettlingMethod`.
         whole_model: Statistics of all tensors: it is a `WholeModelMethod`.
     """
 
     base: bool
     num_models: int | None = None
     whole_tensor: bool = False
+    settling: bool = False
     whole_model: bool = False
 
 
@@ -111,6 +114,15 @@ class Method(Protocol):
         Returns:
             Float32 numbers of the block's shape [n].
         """
+
+
+class SettlingMethod(Method, Protocol):
+    """A method that must know something of a whole tensor before it combines its blocks."""
+
+    def settle(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Statistics:
+        """Compute it; `combine` finds it behind what was prepared."""
 
 
 Survey = Callable[[], Iterable[tuple[Operands, Statistics]]]

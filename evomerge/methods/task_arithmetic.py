@@ -57,10 +57,13 @@ class TaskArithmetic:
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
         """See `Method`."""
+        delta = weighted_sum(task_vectors(block), coefficients["weight"])
+        return add_scaled(block, delta, self.total_scale(coefficients))
+
+    def total_scale(self, coefficients: Coefficients) -> float:
+        """What the sum is multiplied by."""
         (scale,) = coefficients["scale"]
-        weights = coefficients["weight"]
-        delta = weighted_sum(task_vectors(block), weights)
-        return add_scaled(block, delta, scale / sum(weights) if self.normalize else scale)
+        return scale / sum(coefficients["weight"]) if self.normalize else scale
 
 
 METHODS.add(TaskArithmeticConfig, TaskArithmetic)

@@ -29,8 +29,12 @@ from evomerge.methods.protocol import (
     Operands,
     Statistics,
 )
+from evomerge.methods.quantiles import Bracket, bracket, quantile_table
 
 Election = Literal["mass", "count"]
+
+BLOCK = 1 << 18
+"""Numbers that are looked through at once."""
 
 
 class TiesConfig(MethodConfig):
@@ -73,7 +77,7 @@ class Ties:
         self.none_kept = config.none_kept
         # Both count over all elements of a tensor.
         whole_tensor = config.election == "count" or config.rescale == "l1"
-        self.needs = Needs(base=True, whole_tensor=whole_tensor)
+        self.needs = Needs(base=True, whole_tensor=whole_tensor, settling=True)
         self.vectors = config.vectors
 
     def check(self, coefficients: Coefficients) -> None:
@@ -82,10 +86,44 @@ class Ties:
             require_sum(coefficients)
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """See `Method`: each task vector's magnitudes in ascending order, float32, shape [n]."""
+        """See `Method`: a table of each task vector's magnitudes, see `quantile_table`."""
         if self.vectors == "whole" and whole.is_vector:
             return ()
-        return tuple(delta.abs().sort().values for delta in task_vectors(whole))
+        tables = [quantile_table(delta.abs_()) for delta in task_vectors(whole)]
+        return tuple(tensor for table in tables for tensor in table)
+
+    def settle(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Statistics:
+        """See `SettlingMethod`: the least magnitude that each model keeps, float32, [models]."""
+        if not statistics:
+            return ()
+        brackets = self.brackets(whole, statistics, coefficients["density"])
+        found = []
+        for where, model in zip(brackets, whole.models, strict=True):
+            between = torch.empty(0)
+            if not where.is_exact:
+                assert whole.base is not None
+                between = _between(whole.base, model, where)
+            found.append(where.settled(between))
+        return (torch.tensor(found, dtype=torch.float32),)
+
+    def brackets(
+        self, whole: Operands, statistics: Statistics, densities: Sequence[float]
+    ) -> list[Bracket]:
+        """Where the least magnitude that each model keeps is."""
+        size = math.prod(whole.shape)
+        if self.none_kept == "refuse":
+            for density in densities:
+                _require_kept(whole.name, size, density)
+        return [
+            bracket(
+                statistics[2 * index],
+                statistics[2 * index + 1],
+                size - max(num_kept(density, size), 1),
+            )
+            for index, density in enumerate(densities)
+        ]
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
@@ -97,12 +135,9 @@ class Ties:
         if not statistics:
             mean = weighted_sum(deltas, weights)
             return add_scaled(block, mean, scale / sum(weights) if self.normalize else scale)
-        densities = coefficients["density"]
-        for delta, magnitudes, density in zip(deltas, statistics, densities, strict=True):
-            if self.none_kept == "refuse":
-                _require_kept(block, density)
+        for delta, threshold in zip(deltas, statistics[-1].tolist(), strict=True):
             before = l1_norm(delta) if self.rescale == "l1" else None
-            delta.masked_fill_(delta.abs() < _threshold(magnitudes, density), 0.0)
+            delta.masked_fill_(delta.abs() < threshold, 0.0)
             if before is not None:
                 restore_l1(delta, before)
         merged = merge_agreeing(deltas, weights, self.normalize, self.election)
@@ -115,19 +150,22 @@ def num_kept(density: float, n: int) -> int:
     return math.floor(density * n + 1e-9)
 
 
-def _require_kept(block: Operands, density: float) -> None:
-    size = math.prod(block.shape)
+def _require_kept(name: str, size: int, density: float) -> None:
     if num_kept(density, size) == 0:
         raise CandidateError(
-            f"tensor {block.name!r}: density {density} of {size} elements keeps none, "
+            f"tensor {name!r}: density {density} of {size} elements keeps none, "
             f"expected a density of at least 1/{size} (none_kept is 'refuse')"
         )
 
 
-def _threshold(magnitudes: Tensor, density: float) -> float:
-    """The k-th largest magnitude, k = max(floor(density n), 1)."""
-    n = len(magnitudes)
-    return float(magnitudes[n - max(num_kept(density, n), 1)])
+def _between(base: Tensor, model: Tensor, where: Bracket) -> Tensor:
+    """The magnitudes strictly inside a bracket, gathered block by block."""
+    found = []
+    for start in range(0, len(base), BLOCK):
+        here = slice(start, start + BLOCK)
+        magnitudes = (model[here].float() - base[here].float()).abs_()
+        found.append(magnitudes[(magnitudes > where.low) & (magnitudes < where.high)])
+    return torch.cat(found)
 
 
 def merge_agreeing(
@@ -149,6 +187,16 @@ def merge_agreeing(
         The merged task vector, float32, shape [n]; a mass of zero counts as positive.
     """
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
+    return merge_terms(weighted, weights, normalize, election)
+
+
+def merge_terms(
+    weighted: Sequence[Tensor],
+    weights: Sequence[float],
+    normalize: bool,
+    election: Election = "mass",
+) -> Tensor:
+    """As `merge_agreeing`, of task vectors that were multiplied by their weights."""
     positive = _elect_by_count(weighted) if election == "count" else _elect_by_mass(weighted)
     total = torch.zeros_like(weighted[0])
     divisor = torch.zeros_like(weighted[0])
@@ -163,7 +211,10 @@ def merge_agreeing(
 
 
 def _elect_by_mass(weighted: Sequence[Tensor]) -> Tensor:
-    return ~(torch.stack(tuple(weighted)).sum(dim=0) < 0)
+    mass = weighted[0].clone()
+    for term in weighted[1:]:
+        mass += term
+    return ~(mass < 0)
 
 
 def _elect_by_count(weighted: Sequence[Tensor]) -> Tensor:

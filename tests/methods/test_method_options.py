@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, positive, quick, values
+from merges import blocks, density, merge, positive, quick, settled, values
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS, Operands
@@ -139,7 +139,9 @@ class TestNoneKept:
         whole = over_zero(TAUS[0])
         block = replace(whole, base=whole.base[:1], models=(whole.models[0][:1],))
         coefficients = values(config, 1, density=(0.5,))
-        assert_close(method.combine(block, method.prepare(whole, 0), coefficients), (0.4,))
+        assert_close(
+            method.combine(block, settled(method, whole, 0, coefficients), coefficients), (0.4,)
+        )
 
 
 class TestL1Factors:

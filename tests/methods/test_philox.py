@@ -50,7 +50,7 @@ def test_many_counters_at_once_are_what_they_are_alone():
 def test_uniforms_are_the_top_half_of_the_first_word():
     key = (0xA4093822, 0x299F31D0)
     uniforms = uniform_uint16(key[0] | key[1] << 32, 20)
-    assert uniforms.dtype == torch.int32
+    assert uniforms.dtype == torch.uint16
     expected = [words((index, 0, 0, 0), key)[0] >> 16 for index in range(20)]
     assert uniforms.tolist() == expected
     assert uniform_uint16(0, 1).tolist() == [0x6627]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, number, positive, quick, values
+from merges import blocks, density, merge, number, positive, quick, settled, values
 from torch import Tensor
 
 from evomerge.errors import CandidateError
@@ -218,7 +218,7 @@ def test_cutting_into_blocks_changes_nothing(name, is_vector, data):
         density=data.draw(st.tuples(*[density] * count)),
         scale=(0.5,),
     )
-    statistics = method.prepare(whole, 7)
+    statistics = settled(method, whole, 7, coefficients)
     merged = method.combine(whole, statistics, coefficients)
     cut = data.draw(st.integers(1, size - 1))
     for start, stop in ((0, cut), (cut, size)):
@@ -239,9 +239,9 @@ def test_a_merge_leaves_its_operands_alone(name):
     kept = [tensor.clone() for tensor in (base, *models)]
     block = Operands("tensor", base, tuple(models), ("a", "b"), 0, (1, len(base)))
     method = METHODS.make(CONFIGS[name])
-    statistics = method.prepare(block, 0)
-    kept_statistics = [tensor.clone() for tensor in statistics]
     coefficients = values(CONFIGS[name], 2, weight=(0.5, 0.25), density=(0.5, 0.5))
+    statistics = settled(method, block, 0, coefficients)
+    kept_statistics = [tensor.clone() for tensor in statistics]
     first = method.combine(block, statistics, coefficients)
     assert torch.equal(first, method.combine(block, statistics, coefficients))
     for before, after in zip(kept, (base, *models), strict=True):

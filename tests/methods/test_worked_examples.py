@@ -12,6 +12,7 @@ import math
 
 import pytest
 import torch
+from merges import settled
 from torch import Tensor
 
 from evomerge.methods import METHODS, Operands
@@ -61,7 +62,7 @@ def merge(config, block: Operands, **coefficients) -> Tensor:
     }
     values = defaults | coefficients
     method.check(values)
-    return method.combine(block, method.prepare(block, 0), values)
+    return method.combine(block, settled(method, block, 0, values), values)
 
 
 def assert_close(result: Tensor, expected) -> None:
