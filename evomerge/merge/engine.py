@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,8 +37,24 @@ TORCH_DTYPES = {
 MOST_SURVEYS = 8
 """Results about the whole model that are kept: those of one candidate's parts, at the least."""
 
-_StatisticsKey = tuple[str, str, tuple[str, ...], int]
-_SurveyKey = tuple[str, tuple[str, ...], int, tuple[tuple[str, tuple[float, ...]], ...]]
+_MergeKey = tuple[str, tuple[str, ...], int]
+"""A method with its options as JSON, its models, and the seed of masks."""
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A part of a recipe, with what is the same for all of its tensors."""
+
+    part: Part
+    method: Method
+    coefficients: Coefficients
+    mask_seed: int
+    key: _MergeKey
+
+    @classmethod
+    def of(cls, part: Part, mask_seed: int) -> _Merge:
+        key = part.method.model_dump_json(), part.models, mask_seed
+        return cls(part, METHODS.make(part.method), part.coefficients(), mask_seed, key)
 
 
 class Engine:
@@ -65,9 +82,9 @@ class Engine:
         self.fused_from = fused_from
         self.device = device or torch.device("cpu")
         self.statistics_budget_bytes = statistics_budget_bytes
-        self._statistics: OrderedDict[_StatisticsKey, Statistics] = OrderedDict()
-        self._statistics_bytes = 0
-        self._surveys: OrderedDict[_SurveyKey, Statistics] = OrderedDict()
+        self._statistics: OrderedDict[tuple[str, _MergeKey], Statistics] = OrderedDict()
+        self.statistics_bytes = 0
+        self._surveys: OrderedDict[tuple[_MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
         self._resident: dict[tuple[str, str], Tensor] = {}
 
     @torch.no_grad()
@@ -83,8 +100,8 @@ class Engine:
             CandidateError: The coefficients give no model, or not a finite one.
         """
         with Passes() as passes:
-            for name, part in self._plan(recipe):
-                self._merge_into(state[name].data.view(-1), name, part, recipe.mask_seed, passes)
+            for name, merge in self._plan(recipe):
+                self._merge_into(state[name].data.view(-1), name, merge, passes)
 
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
         """The recipe's model, a tensor at a time.
@@ -108,62 +125,60 @@ class Engine:
             shape = self.pool.layout.shapes[name]
             result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
             with Passes() as passes:
-                self._merge_into(result.view(-1), name, plan[name], recipe.mask_seed, passes)
+                self._merge_into(result.view(-1), name, plan[name], passes)
             return result
 
         return build
 
-    def _plan(self, recipe: Recipe) -> list[tuple[str, Part]]:
-        """Each tensor with the part that makes it; none is dropped in silence."""
-        for part in recipe.parts:
-            METHODS.make(part.method).check(part.coefficients())
+    def _plan(self, recipe: Recipe) -> list[tuple[str, _Merge]]:
+        """Each tensor with what makes it; none is dropped in silence."""
+        merges = [_Merge.of(part, recipe.mask_seed) for part in recipe.parts]
+        for merge in merges:
+            merge.method.check(merge.coefficients)
         plan = []
         for name, place in self.pool.layout.places.items():
-            for part in recipe.parts:
-                if part.matches(place.layer, place.component):
-                    plan.append((name, part))
+            for merge in merges:
+                if merge.part.matches(place.layer, place.component):
+                    plan.append((name, merge))
                     break
             else:
                 raise InputError(f"no part of the recipe selects tensor {name!r}")
         return plan
 
-    def _merge_into(
-        self, target: Tensor, name: str, part: Part, mask_seed: int, passes: Passes
-    ) -> None:
+    def _merge_into(self, target: Tensor, name: str, merge: _Merge, passes: Passes) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
-        method: Method = METHODS.make(part.method)
-        whole = self._operands(name, part, method)
-        statistics = self._prepared(whole, part, method, mask_seed)
+        whole = self._operands(name, merge)
+        statistics = self._prepared(whole, merge)
         if self.device.type == "cpu" and len(target) >= self.fused_from:
             from evomerge.methods.fused.passes import fuse
 
-            fused = fuse(method, whole, statistics, part.coefficients(), target)
+            fused = fuse(merge.method, whole, statistics, merge.coefficients, target)
             if fused is not None:
                 passes.add(name, fused, len(target))
                 return
-        for start, block in self._combine(whole, statistics, part, method, mask_seed):
+        for start, block in self._combine(whole, statistics, merge):
             _write(name, target[start : start + block.numel()], block)
 
     def _combine(
-        self, whole: Operands, statistics: Statistics, part: Part, method: Method, mask_seed: int
+        self, whole: Operands, statistics: Statistics, merge: _Merge
     ) -> Iterator[tuple[int, Tensor]]:
-        coefficients: Coefficients = part.coefficients()
+        method = merge.method
         if method.needs.settling:
             settling = cast(SettlingMethod, method)
-            statistics += settling.settle(whole, statistics, coefficients)
+            statistics += settling.settle(whole, statistics, merge.coefficients)
         if method.needs.whole_model:
-            statistics += self._survey(part, cast(WholeModelMethod, method), mask_seed)
+            statistics += self._survey(merge)
         size = whole.models[0].numel()
         step = size if method.needs.whole_tensor else BLOCK_ELEMENTS
         for start in range(0, size, max(step, 1)):
             block = _slice(whole, start, min(start + step, size))
-            yield start, method.combine(block, statistics, coefficients)
+            yield start, method.combine(block, statistics, merge.coefficients)
 
-    def _operands(self, name: str, part: Part, method: Method) -> Operands:
-        models = [self.pool[model] for model in part.models]
+    def _operands(self, name: str, merge: _Merge) -> Operands:
+        models = [self.pool[model] for model in merge.part.models]
         return Operands(
             name=name,
-            base=self._flat(self.pool.base, name) if method.needs.base else None,
+            base=self._flat(self.pool.base, name) if merge.method.needs.base else None,
             models=tuple(self._flat(model, name) for model in models),
             model_hashes=tuple(model.sha256 for model in models),
             offset=0,
@@ -171,43 +186,37 @@ class Engine:
         )
 
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
-        if self.device.type == "cpu":
-            return checkpoint.tensor(name).reshape(-1)
         key = checkpoint.name, name
         if key not in self._resident:
+            # On a CPU this is a view of the file's memory map.
             self._resident[key] = checkpoint.tensor(name).reshape(-1).to(self.device)
         return self._resident[key]
 
-    def _prepared(self, whole: Operands, part: Part, method: Method, mask_seed: int) -> Statistics:
-        key = whole.name, part.method.model_dump_json(), part.models, mask_seed
+    def _prepared(self, whole: Operands, merge: _Merge) -> Statistics:
+        key = whole.name, merge.key
         if key in self._statistics:
             self._statistics.move_to_end(key)
             return self._statistics[key]
-        statistics = method.prepare(whole, mask_seed)
+        statistics = merge.method.prepare(whole, merge.mask_seed)
         self._statistics[key] = statistics
-        self._statistics_bytes += _size_bytes(statistics)
-        while self._statistics_bytes > self.statistics_budget_bytes:
+        self.statistics_bytes += _size_bytes(statistics)
+        while self.statistics_bytes > self.statistics_budget_bytes:
             _, dropped = self._statistics.popitem(last=False)
-            self._statistics_bytes -= _size_bytes(dropped)
+            self.statistics_bytes -= _size_bytes(dropped)
         return statistics
 
-    def _survey(self, part: Part, method: WholeModelMethod, mask_seed: int) -> Statistics:
-        """What the method says of all tensors, with the coefficients of a part."""
-        coefficients = part.coefficients()
-        key = (
-            part.method.model_dump_json(),
-            part.models,
-            mask_seed,
-            tuple(sorted(coefficients.items())),
-        )
+    def _survey(self, merge: _Merge) -> Statistics:
+        """What the method says of all tensors, with these coefficients."""
+        key = merge.key, tuple(sorted(merge.coefficients.items()))
 
         def tensors() -> Iterable[tuple[Operands, Statistics]]:
             for name in self.pool.layout.places:
-                whole = self._operands(name, part, method)
-                yield whole, self._prepared(whole, part, method, mask_seed)
+                whole = self._operands(name, merge)
+                yield whole, self._prepared(whole, merge)
 
         if key not in self._surveys:
-            self._surveys[key] = method.survey(tensors, coefficients)
+            method = cast(WholeModelMethod, merge.method)
+            self._surveys[key] = method.survey(tensors, merge.coefficients)
             while len(self._surveys) > MOST_SURVEYS:
                 self._surveys.popitem(last=False)
         return self._surveys[key]

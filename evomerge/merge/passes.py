@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -19,26 +18,21 @@ if TYPE_CHECKING:
 RANGE_ELEMENTS = 1 << 21
 """Numbers merged at once: half a millisecond of work."""
 
-MOST_WAITING = 64
-"""Ranges that may wait: what passes hold for them stays in memory."""
-
-
-@dataclass
-class _Waiting:
-    name: str
-    merge: Pass
-    ranges: list[Future[bool]]
+BATCH_ELEMENTS = 1 << 27
+"""Numbers whose passes are collected before they run: what passes hold stays in memory."""
 
 
 class Passes:
     """Runs passes on as many threads as torch has; all are done when the context is left.
 
-    Who gets which range changes no number, and compiled loops hold no interpreter lock.
+    Who gets which range changes no number. Compiled loops hold no interpreter lock; what is
+    Python is done before the threads start, or they would wait for it.
     """
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
-        self._waiting: deque[_Waiting] = deque()
+        self._passes: list[tuple[str, Pass]] = []
+        self._ranges: deque[tuple[str, Pass, int, int]] = deque()
+        self._num_elements = 0
 
     def __enter__(self) -> Self:
         return self
@@ -49,34 +43,46 @@ class Passes:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        try:
-            while kind is None and self._waiting:
-                self._finish()
-        finally:
-            if self._threads is not None:
-                self._threads.shutdown(cancel_futures=True)
+        if kind is None:
+            self._run()
 
     def add(self, name: str, merge: Pass, size: int) -> None:
-        """Start a tensor's pass; earlier ones are waited for when many are under way.
+        """Take a tensor's pass; those that wait are run when they are many.
 
         Raises:
-            CandidateError: A tensor added earlier is not finite.
+            CandidateError: A tensor is not finite.
         """
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(torch.get_num_threads(), "merge")
-        ranges = [
-            self._threads.submit(merge.run, start, min(start + RANGE_ELEMENTS, size))
-            for start in range(0, size, RANGE_ELEMENTS)
-        ]
-        self._waiting.append(_Waiting(name, merge, ranges))
-        while sum(len(waiting.ranges) for waiting in self._waiting) > MOST_WAITING:
-            self._finish()
+        self._passes.append((name, merge))
+        self._num_elements += size
+        for start in range(0, size, RANGE_ELEMENTS):
+            self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, size)))
+        if self._num_elements >= BATCH_ELEMENTS:
+            self._run()
 
-    def _finish(self) -> None:
-        waiting = self._waiting.popleft()
-        if not all(each.result() for each in waiting.ranges):
-            raise not_finite(waiting.name)
-        waiting.merge.finish()
+    def _run(self) -> None:
+        num_helpers = min(torch.get_num_threads(), len(self._ranges)) - 1
+        if num_helpers > 0:
+            with ThreadPoolExecutor(num_helpers, "merge") as threads:
+                helpers = [threads.submit(self._work) for _ in range(num_helpers)]
+                self._work()
+            for helper in helpers:
+                helper.result()
+        else:
+            self._work()
+        for _, merge in self._passes:
+            merge.finish()
+        self._passes.clear()
+        self._num_elements = 0
+
+    def _work(self) -> None:
+        while self._ranges:
+            try:
+                name, merge, start, stop = self._ranges.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            if not merge.run(start, stop):
+                self._ranges.clear()
+                raise not_finite(name)
 
 
 def not_finite(name: str) -> CandidateError:

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.merge import engine as engine_module
+from evomerge.merge import passes as passes_module
 from evomerge.methods import METHODS, Operands
 from evomerge.pool import open_members
 from evomerge.recipe import Recipe, Selector
@@ -85,6 +86,22 @@ class TestEveryMethod:
         expected = build(pool, recipe)
         monkeypatch.setattr(engine_module, "BLOCK_ELEMENTS", block_elements)
         assert_same(build(pool, recipe), expected)
+
+    @pytest.mark.parametrize("which", ["pool", "half_pool"])
+    def test_compiled_loops_and_threads_change_nothing(self, request, kind, which, monkeypatch):
+        pool = request.getfixturevalue(which)
+        recipe = self.recipe(pool, kind)
+        expected = build(pool, recipe)
+        monkeypatch.setattr(passes_module, "RANGE_ELEMENTS", 100)
+        num_threads = torch.get_num_threads()
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            try:
+                state = {n: torch.zeros_like(t) for n, t in expected.items()}
+                Engine(pool, fused_from=1).write_into(state, recipe)
+            finally:
+                torch.set_num_threads(num_threads)
+            assert_same(state, expected)
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_one_cast_at_the_end(self, pool, kind, dtype):

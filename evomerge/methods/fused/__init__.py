@@ -5,5 +5,5 @@ dozen arrays, a loop's through registers. Importing Numba takes half a second, s
 imported before a tensor is large enough to be worth it.
 """
 
-FUSED_FROM = 1 << 18
+FUSED_FROM = 1 << 17
 """Numbers in a tensor from which on a loop is worth it."""

@@ -59,9 +59,9 @@ def trim_and_elect(base, models, weights, lows, highs, scale, normalize, out, un
             for i in range(len(models)):
                 delta = load(models[i][j]) - origin
                 magnitude = abs(delta)
-                is_kept = magnitude >= highs[i]
-                num_unsure = plus(num_unsure, (magnitude > lows[i]) != is_kept)
-                term = select(is_kept, weights[i] * delta, _ZERO)
+                num_unsure = plus(num_unsure, (magnitude > lows[i]) & (magnitude < highs[i]))
+                # Written so that a NaN is kept, and seen: no comparison with it holds.
+                term = select(magnitude < highs[i], _ZERO, weights[i] * delta)
                 mass += term
                 positive += select(term > _ZERO, term, _ZERO)
                 negative += select(term < _ZERO, term, _ZERO)

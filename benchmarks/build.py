@@ -1,0 +1,313 @@
+"""The build of a candidate: how near to the speed of memory, and with how much of it.
+
+Pools of random Llamas (a base and two experts, bfloat16) of 30 M and 271 M numbers (with --full of
+1 B as well, where memory allows) are merged into a live model, in place. "First" is the first
+candidate of a search, with everything that is computed once for the pool; then builds are repeated,
+each with new weights and new densities. Bytes are those that must move: base and experts read once,
+the result written once. Their speed is given as a share of the copy bandwidth measured in the same
+run: the best of numpy, torch and two threads' memcpy, over written buffers of 1 GiB. Extra memory
+is the greatest RssAnon + RssShmem seen while building, less what it was before.
+
+With MERGEKIT_YAML naming the `mergekit-yaml` of an environment of its own, mergekit builds the same
+merges of the 271 M pool to disk, and its seconds are printed beside ours to disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import yaml
+from harness import describe_machine, parse_arguments, print_table, write_figures
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from evomerge.merge import Engine
+from evomerge.methods import METHODS
+from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.recipe import Part, Recipe
+
+TABLES_BYTES = 2 << 30
+"""What may be kept of a pool."""
+
+COPY_BYTES = 1 << 30
+
+SIZES: dict[str, dict[str, int]] = {
+    "30 M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 9},
+    "271 M": {"hidden_size": 1024, "intermediate_size": 4224, "num_hidden_layers": 12},
+    "1 B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 18},
+}
+VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000}
+
+FAST = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+"""Methods with a compiled loop; the claims are about them."""
+
+MERGEKIT: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "task_arithmetic": {},
+    "ties": {"density": 0.5},
+    "dare_ties": {"density": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What building with a method took.
+
+    Attributes:
+        method: Its kind.
+        first_s: The first candidate.
+        repeated_s: Candidates after it, median.
+        best_s: The fastest of them.
+        size_bytes: What must move for one.
+        extra_mib: Greatest extra memory of a repeated build.
+        tables_mib: What is kept of the pool.
+    """
+
+    method: str
+    first_s: float
+    repeated_s: float
+    best_s: float
+    size_bytes: int
+    extra_mib: float
+    tables_mib: float
+
+
+def copy_bandwidth(size_bytes: int = COPY_BYTES, repeats: int = 7) -> float:
+    """Bytes read and written a second by the fastest plain copy."""
+    source = np.ones(size_bytes // 4, dtype=np.float32)
+    target = np.ones_like(source)
+    first, second = torch.from_numpy(source), torch.from_numpy(target)
+
+    def two_threads() -> None:
+        half = len(source) // 2
+        threads = [
+            threading.Thread(target=np.copyto, args=(target[part], source[part]))
+            for part in (slice(0, half), slice(half, None))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    copies: list[Callable[[], object]] = [
+        lambda: np.copyto(target, source),
+        lambda: second.copy_(first),
+        two_threads,
+    ]
+    best = min(_seconds(copy) for copy in copies for _ in range(repeats))
+    return 2 * size_bytes / best
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class ExtraMemory:
+    """Greatest RssAnon + RssShmem of this process while the block runs, less what it was before.
+
+    Attributes:
+        peak_mib: In MiB.
+    """
+
+    def __enter__(self) -> ExtraMemory:
+        self._before = _anonymous_mib()
+        self.peak_mib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self.peak_mib = max(self.peak_mib, _anonymous_mib() - self._before)
+
+
+def _anonymous_mib() -> float:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) / 1024
+
+
+def make_pool(folder: Path, size: str) -> Pool:
+    """A base of random numbers, and two experts near it."""
+    config = LlamaConfig(
+        **SIZES[size],
+        vocab_size=VOCABULARY[size],
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        tie_word_embeddings=False,
+        dtype="bfloat16",
+    )
+    with torch.device("meta"):
+        shapes = {
+            name: tensor.shape
+            for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()
+        }
+    generator = torch.Generator().manual_seed(0)
+    for name in ("base", "one", "two"):
+        folder_of = folder / name
+        config.architectures = ["LlamaForCausalLM"]
+        config.save_pretrained(folder_of)
+        base = torch.Generator().manual_seed(1)
+        tensors = {}
+        for tensor_name, shape in shapes.items():
+            numbers = torch.empty(shape).normal_(0.0, 0.02, generator=base)
+            if name != "base":
+                numbers += torch.empty(shape).normal_(0.0, 0.002, generator=generator)
+            tensors[tensor_name] = numbers.bfloat16()
+        save_file(tensors, folder_of / "model.safetensors", metadata={"format": "pt"})
+    entries = [str(folder / name) for name in ("base", "one", "two")]
+    return open_pool(PoolConfig(base=entries[0], experts=tuple(entries[1:])), folder)
+
+
+def make_recipe(pool: Pool, kind: str, rng: np.random.Generator) -> Recipe:
+    """A candidate with new weights and new densities."""
+    config = METHODS[kind].config()
+    models = tuple(expert.name for expert in pool.experts)
+    parameters: dict[str, float | dict[str, float]] = {}
+    for parameter in METHODS.make(config).parameters:
+        if parameter.name not in ("weight", "density"):
+            continue
+        parameters[parameter.name] = {model: float(rng.uniform(0.2, 0.8)) for model in models}
+    part = Part(method=config, models=models, parameters=parameters)
+    return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,))
+
+
+def time_method(pool: Pool, kind: str, repeats: int) -> Build:
+    """Build candidates of a method in place, one after the other."""
+    rng = np.random.default_rng(0)
+    shapes = pool.layout.shapes
+    state = {name: torch.ones(shapes[name], dtype=torch.bfloat16) for name in pool.layout.places}
+    engine = Engine(pool, statistics_budget_bytes=TABLES_BYTES)
+    first_s = _seconds(lambda: engine.write_into(state, make_recipe(pool, kind, rng)))
+    seconds = []
+    with ExtraMemory() as memory:
+        for _ in range(repeats):
+            recipe = make_recipe(pool, kind, rng)
+            seconds.append(_seconds(lambda recipe=recipe: engine.write_into(state, recipe)))
+    models = 1 + len(pool.experts) if METHODS.make(METHODS[kind].config()).needs.base else 2
+    return Build(
+        kind,
+        first_s,
+        statistics.median(seconds),
+        min(seconds),
+        2 * (models + 1) * pool.layout.num_parameters,
+        memory.peak_mib,
+        engine.statistics_bytes / (1 << 20),
+    )
+
+
+def print_builds(size: str, builds: list[Build], bandwidth: float) -> None:
+    """A table of the builds of a pool."""
+    rows = [
+        [
+            build.method,
+            f"{build.first_s:.2f}",
+            f"{build.repeated_s:.3f} ({build.best_s:.3f})",
+            f"{build.size_bytes / 1e9:.2f}",
+            f"{build.size_bytes / build.repeated_s / bandwidth:.2f}",
+            f"{build.extra_mib:.0f}",
+            f"{build.tables_mib:.0f}",
+        ]
+        for build in builds
+    ]
+    print_table(
+        f"{size} numbers, base and two experts, bfloat16, in place",
+        [
+            "method",
+            "first, s",
+            "repeated, s (best)",
+            "GB moved",
+            "share of copy",
+            "extra MiB",
+            "tables MiB",
+        ],
+        rows,
+    )
+
+
+def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
+    """Seconds that mergekit takes for the same merges, from its start to the files."""
+    seconds = {}
+    for kind, extra in MERGEKIT.items():
+        models = [
+            {"model": str(expert.model_dir), "parameters": {"weight": 0.4, **extra}}
+            for expert in pool.experts
+        ]
+        config: dict[str, Any] = {"merge_method": kind, "models": models, "dtype": "bfloat16"}
+        if kind != "linear":
+            config["base_model"] = str(pool.base.model_dir)
+        path, out_dir = folder / "mergekit.yaml", folder / "mergekit"
+        path.write_text(yaml.safe_dump(config))
+        arguments = [command, str(path), str(out_dir), "--no-copy-tokenizer"]
+        began = time.perf_counter()
+        subprocess.run(arguments, check=True, capture_output=True)
+        seconds[f"mergekit_{kind}_seconds"] = time.perf_counter() - began
+        shutil.rmtree(out_dir)
+    return seconds
+
+
+def measure(size: str, methods: tuple[str, ...], repeats: int, bandwidth: float) -> dict[str, Any]:
+    """Build candidates of a new pool with each method; figures of the fast ones."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pool = make_pool(folder, size)
+        builds = []
+        for kind in methods:
+            builds.append(time_method(pool, kind, repeats))
+            print(json.dumps({"size": size, **vars(builds[-1])}), flush=True)
+        print_builds(size, builds, bandwidth)
+        figures: dict[str, Any] = {}
+        for build in builds:
+            if build.method in FAST:
+                share = build.size_bytes / build.repeated_s / bandwidth
+                figures[f"{build.method}_share"] = share
+                figures[f"{build.method}_seconds"] = build.repeated_s
+        figures["peak_extra_mib"] = max(b.extra_mib for b in builds if b.method in FAST)
+        command = os.environ.get("MERGEKIT_YAML")
+        if command and size == "271 M":
+            figures |= time_mergekit(command, pool, folder)
+    return figures
+
+
+def main() -> None:
+    """Run the benchmark."""
+    size, json_path = parse_arguments(__doc__ or "")
+    print(f"machine: {describe_machine()}", flush=True)
+    torch.set_num_threads(os.cpu_count() or 1)
+    if size == "quick":
+        bandwidth = copy_bandwidth(COPY_BYTES // 4, 3)
+        print(f"copy: {bandwidth / 1e9:.1f} GB/s", flush=True)
+        write_figures(measure("30 M", FAST, 3, bandwidth), json_path)
+        return
+    bandwidth = copy_bandwidth()
+    print(f"copy: {bandwidth / 1e9:.1f} GB/s", flush=True)
+    figures = {"copy_gb_per_s": bandwidth / 1e9}
+    measure("30 M", FAST, 9, bandwidth)
+    figures |= measure("271 M", FAST, 15, bandwidth)
+    if size == "full" and psutil.virtual_memory().available > 20 << 30:
+        measure("1 B", FAST, 9, bandwidth)
+    write_figures(figures, json_path)
+
+
+if __name__ == "__main__":
+    main()

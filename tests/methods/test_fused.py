@@ -1,0 +1,175 @@
+"""Compiled loops give what blocks give, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from merges import settled, values
+from scipy import stats
+
+from evomerge.methods import METHODS, Operands
+from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.fused.passes import fuse
+from evomerge.methods.linear import LinearConfig
+from evomerge.methods.philox import uniform_uint16
+from evomerge.methods.quantiles import STEP, bracket, quantile_table
+from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from evomerge.methods.ties import TiesConfig
+
+SIZE = 5_003
+WEIGHTS = (0.4, -0.3, 0.7)
+CONFIGS = {
+    "linear": LinearConfig(),
+    "linear sum": LinearConfig(normalize=False),
+    "task arithmetic": TaskArithmeticConfig(),
+    "ties": TiesConfig(),
+    "ties sum": TiesConfig(normalize=False),
+    "dare linear": DareLinearConfig(),
+    "dare mean": DareLinearConfig(normalize=True),
+    "dare unscaled": DareLinearConfig(rescale="none"),
+    "dare ties": DareTiesConfig(),
+    "dare ties mean": DareTiesConfig(normalize=True),
+}
+
+
+def operands(dtype=torch.bfloat16, num_models: int = 3) -> Operands:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(SIZE, generator=generator).mul(0.02).to(dtype)
+    # In steps of the type itself many magnitudes are equal; a few are not.
+    models = tuple(
+        (base.float() + 0.002 * torch.randn(SIZE, generator=generator)).to(dtype)
+        for _ in range(num_models)
+    )
+    hashes = tuple(f"hash{index}" for index in range(num_models))
+    return Operands("tensor", base, models, hashes, 0, (1, SIZE))
+
+
+def coefficients(config, num_models: int, densities=(0.3, 0.57, 0.9)):
+    signed = not getattr(config, "normalize", False)
+    weights = WEIGHTS if signed else tuple(map(abs, WEIGHTS))
+    return values(
+        config,
+        num_models,
+        weight=weights[:num_models],
+        density=densities[:num_models],
+        scale=(0.8,),
+    )
+
+
+def in_one_pass(config, whole, given, dtype, cuts=(0, SIZE)):
+    method = METHODS.make(config)
+    target = torch.full((SIZE,), 7.0, dtype=dtype)
+    merge = fuse(method, whole, method.prepare(whole, 3), given, target)
+    assert merge is not None
+    assert all(merge.run(start, stop) for start, stop in itertools.pairwise(cuts))
+    merge.finish()
+    return target
+
+
+def in_blocks(config, whole, given, dtype):
+    method = METHODS.make(config)
+    return method.combine(whole, settled(method, whole, 3, given), given).to(dtype)
+
+
+def same_bits(first, second) -> bool:
+    """A negative zero is not a zero."""
+    return torch.equal(first, second) and torch.equal(first.signbit(), second.signbit())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_models", [1, 3])
+def test_as_in_blocks(name, num_models):
+    config, whole = CONFIGS[name], operands(num_models=num_models)
+    for densities in ((0.3, 0.57, 0.9), (1.0, 0.123, 0.0)):
+        given = coefficients(config, num_models, densities)
+        for dtype in (torch.bfloat16, torch.float32):
+            expected = in_blocks(config, whole, given, dtype)
+            assert same_bits(in_one_pass(config, whole, given, dtype), expected)
+
+
+@pytest.mark.parametrize("name", ["linear", "task arithmetic", "ties", "dare ties"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_of_every_type(name, dtype):
+    config, whole = CONFIGS[name], operands(dtype, 2)
+    given = coefficients(config, 2)
+    expected = in_blocks(config, whole, given, dtype)
+    assert same_bits(in_one_pass(config, whole, given, dtype), expected)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_ranges_change_nothing(name):
+    config, whole = CONFIGS[name], operands(torch.float32)
+    given = coefficients(config, 3)
+    cuts = (0, 1, 1024, 1500, SIZE)
+    cut = in_one_pass(config, whole, given, torch.float32, cuts)
+    assert same_bits(cut, in_one_pass(config, whole, given, torch.float32))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_told(name, bad):
+    config, whole = CONFIGS[name], operands(torch.float32, 2)
+    whole.models[1][SIZE // 2] = bad
+    method = METHODS.make(config)
+    given = coefficients(config, 2, (1.0, 1.0))
+    statistics = method.prepare(operands(torch.float32, 2), 3)
+    merge = fuse(method, whole, statistics, given, torch.empty(SIZE))
+    assert merge.run(0, SIZE // 2)
+    assert not merge.run(SIZE // 2, SIZE)
+
+
+def test_a_result_too_large_for_its_type_is_told():
+    whole = operands(torch.float32, 1)
+    given = values(LinearConfig(normalize=False), 1, weight=(1e9,))
+    merge = fuse(
+        METHODS.make(LinearConfig(normalize=False)), whole, (), given, torch.empty(SIZE).half()
+    )
+    assert not merge.run(0, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (TiesConfig(election="count"), {}),
+        (TiesConfig(rescale="l1"), {}),
+        (DareTiesConfig(rescale="l1"), {}),
+        (TaskArithmeticConfig(), {"dtype": torch.float64}),
+    ],
+)
+def test_what_has_no_loop_is_left_to_blocks(config, changes):
+    whole = operands(**changes)
+    method = METHODS.make(config)
+    given = coefficients(config, 3)
+    assert fuse(method, whole, method.prepare(whole, 0), given, torch.empty(SIZE)) is None
+
+
+def test_models_of_mixed_types_are_left_to_blocks():
+    whole = operands()
+    mixed = Operands(
+        "tensor", whole.base, (whole.models[0], whole.models[1].float()), ("a", "b"), 0, (1, SIZE)
+    )
+    config = TaskArithmeticConfig()
+    given = coefficients(config, 2)
+    assert fuse(METHODS.make(config), mixed, (), given, torch.empty(SIZE)) is None
+
+
+@pytest.mark.parametrize("size", [1, STEP, STEP + 1, 1000])
+@pytest.mark.parametrize("levels", [1, 7, 10**6])
+def test_every_rank_is_bracketed(size, levels):
+    numbers = np.random.default_rng(size).integers(0, levels, size).astype(np.float32)
+    values_, ranks = quantile_table(torch.from_numpy(numbers.copy()))
+    for index, expected in enumerate(np.sort(numbers)):
+        where = bracket(values_, ranks, index)
+        between = torch.from_numpy(numbers[(numbers > where.low) & (numbers < where.high)])
+        assert len(between) < STEP
+        assert where.settled(between) == expected
+
+
+def test_uniforms_of_long_tensors_are_those_of_short_ones():
+    long = uniform_uint16(77, 1 << 19)
+    assert torch.equal(long[:1000], uniform_uint16(77, 1000))
+    counts = np.bincount(long.numpy() >> 12, minlength=16)
+    assert stats.chisquare(counts).pvalue > 1e-4
