@@ -43,12 +43,16 @@ class Needs:
     Attributes:
         base: The base's numbers.
         num_models: So many models and no others.
+        least_models: So many models or more.
+        weight_sum: Weights whose sum is not near zero: the method divides by it.
         whole_tensor: Whole tensors in the place of blocks.
         whole_model: Statistics of all tensors: it is a `WholeModelMethod`.
     """
 
     base: bool
     num_models: int | None = None
+    least_models: int = 1
+    weight_sum: bool = False
     whole_tensor: bool = False
     whole_model: bool = False
 
