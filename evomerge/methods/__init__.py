@@ -1,6 +1,15 @@
 """Merge methods: small functions over blocks of numbers, and the registry of them."""
 
-from evomerge.methods import dare, linear, slerp, task_arithmetic, ties
+from evomerge.methods import (
+    dare,
+    karcher,
+    linear,
+    multislerp,
+    nuslerp,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -26,7 +35,10 @@ __all__ = [
     "Survey",
     "WholeModelMethod",
     "dare",
+    "karcher",
     "linear",
+    "multislerp",
+    "nuslerp",
     "slerp",
     "task_arithmetic",
     "ties",
