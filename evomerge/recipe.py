@@ -101,6 +101,11 @@ class Part(Section):
                 f"method {kind} merges exactly {method.needs.num_models} models, "
                 f"got {len(self.models)}: {', '.join(self.models)}"
             )
+        if len(self.models) < method.needs.least_models:
+            raise ValueError(
+                f"method {kind} merges {method.needs.least_models} models or more, "
+                f"got {len(self.models)}: {', '.join(self.models)}"
+            )
         for name, value in self.parameters.items():
             if name not in known:
                 raise ValueError(f"method {kind} has no parameter {name!r}; valid: {list(known)}")

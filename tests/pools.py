@@ -9,7 +9,13 @@ import torch
 from evomerge.merge import Engine
 from evomerge.methods import METHODS
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.karcher import KarcherConfig
+from evomerge.methods.lcsc import LcscConfig
 from evomerge.methods.linear import LinearConfig
+from evomerge.methods.model_stock import ModelStockConfig
+from evomerge.methods.multislerp import MultislerpConfig
+from evomerge.methods.nuslerp import NuslerpConfig
+from evomerge.methods.sce import SceConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
@@ -26,12 +32,19 @@ CONFIGS = {
     "ties": TiesConfig(),
     "dare_linear": DareLinearConfig(),
     "dare_ties": DareTiesConfig(),
+    "nuslerp": NuslerpConfig(base=True, flatten=False),
+    "multislerp": MultislerpConfig(base=True),
+    "karcher": KarcherConfig(),
+    "model_stock": ModelStockConfig(filter_wise=True),
+    "sce": SceConfig(),
+    "lcsc": LcscConfig(),
 }
 PARAMETERS = {
     "weight": {"expert0": 0.3, "expert1": 0.8},
     "density": {"expert0": 0.7, "expert1": 0.4},
     "scale": 0.9,
     "t": 0.3,
+    "select_topk": 0.6,
 }
 
 

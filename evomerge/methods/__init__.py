@@ -1,6 +1,18 @@
 """Merge methods: small functions over blocks of numbers, and the registry of them."""
 
-from evomerge.methods import dare, linear, slerp, task_arithmetic, ties
+from evomerge.methods import (
+    dare,
+    karcher,
+    lcsc,
+    linear,
+    model_stock,
+    multislerp,
+    nuslerp,
+    sce,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -28,7 +40,13 @@ __all__ = [
     "Survey",
     "WholeModelMethod",
     "dare",
+    "karcher",
+    "lcsc",
     "linear",
+    "model_stock",
+    "multislerp",
+    "nuslerp",
+    "sce",
     "slerp",
     "task_arithmetic",
     "ties",

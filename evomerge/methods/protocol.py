@@ -43,6 +43,8 @@ class Needs:
     Attributes:
         base: The base's numbers.
         num_models: So many models and no others.
+        least_models: So many models or more.
+        weight_sum: Weights whose sum is not near zero: the method divides by it.
         whole_tensor: Whole tensors in the place of blocks.
         settling: Numbers of a whole tensor that depend on the coefficients, before its blocks: it
             is a `SettlingMethod`.
@@ -51,6 +53,8 @@ class Needs:
 
     base: bool
     num_models: int | None = None
+    least_models: int = 1
+    weight_sum: bool = False
     whole_tensor: bool = False
     settling: bool = False
     whole_model: bool = False

@@ -100,7 +100,7 @@ class ParameterSpace:
         average = 1.0 / len(self.models)
         kinds: list[dict[str, float]] = [dict.fromkeys(self.models, average)]
         kinds += [{model: float(model == one) for model in self.models} for one in self.models]
-        if not getattr(self.config.method, "normalize", False):
+        if not self._divides_by_sum():
             kinds.insert(0, dict.fromkeys(self.models, 0.0))
         genomes = [
             tuple(
@@ -132,6 +132,12 @@ class ParameterSpace:
                 f"space.method: {kind} merges exactly {needed} models, the pool has "
                 f"{len(models)} experts ({', '.join(models)}); name {needed} under space.experts"
             )
+        least = self.method.needs.least_models
+        if len(models) < least:
+            raise InputError(
+                f"space.method: {kind} merges {least} experts or more, here it gets {len(models)} "
+                f"({', '.join(models)}); valid under space.experts: {', '.join(names)}"
+            )
         return models
 
     def _ranges(self) -> dict[str, Range]:
@@ -160,13 +166,21 @@ class ParameterSpace:
         return ranges
 
     def _check_divisor(self, name: str, span: Range) -> None:
-        normalizes = getattr(self.config.method, "normalize", False)
-        if name == "weight" and normalizes and span.low < 0.0 < span.high:
+        if name == "weight" and self._divides_by_sum() and span.low < 0.0 < span.high:
+            plain = [
+                f"`{option}: false`"
+                for option in ("normalize", "normalize_weights")
+                if getattr(self.config.method, option, False)
+            ]
             raise InputError(
                 f"space.vary.weight: weights of both signs ({span.low} to {span.high}) can sum to "
                 "zero, and the method divides by their sum\n"
-                "give low 0 or more, or `normalize: false`"
+                f"give {', or '.join(['low 0 or more', *plain])}"
             )
+
+    def _divides_by_sum(self) -> bool:
+        normalizes: bool = getattr(self.config.method, "normalize", False)
+        return normalizes or self.method.needs.weight_sum
 
     def _fixed(self) -> dict[str, float | dict[str, float]]:
         scopes = {parameter.name: parameter.scope for parameter in self.method.parameters}

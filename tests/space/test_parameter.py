@@ -29,6 +29,7 @@ NUM_GROUPS = {
 # Numbers of a group of three experts (two for slerp).
 NUMBERS = {"linear": 3, "slerp": 1, "task_arithmetic": 3, "ties": 6, "dare_linear": 6}
 NUMBERS["dare_ties"] = 6
+NUMBERS |= {"nuslerp": 2, "multislerp": 3, "karcher": 3, "model_stock": 1, "sce": 1, "lcsc": 3}
 
 
 def open_at(folder: Path, num_experts: int = 3) -> Pool:
@@ -48,7 +49,7 @@ def tied_pool(tmp_path_factory) -> Pool:
 
 
 def make_space(pool: Pool, kind: str, groups="whole", components=False, **changes):
-    if kind == "slerp":
+    if kind in ("slerp", "nuslerp"):
         changes.setdefault("experts", EXPERTS[:2])
     method = METHODS[kind].config(kind=kind)
     config = ParameterSpaceConfig(method=method, groups=groups, components=components, **changes)
