@@ -1,6 +1,13 @@
 """Merge methods: small functions over blocks of numbers, and the registry of them."""
 
-from evomerge.methods import dare, linear, slerp, task_arithmetic, ties
+from evomerge.methods import (
+    dare,
+    darex_q,
+    linear,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -26,6 +33,7 @@ __all__ = [
     "Survey",
     "WholeModelMethod",
     "dare",
+    "darex_q",
     "linear",
     "slerp",
     "task_arithmetic",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
+from evomerge.methods.masks import STEPS, mask_key
 from evomerge.methods.philox import uniform_uint16
 from evomerge.methods.protocol import (
     METHODS,
@@ -29,10 +29,6 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 from evomerge.methods.ties import merge_agreeing
-
-STEPS = 1 << 16
-"""Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
-
 
 Rescale = Literal["density", "l1", "none"]
 
@@ -96,7 +92,7 @@ class Dare:
         num_elements = whole.models[0].numel()
         device = whole.models[0].device
         return tuple(
-            uniform_uint16(_key(mask_seed, whole.name, model_hash), num_elements).to(device)
+            uniform_uint16(mask_key(mask_seed, whole.name, model_hash), num_elements).to(device)
             for model_hash in whole.model_hashes
         )
 
@@ -132,11 +128,6 @@ def mask_and_rescale(delta: Tensor, mask: Tensor, density: float) -> Tensor:
     if density == 0.0:
         return torch.zeros_like(delta)
     return torch.where(mask, delta / density, 0.0)
-
-
-def _key(mask_seed: int, tensor_name: str, model_hash: str) -> int:
-    text = f"{mask_seed}\0{tensor_name}\0{model_hash}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 METHODS.add(DareLinearConfig, Dare)
