@@ -3,6 +3,7 @@
 from evomerge.methods import (
     dare,
     darex_q,
+    della,
     linear,
     slerp,
     task_arithmetic,
@@ -34,6 +35,7 @@ __all__ = [
     "WholeModelMethod",
     "dare",
     "darex_q",
+    "della",
     "linear",
     "slerp",
     "task_arithmetic",
