@@ -1,6 +1,7 @@
 """Merge methods: small functions over blocks of numbers, and the registry of them."""
 
 from evomerge.methods import (
+    breadcrumbs,
     dare,
     darex_q,
     della,
@@ -33,6 +34,7 @@ __all__ = [
     "Statistics",
     "Survey",
     "WholeModelMethod",
+    "breadcrumbs",
     "dare",
     "darex_q",
     "della",
