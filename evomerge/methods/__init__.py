@@ -2,6 +2,7 @@
 
 from evomerge.methods import (
     breadcrumbs,
+    consensus_ta,
     dare,
     darex_q,
     della,
@@ -35,6 +36,7 @@ __all__ = [
     "Survey",
     "WholeModelMethod",
     "breadcrumbs",
+    "consensus_ta",
     "dare",
     "darex_q",
     "della",
