@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
-from evomerge.methods.philox import uniform_uint16
+from evomerge.methods.masks import STEPS, uniforms
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -29,10 +28,6 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 from evomerge.methods.ties import merge_terms
-
-STEPS = 1 << 16
-"""Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
-
 
 Rescale = Literal["density", "l1", "none"]
 
@@ -93,12 +88,7 @@ class Dare:
         """See `Method`: each model's uniforms, uint16, shape [n]."""
         if self.vectors == "whole" and whole.is_vector:
             return ()
-        num_elements = whole.models[0].numel()
-        device = whole.models[0].device
-        return tuple(
-            uniform_uint16(_key(mask_seed, whole.name, model_hash), num_elements).to(device)
-            for model_hash in whole.model_hashes
-        )
+        return uniforms(whole, mask_seed)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
@@ -111,7 +101,7 @@ class Dare:
             return add_scaled(block, weighted_sum(deltas, weights), scale)
         n = deltas[0].numel()
         terms = []
-        for delta, uniforms, density, weight, factor in zip(
+        for delta, drawn, density, weight, factor in zip(
             deltas,
             statistics,
             coefficients["density"],
@@ -119,7 +109,7 @@ class Dare:
             self.factors(coefficients),
             strict=True,
         ):
-            mask = uniforms[block.offset : block.offset + n].int() < density * STEPS
+            mask = drawn[block.offset : block.offset + n].int() < density * STEPS
             if self.rescale == "l1":
                 kept = mask_and_rescale(delta, mask, 1.0)
                 restore_l1(kept, l1_norm(delta))
@@ -153,11 +143,6 @@ def mask_and_rescale(delta: Tensor, mask: Tensor, density: float) -> Tensor:
     if density == 0.0:
         return torch.zeros_like(delta)
     return torch.where(mask, delta / density, 0.0)
-
-
-def _key(mask_seed: int, tensor_name: str, model_hash: str) -> int:
-    text = f"{mask_seed}\0{tensor_name}\0{model_hash}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 METHODS.add(DareLinearConfig, Dare)

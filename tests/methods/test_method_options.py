@@ -9,37 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from merges import blocks, density, merge, positive, quick, settled, values
+from six_elements import BASE, TAUS, assert_close, over_zero
 
 from evomerge.errors import CandidateError
-from evomerge.methods import METHODS, Operands
+from evomerge.methods import METHODS
 from evomerge.methods.arithmetic import l1_norm, restore_l1
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig, mask_and_rescale
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig, merge_agreeing
 
-# The specification's fixture; its figures have six decimals.
-TOLERANCE = 1e-6
-BASE = (1.00, -2.00, 0.50, 3.00, 0.00, -1.00)
-TAUS = (
-    (0.40, -0.10, 0.00, 0.30, -0.20, 0.05),
-    (-0.10, -0.30, 0.20, 0.10, 0.50, -0.02),
-    (0.20, 0.25, -0.15, 0.02, 0.10, -0.30),
-)
 MASKS = ("101100", "011010", "110001")
 HALF = (0.5, 0.5, 0.5)
-
-
-def over_zero(*taus) -> Operands:
-    models = tuple(torch.tensor(tau) for tau in taus)
-    size = len(models[0])
-    hashes = tuple(f"hash{index}" for index in range(len(models)))
-    return Operands("fixture", torch.zeros(size), models, hashes, 0, (1, size))
-
-
-def assert_close(result, expected) -> None:
-    assert result.dtype == torch.float32
-    torch.testing.assert_close(result, torch.tensor(expected), rtol=0, atol=TOLERANCE)
 
 
 class TestNormalize:

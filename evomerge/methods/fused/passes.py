@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.methods.dare import STEPS, Dare
+from evomerge.methods.dare import Dare
 from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_and_elect
 from evomerge.methods.fused.elements import elements, is_known
 from evomerge.methods.fused.sums import add_task_vectors, sum_models
 from evomerge.methods.linear import Linear
+from evomerge.methods.masks import STEPS
 from evomerge.methods.protocol import Coefficients, Method, Operands, Statistics
 from evomerge.methods.quantiles import STEP, Bracket
 from evomerge.methods.task_arithmetic import TaskArithmetic
