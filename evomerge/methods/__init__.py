@@ -1,6 +1,6 @@
 """Merge methods: small functions over blocks of numbers, and the registry of them."""
 
-from evomerge.methods import dare, linear, slerp, task_arithmetic, ties
+from evomerge.methods import dare, iso_c, linear, opcm, slerp, task_arithmetic, ties, tsv_m
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -26,8 +26,11 @@ __all__ = [
     "Survey",
     "WholeModelMethod",
     "dare",
+    "iso_c",
     "linear",
+    "opcm",
     "slerp",
     "task_arithmetic",
     "ties",
+    "tsv_m",
 ]
