@@ -10,10 +10,13 @@ from fixtures import ALPHABET, make_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -50,6 +53,8 @@ _GEMMA2 = _LLAMA | {
     "sliding_window": SLIDING_WINDOW,
     "tie_word_embeddings": True,
 }
+# The window in all layers but the last, which has the rotary base of full attention.
+_GEMMA3 = _GEMMA2 | {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
 
 FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "Llama": (LlamaConfig, _LLAMA),
@@ -57,6 +62,9 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "Qwen2": (Qwen2Config, _QWEN),
     "Qwen3": (Qwen3Config, _QWEN | {"head_dim": 8}),
     "Gemma2": (Gemma2Config, _GEMMA2),
+    "Gemma3": (Gemma3TextConfig, _GEMMA3),
+    "Phi-3": (Phi3Config, _LLAMA),
+    "OLMo-2": (Olmo2Config, _LLAMA),
     "GPT-2": (GPT2Config, _GPT2),
     "GPT-NeoX": (GPTNeoXConfig, _NEOX),
 }

@@ -83,10 +83,8 @@ def recipe_tensors(
         merged = None if recipe.merge is None else engine.builder(recipe.merge)
         yield from stack_tensors(pool, recipe, merged)
         return
-    # Named as the base stores them, for programs that do not rename as transformers does.
-    stored = pool.base.tensors
-    for name, tensor in engine.tensors(recipe):
-        yield stored[name].stored_name, tensor
+    # As the base stores them, for programs that do not rename and convert as transformers does.
+    yield from pool.base.as_stored(engine.tensors(recipe))
 
 
 def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:

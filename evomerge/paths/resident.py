@@ -75,9 +75,8 @@ class ResidentModel:
         if recipe.path is not None:
             yield from stack_tensors(self.pool, recipe, self._state.__getitem__)
             return
-        stored = self.pool.base.tensors
-        for name in self.pool.layout.places:
-            yield stored[name].stored_name, self._state[name]
+        names = self.pool.layout.places
+        yield from self.pool.base.as_stored((name, self._state[name]) for name in names)
 
 
 class _Paths:

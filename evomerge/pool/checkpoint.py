@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
+
+if TYPE_CHECKING:
+    from evomerge.pool.conversion import Conversion
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -39,18 +43,52 @@ class Checkpoint:
         name: How the search calls it.
         model_dir: Where it lies.
         source: What the configuration said, for people and for recipes.
-        tensors: Every tensor's place by its name in the model.
+        tensors: Every tensor's place by its name in the model; of one that is stored in parts, the
+            first part's place, and its own shape.
+        conversions: How those are made that are stored in another form.
     """
 
     name: str
     model_dir: Path
     source: str
     tensors: dict[str, TensorInfo]
+    conversions: dict[str, Conversion] = field(default_factory=dict)
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor that reads the file's memory map; never write to it."""
-        info = self.tensors[name]
+        """A tensor that reads the file's memory map; never write to it.
+
+        One that is stored in another form is put together anew, in memory, at every call.
+        """
+        if name in self.conversions:
+            return self.conversions[name].convert(self._read)[name]
+        return self._read(self.tensors[name])
+
+    def as_stored(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """All tensors of a model of this architecture, as this checkpoint stores them.
+
+        Args:
+            tensors: The model's, by name.
+
+        Yields:
+            Stored name and numbers. No more is held than what is stored together.
+        """
+        waiting: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors:
+            conversion = self.conversions.get(name)
+            if conversion is None:
+                yield self.tensors[name].stored_name, tensor
+                continue
+            made = waiting.setdefault(conversion.name, {})
+            made[name] = tensor
+            if made.keys() == conversion.shapes.keys():
+                parts = conversion.revert(waiting.pop(conversion.name))
+                for stored_name, part in parts.items():
+                    # A part is a view of all; files take tensors with memory of their own.
+                    yield stored_name, part.clone(memory_format=torch.contiguous_format)
+        assert not waiting
+
+    def _read(self, info: TensorInfo) -> Tensor:
         if info.file_path not in self._handles:
             self._handles[info.file_path] = safe_open(info.file_path, framework="pt")
         tensor: Tensor = self._handles[info.file_path].get_tensor(info.stored_name)
@@ -59,7 +97,9 @@ class Checkpoint:
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The safetensors files, in order of name."""
-        return tuple(sorted({info.file_path for info in self.tensors.values()}))
+        parts = (part for c in self.conversions.values() for part in c.sources)
+        places = [*self.tensors.values(), *(part.info for part in parts)]
+        return tuple(sorted({info.file_path for info in places}))
 
     @cached_property
     def sha256(self) -> str:

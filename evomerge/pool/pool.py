@@ -12,7 +12,7 @@ import torch
 from evomerge.errors import InputError, closest
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
-from evomerge.pool.families import layers_name
+from evomerge.pool.families import layers_name, warn_of_unknown
 from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
@@ -47,6 +47,11 @@ COMPUTING = (
     "use_parallel_residual",
     "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx",
+    "clip_qkv",
+    "use_bidirectional_attention",
+    "original_max_position_embeddings",
+    "num_experts_per_tok",
+    "norm_topk_prob",
 )
 """Fields of config.json that say what is computed and not how large it is."""
 
@@ -134,6 +139,7 @@ def open_pool(
     pool.ignore_config = config.ignore_config
     # Opened again from a run's own configuration, it was checked when the run began.
     if hashes is None:
+        warn_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
         _check_configs(pool)
     if hashes is not None:
         for checkpoint in pool:
@@ -238,7 +244,12 @@ def _check_configs(pool: Pool) -> None:
 
 def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:
     """A head that is stored although it is the embedding must be equal to it."""
-    embedding = next(n for n, p in pool.layout.places.items() if p.component == "embedding")
+    layout = pool.layout
+    embedding = next(
+        other
+        for other, place in layout.places.items()
+        if place.component == "embedding" and layout.shapes[other] == layout.shapes[name]
+    )
     if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(embedding)):
         raise InputError(
             f"model {checkpoint.name!r} has a tensor {name!r} of its own, the base's is "
