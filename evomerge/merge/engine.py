@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
@@ -18,7 +19,7 @@ from evomerge.methods import (
     Statistics,
     WholeModelMethod,
 )
-from evomerge.pool import Checkpoint, Pool
+from evomerge.pool import Adapter, Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
 BLOCK_ELEMENTS = 1 << 18
@@ -149,9 +150,25 @@ class Engine:
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
         if self.device.type == "cpu":
             return checkpoint.tensor(name).reshape(-1)
-        key = checkpoint.name, name
+        if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
+            return self._changed(checkpoint, name).reshape(-1)
+        return self._on_device((checkpoint.name, name), lambda: checkpoint.tensor(name)).reshape(-1)
+
+    def _changed(self, adapter: Adapter, name: str) -> Tensor:
+        """A tensor that an adapter changes, on the device: only what it is made of stays there."""
+        base = name not in adapter.own
+        key = (adapter.base.name if base else adapter.name, name)
+        start = self._on_device(key, lambda: adapter.start(name))
+        update = adapter.updates[name]
+        factors = [
+            self._on_device((adapter.name, key), functools.partial(adapter.read_factor, key))
+            for key in update.keys
+        ]
+        return update.apply(start, *factors)
+
+    def _on_device(self, key: tuple[str, str], read: Callable[[], Tensor]) -> Tensor:
         if key not in self._resident:
-            self._resident[key] = checkpoint.tensor(name).reshape(-1).to(self.device)
+            self._resident[key] = read().to(self.device)
         return self._resident[key]
 
     def _prepared(self, whole: Operands, part: Part, method: Method, mask_seed: int) -> Statistics:
@@ -166,7 +183,6 @@ class Engine:
             _, dropped = self._statistics.popitem(last=False)
             self._statistics_bytes -= _size_bytes(dropped)
         return statistics
-
 
     def _survey(self, part: Part, method: WholeModelMethod, mask_seed: int) -> Statistics:
         """What the method says of all tensors, with the coefficients of a part."""

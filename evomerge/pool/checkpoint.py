@@ -50,7 +50,10 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """A tensor that reads the file's memory map; never write to it."""
-        info = self.tensors[name]
+        return self.read(self.tensors[name])
+
+    def read(self, info: TensorInfo) -> Tensor:
+        """The tensor at a place, mapped as `tensor` is."""
         if info.file_path not in self._handles:
             self._handles[info.file_path] = safe_open(info.file_path, framework="pt")
         tensor: Tensor = self._handles[info.file_path].get_tensor(info.stored_name)
@@ -100,7 +103,7 @@ def open_checkpoint(name: str, model_dir: Path, source: str) -> Checkpoint:
     if index_path.is_file():
         tensors = dict(_sharded(name, model_dir, index_path))
     elif single_path.is_file():
-        tensors = _header(name, single_path)
+        tensors = read_header(name, single_path)
     else:
         pickles = sorted(path.name for path in model_dir.glob("*.bin")) + sorted(
             path.name for path in model_dir.glob("*.pt*")
@@ -137,7 +140,7 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
         if not isinstance(file_name, str) or Path(file_name).name != file_name:
             raise InputError(f"model {name!r}: {index_path} names a file outside: {file_name!r}")
         if file_name not in headers:
-            headers[file_name] = _header(name, model_dir / file_name)
+            headers[file_name] = read_header(name, model_dir / file_name)
         if tensor_name not in headers[file_name]:
             raise InputError(
                 f"model {name!r}: {index_path.name} says {tensor_name!r} is in {file_name}, "
@@ -146,7 +149,12 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
         yield tensor_name, headers[file_name][tensor_name]
 
 
-def _header(name: str, file_path: Path) -> dict[str, TensorInfo]:
+def read_header(name: str, file_path: Path) -> dict[str, TensorInfo]:
+    """The places of a safetensors file's tensors, by stored name.
+
+    Raises:
+        InputError: It is missing, truncated, no safetensors, or has tensors of another type.
+    """
     if not file_path.is_file():
         raise InputError(f"model {name!r}: {file_path} is missing")
     tensors = {}

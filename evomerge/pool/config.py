@@ -14,7 +14,8 @@ class ModelConfig(Section):
     """One model.
 
     Attributes:
-        source: A local folder (relative to the configuration's own) or a hub id.
+        source: A local folder (relative to the configuration's own) or a hub id; of a whole model,
+            or, for an expert, of a LoRA adapter of the base in PEFT's format.
         revision: Of a hub id; the resolved configuration holds the commit.
         name: How the search calls it; by default the last part of the source.
     """

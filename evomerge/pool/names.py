@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import Checkpoint, TensorInfo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def renamer(model: PreTrainedModel) -> Callable[[str], tuple[str, Any]]:
+    """The rules `from_pretrained` renames a stored tensor by.
+
+    Args:
+        model: May be on the meta device.
+
+    Returns:
+        A function from a stored name to the model's, with what converts the tensor's form if it is
+        stored in another. To be called in order of name: some rules depend on what they have seen.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    state = model.state_dict()
+
+    def rename(stored_name: str) -> tuple[str, Any]:
+        name, converter = rename_source_key(
+            stored_name, renamings, converters, model.base_model_prefix, state
+        )
+        return name, converter
+
+    return rename
 
 
 def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
@@ -26,20 +54,12 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
     Raises:
         InputError: A tensor is stored in another form than it is used in, or two have one name.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    rename = renamer(model)
     state = model.state_dict()
     ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq"]
     tensors: dict[str, TensorInfo] = {}
-    # In order of name, as transformers: some renamings depend on what they have seen.
     for stored_name in sorted(checkpoint.tensors):
-        name, converter = rename_source_key(
-            stored_name, renamings, converters, model.base_model_prefix, state
-        )
+        name, converter = rename(stored_name)
         if converter is not None:
             raise InputError(
                 f"model {checkpoint.name!r}: tensor {stored_name!r} is stored in another form than "
