@@ -35,9 +35,10 @@ PARAMETERS = {
 }
 
 
-def open_at(folder: Path, dtype: str | None = None) -> Pool:
+def open_at(folder: Path, dtype: str | None = None, **changes) -> Pool:
     experts = [str(folder / name) for name in NAMES]
-    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype), folder)
+    config = PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype, **changes)
+    return open_pool(config, folder)
 
 
 def part(kind: str, select=()) -> Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,11 @@ class Adapter(Checkpoint):
     def files(self) -> tuple[Path, ...]:
         """Its tensors and its configuration, whose numbers are part of what it computes."""
         return self.model_dir / ADAPTER_CONFIG, self.model_dir / ADAPTER_FILE
+
+    @property
+    def stored(self) -> Iterable[TensorInfo]:
+        """The places in its own file."""
+        return self.factors.values()
 
     @cached_property
     def config(self) -> dict[str, Any]:

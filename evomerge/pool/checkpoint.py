@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
+from evomerge.pool.hashing import hash_and_check
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -40,12 +41,14 @@ class Checkpoint:
         model_dir: Where it lies.
         source: What the configuration said, for people and for recipes.
         tensors: Every tensor's place by its name in the model.
+        allow_nonfinite: Whether its tensors may hold NaN or infinity.
     """
 
     name: str
     model_dir: Path
     source: str
     tensors: dict[str, TensorInfo]
+    allow_nonfinite: bool = False
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> Tensor:
@@ -66,11 +69,35 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the tensor files' hashes, in order of name; in hex."""
+        """Hash of the tensor files' hashes, in order of name; in hex.
+
+        Raises:
+            InputError: A tensor is not finite, and that is not allowed. Every byte is read here
+                and only here, so here it is noticed.
+        """
         digest = hashlib.sha256()
         for file_path in self.files:
-            digest.update(f"{file_path.name}\0{sha256_file(file_path)}\n".encode())
+            digest.update(f"{file_path.name}\0{self._hash(file_path)}\n".encode())
         return digest.hexdigest()
+
+    def _hash(self, file_path: Path) -> str:
+        if self.allow_nonfinite or file_path.suffix != ".safetensors":
+            return sha256_file(file_path)
+        names = {info.stored_name for info in self.stored if info.file_path == file_path}
+        sha256, not_finite = hash_and_check(file_path, names)
+        if not_finite is not None:
+            raise InputError(
+                f"model {self.name!r}: tensor {not_finite!r} in {file_path} holds NaN or infinity, "
+                "and what is merged with it would\n"
+                "leave the model out, or save it again from a sound copy; if the tensor is not "
+                "merged, `pool.allow_nonfinite: true`"
+            )
+        return sha256
+
+    @property
+    def stored(self) -> Iterable[TensorInfo]:
+        """The places in its files that are read."""
+        return self.tensors.values()
 
     @cached_property
     def size_bytes(self) -> int:
@@ -173,7 +200,9 @@ def read_header(name: str, file_path: Path) -> dict[str, TensorInfo]:
     for tensor_name, info in tensors.items():
         if info.dtype not in FLOATING:
             raise InputError(
-                f"model {name!r}: tensor {tensor_name!r} has type {info.dtype}; valid: "
-                f"{', '.join(sorted(FLOATING))} (dequantize it first)"
+                f"model {name!r}: tensor {tensor_name!r} in {file_path} has type {info.dtype}: it "
+                f"is quantized or no weight; valid: {', '.join(sorted(FLOATING))}\n"
+                "dequantize it first: load the model with transformers, call `dequantize()` and "
+                "save it, or take the original that it was quantized from"
             )
     return tensors

@@ -41,9 +41,12 @@ class PoolConfig(Section):
         dtype: Type of the merged models; by default the base's.
         ignore_config: Fields of config.json in which an expert may differ from the base, whose
             values are used for every model.
+        allow_nonfinite: Whether tensors may hold NaN or infinity; a candidate that comes out so
+            fails all the same.
     """
 
     base: ModelEntry
     experts: tuple[ModelEntry, ...] = Field(min_length=1)
     dtype: Dtype | None = None
     ignore_config: tuple[str, ...] = ()
+    allow_nonfinite: bool = False

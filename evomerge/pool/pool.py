@@ -118,6 +118,7 @@ class Pool:
             experts=tuple(entries[1:]),
             dtype=self.dtype,
             ignore_config=self.ignore_config,
+            allow_nonfinite=self.base.allow_nonfinite,
         )
 
 
@@ -133,10 +134,12 @@ def open_pool(
 
     Raises:
         InputError: A model is missing, damaged, of another architecture or shape, or reads text
-            differently.
+            differently. (That a tensor is not finite is noticed when the model is hashed.)
     """
     pool = _open_all(config.base, config.experts, config.dtype, config_dir)
     pool.ignore_config = config.ignore_config
+    for checkpoint in pool:
+        checkpoint.allow_nonfinite = config.allow_nonfinite
     # Opened again from a run's own configuration, it was checked when the run began.
     if hashes is None:
         _check_configs(pool)
@@ -193,6 +196,9 @@ def open_members(recipe: Recipe) -> Pool:
     """
     entries = {name: _entry(name, member.source) for name, member in recipe.members.items()}
     pool = _open_all(entries.pop("base"), tuple(entries.values()), recipe.dtype, Path())
+    for checkpoint in pool:
+        # The recipe's pool took them as they are, and the hashes say that they are these.
+        checkpoint.allow_nonfinite = True
     pool.check_recipe(recipe)
     return pool
 
