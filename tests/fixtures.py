@@ -50,6 +50,8 @@ def save_model(folder: Path, seed: int, base_seed: int = 0, scale: float = 0.3, 
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=scale * 0.1)
+    if "dtype" in changes:  # the configuration says it and does not do it
+        model.to(getattr(torch, changes["dtype"]))
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder

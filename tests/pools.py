@@ -8,17 +8,25 @@ import torch
 
 from evomerge.merge import Engine
 from evomerge.methods import METHODS
+from evomerge.methods.breadcrumbs import BreadcrumbsConfig, BreadcrumbsTiesConfig
+from evomerge.methods.consensus_ta import ConsensusTaConfig
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.darex_q import DarexQConfig
+from evomerge.methods.della import DellaConfig, DellaLinearConfig
+from evomerge.methods.iso_c import IsoCConfig
 from evomerge.methods.karcher import KarcherConfig
 from evomerge.methods.lcsc import LcscConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.model_stock import ModelStockConfig
 from evomerge.methods.multislerp import MultislerpConfig
 from evomerge.methods.nuslerp import NuslerpConfig
+from evomerge.methods.opcm import OpcmConfig
+from evomerge.methods.pcb import PcbConfig
 from evomerge.methods.sce import SceConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
+from evomerge.methods.tsv_m import TsvMConfig
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe, Selector
 
@@ -38,6 +46,16 @@ CONFIGS = {
     "model_stock": ModelStockConfig(filter_wise=True),
     "sce": SceConfig(),
     "lcsc": LcscConfig(),
+    "darex_q": DarexQConfig(),
+    "della": DellaConfig(),
+    "della_linear": DellaLinearConfig(),
+    "breadcrumbs": BreadcrumbsConfig(),
+    "breadcrumbs_ties": BreadcrumbsTiesConfig(),
+    "consensus_ta": ConsensusTaConfig(),
+    "pcb": PcbConfig(),
+    "iso_c": IsoCConfig(),
+    "tsv_m": TsvMConfig(),
+    "opcm": OpcmConfig(),
 }
 PARAMETERS = {
     "weight": {"expert0": 0.3, "expert1": 0.8},
@@ -45,12 +63,16 @@ PARAMETERS = {
     "scale": 0.9,
     "t": 0.3,
     "select_topk": 0.6,
+    "q": 0.8,
+    "ratio": 0.3,
+    "mask_lambda": 0.4,
 }
 
 
-def open_at(folder: Path, dtype: str | None = None) -> Pool:
+def open_at(folder: Path, dtype: str | None = None, **changes) -> Pool:
     experts = [str(folder / name) for name in NAMES]
-    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype), folder)
+    config = PoolConfig(base=str(folder / "base"), experts=experts, dtype=dtype, **changes)
+    return open_pool(config, folder)
 
 
 def part(kind: str, select=()) -> Part:

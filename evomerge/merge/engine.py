@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from evomerge.methods import (
     WholeModelMethod,
 )
 from evomerge.methods.fused import FUSED_FROM
-from evomerge.pool import Checkpoint, Pool
+from evomerge.pool import Adapter, Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
 BLOCK_ELEMENTS = 1 << 18
@@ -186,10 +187,29 @@ class Engine:
         )
 
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
-        key = checkpoint.name, name
+        on_cpu = self.device.type == "cpu"
+        if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
+            tensor = checkpoint.tensor(name) if on_cpu else self._changed(checkpoint, name)
+            return tensor.reshape(-1)
+        if on_cpu and name in checkpoint.conversions:
+            return checkpoint.tensor(name).reshape(-1)
+        # On a CPU this is a view of the file's memory map.
+        return self._on_device((checkpoint.name, name), lambda: checkpoint.tensor(name).reshape(-1))
+
+    def _changed(self, adapter: Adapter, name: str) -> Tensor:
+        """A tensor that an adapter changes, on the device: only what it is made of stays there."""
+        owner: Checkpoint = adapter if name in adapter.own else adapter.base
+        start = self._on_device((owner.name, name), lambda: adapter.start(name).reshape(-1))
+        update = adapter.updates[name]
+        factors = [
+            self._on_device((adapter.name, key), functools.partial(adapter.read_factor, key))
+            for key in update.keys
+        ]
+        return update.apply(start.view(self.pool.layout.shapes[name]), *factors)
+
+    def _on_device(self, key: tuple[str, str], read: Callable[[], Tensor]) -> Tensor:
         if key not in self._resident:
-            # On a CPU this is a view of the file's memory map.
-            self._resident[key] = checkpoint.tensor(name).reshape(-1).to(self.device)
+            self._resident[key] = read().to(self.device)
         return self._resident[key]
 
     def _prepared(self, whole: Operands, merge: _Merge) -> Statistics:

@@ -76,9 +76,11 @@ class DarexQ:
             here = slice(block.offset, block.offset + deltas[0].numel())
             densities = coefficients["density"]
             deltas = tuple(
-                mask_and_rescale(delta, drawn[here].int() < density * STEPS, q)
+                mask_and_rescale(delta, drawn[here].int() < density * STEPS, 1.0)
                 for delta, drawn, density in zip(deltas, statistics, densities, strict=True)
             )
+            # What a density of zero leaves is nothing, whatever it is divided by.
+            weights = tuple(weight / q if q else 0.0 for weight in weights)
         return add_scaled(block, weighted_sum(deltas, weights), scale)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from evomerge.merge import TORCH_DTYPES
 from evomerge.paths import modeling_path
-from evomerge.pool import Pool, layers_name, read_config
+from evomerge.pool import Adapter, Checkpoint, Pool, layers_name, read_config
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
 MODELING_FILE = "modeling_path.py"
@@ -178,7 +178,7 @@ def mergekit_yaml(pool: Pool, path: LayerPath) -> str | None:
         {
             "sources": [
                 {
-                    "model": pool[hops[begin].model].source,
+                    "model": _mergekit_name(pool[hops[begin].model]),
                     "layer_range": [hops[begin].layer, hops[end - 1].layer + 1],
                 }
             ]
@@ -187,3 +187,9 @@ def mergekit_yaml(pool: Pool, path: LayerPath) -> str | None:
     ]
     config = {"merge_method": "passthrough", "slices": slices, "dtype": pool.dtype}
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def _mergekit_name(checkpoint: Checkpoint) -> str:
+    if isinstance(checkpoint, Adapter):
+        return f"{checkpoint.base.source}+{checkpoint.source}"
+    return checkpoint.source

@@ -1,5 +1,6 @@
 """Checkpoints: where they lie, what is in them, and whether they fit together."""
 
+from evomerge.pool.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
@@ -8,6 +9,7 @@ from evomerge.pool.pool import DTYPES, Pool, open_members, open_pool
 
 __all__ = [
     "DTYPES",
+    "Adapter",
     "Checkpoint",
     "Layout",
     "ModelConfig",

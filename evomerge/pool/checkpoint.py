@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
+from evomerge.pool.hashing import hash_and_check
 
 if TYPE_CHECKING:
     from evomerge.pool.conversion import Conversion
@@ -46,6 +47,7 @@ class Checkpoint:
         tensors: Every tensor's place by its name in the model; of one that is stored in parts, the
             first part's place, and its own shape.
         conversions: How those are made that are stored in another form.
+        allow_nonfinite: Whether its tensors may hold NaN or infinity.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Checkpoint:
     source: str
     tensors: dict[str, TensorInfo]
     conversions: dict[str, Conversion] = field(default_factory=dict)
+    allow_nonfinite: bool = False
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> Tensor:
@@ -61,8 +64,8 @@ class Checkpoint:
         One that is stored in another form is put together anew, in memory, at every call.
         """
         if name in self.conversions:
-            return self.conversions[name].convert(self._read)[name]
-        return self._read(self.tensors[name])
+            return self.conversions[name].convert(self.read)[name]
+        return self.read(self.tensors[name])
 
     def as_stored(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """All tensors of a model of this architecture, as this checkpoint stores them.
@@ -88,7 +91,8 @@ class Checkpoint:
                     yield stored_name, part.clone(memory_format=torch.contiguous_format)
         assert not waiting
 
-    def _read(self, info: TensorInfo) -> Tensor:
+    def read(self, info: TensorInfo) -> Tensor:
+        """The tensor at a place, mapped as `tensor` is."""
         if info.file_path not in self._handles:
             self._handles[info.file_path] = safe_open(info.file_path, framework="pt")
         tensor: Tensor = self._handles[info.file_path].get_tensor(info.stored_name)
@@ -103,11 +107,35 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the tensor files' hashes, in order of name; in hex."""
+        """Hash of the tensor files' hashes, in order of name; in hex.
+
+        Raises:
+            InputError: A tensor is not finite, and that is not allowed. Every byte is read here
+                and only here, so here it is noticed.
+        """
         digest = hashlib.sha256()
         for file_path in self.files:
-            digest.update(f"{file_path.name}\0{sha256_file(file_path)}\n".encode())
+            digest.update(f"{file_path.name}\0{self._hash(file_path)}\n".encode())
         return digest.hexdigest()
+
+    def _hash(self, file_path: Path) -> str:
+        if self.allow_nonfinite or file_path.suffix != ".safetensors":
+            return sha256_file(file_path)
+        names = {info.stored_name for info in self.stored if info.file_path == file_path}
+        sha256, not_finite = hash_and_check(file_path, names)
+        if not_finite is not None:
+            raise InputError(
+                f"model {self.name!r}: tensor {not_finite!r} in {file_path} holds NaN or infinity, "
+                "and what is merged with it would\n"
+                "leave the model out, or save it again from a sound copy; if the tensor is not "
+                "merged, `pool.allow_nonfinite: true`"
+            )
+        return sha256
+
+    @property
+    def stored(self) -> Iterable[TensorInfo]:
+        """The places in its files that are read."""
+        return self.tensors.values()
 
     @cached_property
     def size_bytes(self) -> int:
@@ -140,7 +168,7 @@ def open_checkpoint(name: str, model_dir: Path, source: str) -> Checkpoint:
     if index_path.is_file():
         tensors = dict(_sharded(name, model_dir, index_path))
     elif single_path.is_file():
-        tensors = _header(name, single_path)
+        tensors = read_header(name, single_path)
     else:
         pickles = sorted(path.name for path in model_dir.glob("*.bin")) + sorted(
             path.name for path in model_dir.glob("*.pt*")
@@ -177,7 +205,7 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
         if not isinstance(file_name, str) or Path(file_name).name != file_name:
             raise InputError(f"model {name!r}: {index_path} names a file outside: {file_name!r}")
         if file_name not in headers:
-            headers[file_name] = _header(name, model_dir / file_name)
+            headers[file_name] = read_header(name, model_dir / file_name)
         if tensor_name not in headers[file_name]:
             raise InputError(
                 f"model {name!r}: {index_path.name} says {tensor_name!r} is in {file_name}, "
@@ -186,7 +214,12 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
         yield tensor_name, headers[file_name][tensor_name]
 
 
-def _header(name: str, file_path: Path) -> dict[str, TensorInfo]:
+def read_header(name: str, file_path: Path) -> dict[str, TensorInfo]:
+    """The places of a safetensors file's tensors, by stored name.
+
+    Raises:
+        InputError: It is missing, truncated, no safetensors, or has tensors of another type.
+    """
     if not file_path.is_file():
         raise InputError(f"model {name!r}: {file_path} is missing")
     tensors = {}
@@ -205,7 +238,9 @@ def _header(name: str, file_path: Path) -> dict[str, TensorInfo]:
     for tensor_name, info in tensors.items():
         if info.dtype not in FLOATING:
             raise InputError(
-                f"model {name!r}: tensor {tensor_name!r} has type {info.dtype}; valid: "
-                f"{', '.join(sorted(FLOATING))} (dequantize it first)"
+                f"model {name!r}: tensor {tensor_name!r} in {file_path} has type {info.dtype}: it "
+                f"is quantized or no weight; valid: {', '.join(sorted(FLOATING))}\n"
+                "dequantize it first: load the model with transformers, call `dequantize()` and "
+                "save it, or take the original that it was quantized from"
             )
     return tensors

@@ -14,7 +14,8 @@ class ModelConfig(Section):
     """One model.
 
     Attributes:
-        source: A local folder (relative to the configuration's own) or a hub id.
+        source: A local folder (relative to the configuration's own) or a hub id; of a whole model,
+            or, for an expert, of a LoRA adapter of the base in PEFT's format.
         revision: Of a hub id; the resolved configuration holds the commit.
         name: How the search calls it; by default the last part of the source.
     """
@@ -40,9 +41,12 @@ class PoolConfig(Section):
         dtype: Type of the merged models; by default the base's.
         ignore_config: Fields of config.json in which an expert may differ from the base, whose
             values are used for every model.
+        allow_nonfinite: Whether tensors may hold NaN or infinity; a candidate that comes out so
+            fails all the same.
     """
 
     base: ModelEntry
     experts: tuple[ModelEntry, ...] = Field(min_length=1)
     dtype: Dtype | None = None
     ignore_config: tuple[str, ...] = ()
+    allow_nonfinite: bool = False

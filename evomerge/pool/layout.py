@@ -39,6 +39,11 @@ class Layout:
     shapes: dict[str, tuple[int, ...]]
 
     @cached_property
+    def embedding(self) -> str:
+        """Name of the tensor that a tied head is an alias of."""
+        return next(name for name, place in self.places.items() if place.component == "embedding")
+
+    @cached_property
     def num_parameters(self) -> int:
         """Numbers in the model, tied ones counted once."""
         total = 0

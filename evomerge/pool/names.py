@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import Checkpoint, TensorInfo
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+
+def renamer(model: PreTrainedModel) -> Callable[[str], tuple[str, Any]]:
+    """The rules `from_pretrained` renames a stored tensor by.
+
+    Args:
+        model: May be on the meta device.
+
+    Returns:
+        A function from a stored name to the model's, with what converts the tensor's form if it is
+        stored in another. To be called in order of name: some rules depend on what they have seen.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    state = model.state_dict()
+
+    def rename(stored_name: str) -> tuple[str, Any]:
+        name, converter = rename_source_key(
+            stored_name, renamings, converters, model.base_model_prefix, state
+        )
+        return name, converter
+
+    return rename
 
 
 def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:

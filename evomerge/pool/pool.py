@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.errors import InputError, closest
+from evomerge.pool.adapter import Adapter, is_adapter, open_adapter, warn_of_doubts
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name, warn_of_unknown
@@ -18,6 +20,9 @@ from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
 from evomerge.pool.tokenizers import check_tokenizers
 from evomerge.recipe import MERGED, Dtype, Member, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -118,6 +123,7 @@ class Pool:
             experts=tuple(entries[1:]),
             dtype=self.dtype,
             ignore_config=self.ignore_config,
+            allow_nonfinite=self.base.allow_nonfinite,
         )
 
 
@@ -133,10 +139,12 @@ def open_pool(
 
     Raises:
         InputError: A model is missing, damaged, of another architecture or shape, or reads text
-            differently.
+            differently. (That a tensor is not finite is noticed when the model is hashed.)
     """
     pool = _open_all(config.base, config.experts, config.dtype, config_dir)
     pool.ignore_config = config.ignore_config
+    for checkpoint in pool:
+        checkpoint.allow_nonfinite = config.allow_nonfinite
     # Opened again from a run's own configuration, it was checked when the run began.
     if hashes is None:
         warn_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
@@ -150,11 +158,7 @@ def open_pool(
 def _open_all(
     base_entry: ModelConfig, entries: tuple[ModelConfig, ...], dtype: Dtype | None, config_dir: Path
 ) -> Pool:
-    base = _open(base_entry, "base", config_dir)
-    experts = tuple(
-        _open(entry, entry.name or Path(entry.source).name, config_dir) for entry in entries
-    )
-    names = [checkpoint.name for checkpoint in (base, *experts)]
+    names = ["base", *(entry.name or Path(entry.source).name for entry in entries)]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
@@ -170,12 +174,21 @@ def _open_all(
                 f"pool: a model cannot be called {name!r}; give it a `name:` of letters, digits, "
                 "'_', '.' and '-'"
             )
+    model_dir, source = locate(base_entry, config_dir)
+    if is_adapter(model_dir):
+        raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
+    base = open_checkpoint("base", model_dir, source)
     model = hollow_model(base.model_dir)
     layout = layout_of(model)
-    for checkpoint in (base, *experts):
-        _check_architecture(checkpoint, base)
-        use_model_names(checkpoint, model)
-        _check_shapes(checkpoint, base, layout)
+
+    def opened(name: str, entry: ModelConfig) -> Checkpoint:
+        model_dir, source = locate(entry, config_dir)
+        if is_adapter(model_dir):
+            return open_adapter(name, model_dir, source, base, model, layout)
+        return _fitted(open_checkpoint(name, model_dir, source), base, model, layout)
+
+    _fitted(base, base, model, layout)
+    experts = tuple(opened(name, entry) for name, entry in zip(names[1:], entries, strict=True))
     check_tokenizers(base, experts)
     first = next(iter(layout.places))
     return Pool(base, experts, layout, dtype or DTYPES[base.tensors[first].dtype])
@@ -189,6 +202,9 @@ def open_members(recipe: Recipe) -> Pool:
     """
     entries = {name: _entry(name, member.source) for name, member in recipe.members.items()}
     pool = _open_all(entries.pop("base"), tuple(entries.values()), recipe.dtype, Path())
+    for checkpoint in pool:
+        # The recipe's pool took them as they are, and the hashes say that they are these.
+        checkpoint.allow_nonfinite = True
     pool.check_recipe(recipe)
     return pool
 
@@ -201,9 +217,14 @@ def _entry(name: str, source: str) -> ModelConfig:
     return ModelConfig(source=repository, revision=revision or None, name=name)
 
 
-def _open(entry: ModelConfig, name: str, config_dir: Path) -> Checkpoint:
-    model_dir, source = locate(entry, config_dir)
-    return open_checkpoint(name, model_dir, source)
+def _fitted(
+    checkpoint: Checkpoint, base: Checkpoint, model: PreTrainedModel, layout: Layout
+) -> Checkpoint:
+    """A checkpoint by the base's names, if it has the base's tensors."""
+    _check_architecture(checkpoint, base)
+    use_model_names(checkpoint, model)
+    _check_shapes(checkpoint, base, layout)
+    return checkpoint
 
 
 def _check_architecture(checkpoint: Checkpoint, base: Checkpoint) -> None:
@@ -229,7 +250,8 @@ def _check_configs(pool: Pool) -> None:
         )
     base = read_config(pool.base.model_dir).to_dict()
     for checkpoint in pool.experts:
-        own = read_config(checkpoint.model_dir).to_dict()
+        is_own = not isinstance(checkpoint, Adapter)
+        own = read_config(checkpoint.model_dir).to_dict() if is_own else base
         for name in COMPUTING:
             if own.get(name) == base.get(name) or name in pool.ignore_config:
                 continue
@@ -240,6 +262,8 @@ def _check_configs(pool: Pool) -> None:
             )
         for name in pool.layout.tied & checkpoint.tensors.keys():
             _check_tied(pool, checkpoint, name)
+        if isinstance(checkpoint, Adapter):
+            warn_of_doubts(checkpoint, pool.layout)
 
 
 def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:

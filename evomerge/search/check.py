@@ -14,7 +14,7 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
-from evomerge.pool import DTYPES
+from evomerge.pool import DTYPES, Adapter
 from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
@@ -60,6 +60,7 @@ def _pool(setup: Setup) -> list[str]:
         lines.append(
             f"  {checkpoint.name}: {checkpoint.source}, {_mib(checkpoint.size_bytes)}, "
             f"SHA-256 {checkpoint.sha256[:12]}"
+            + (", LoRA adapter of the base" if isinstance(checkpoint, Adapter) else "")
         )
     tied = f", {len(layout.tied)} tied" if layout.tied else ""
     lines.append(f"  tensors: {len(layout.places)} shared by all models{tied}, 0 mismatched")
@@ -142,6 +143,7 @@ def _paths(setup: Setup, model_bytes: int) -> list[str]:
         checkpoint.name
         for checkpoint in pool
         if is_on_gpu
+        or isinstance(checkpoint, Adapter)
         or any(DTYPES[tensor.dtype] != pool.dtype for tensor in checkpoint.tensors.values())
     ]
     if not copied:

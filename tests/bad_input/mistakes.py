@@ -70,6 +70,11 @@ def truncated(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(whole[: len(whole) - 100])
 
 
+def truncated_shard(folder: Path) -> None:
+    path = folder / EXPERT / "b.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def pickle_only(folder: Path) -> None:
     torch.save(load_file(folder / WEIGHTS), folder / EXPERT / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()

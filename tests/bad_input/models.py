@@ -20,6 +20,7 @@ from bad_input.mistakes import (
     sharded,
     tensors,
     truncated,
+    truncated_shard,
 )
 
 CASES = {
@@ -94,6 +95,26 @@ CASES = {
     "quantized tensor": Case(
         tensors(lambda state: state.update({HEAD: state[HEAD].to(torch.int8)})),
         ("'expert1'", f"'{HEAD}'", "I8", "BF16, F16, F32", "dequantize"),
+    ),
+    "float8": Case(
+        tensors(lambda state: state.update({HEAD: state[HEAD].to(torch.float8_e4m3fn)})),
+        ("'expert1'", f"'{HEAD}'", WEIGHTS, "F8_E4M3", "BF16, F16, F32", "dequantize"),
+    ),
+    "packed integers": Case(
+        tensors(lambda state: state.update({"lm_head.qweight": torch.ones(2, dtype=torch.int32)})),
+        ("'expert1'", "'lm_head.qweight'", WEIGHTS, "I32", "dequantize"),
+    ),
+    "NaN": Case(
+        tensors(lambda state: state[HEAD][3].fill_(torch.nan)),
+        ("'expert1'", f"'{HEAD}'", WEIGHTS, "NaN or infinity", "allow_nonfinite"),
+    ),
+    "infinity": Case(
+        tensors(lambda state: state[HEAD][3].fill_(-torch.inf)),
+        ("'expert1'", f"'{HEAD}'", WEIGHTS, "NaN or infinity", "allow_nonfinite"),
+    ),
+    "a truncated shard": Case(
+        both(sharded(lambda name: name), truncated_shard),
+        ("'expert1'", "b.safetensors", "not a whole safetensors file", "again"),
     ),
     "index names a missing shard": Case(
         sharded(lambda name: name.replace("b.", "c.")), ("'expert1'", "c.safetensors is missing")

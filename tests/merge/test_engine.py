@@ -31,6 +31,10 @@ from evomerge.recipe import Recipe, Selector
 from evomerge.space import recipes
 
 
+def test_every_method_is_here():
+    assert {config.kind for config in CONFIGS.values()} == set(METHODS)
+
+
 @pytest.mark.parametrize("kind", [*CONFIGS, "mixed"])
 class TestEveryMethod:
     def recipe(self, pool, kind) -> Recipe:

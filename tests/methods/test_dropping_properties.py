@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, positive, quick, values
+from merges import blocks, density, merge, positive, quick, settled, values
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.breadcrumbs import BreadcrumbsConfig, BreadcrumbsTiesConfig
@@ -174,10 +174,10 @@ def random_block(size: int, dtype=torch.float32) -> Operands:
 def test_a_merge_leaves_its_operands_alone(name):
     block = random_block(40)
     method = METHODS.make(CONFIGS[name])
-    statistics = method.prepare(block, 0)
+    coefficients = values(CONFIGS[name], 2, weight=(0.5, 0.25), density=(0.5, 0.5))
+    statistics = settled(method, block, 0, coefficients)
     given = (block.base, *block.models, *statistics)
     kept = [tensor.clone() for tensor in given]
-    coefficients = values(CONFIGS[name], 2, weight=(0.5, 0.25), density=(0.5, 0.5))
     first = method.combine(block, statistics, coefficients)
     assert torch.equal(first, method.combine(block, statistics, coefficients))
     for before, after in zip(kept, given, strict=True):

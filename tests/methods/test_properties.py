@@ -285,7 +285,3 @@ class TestWeightsWithoutSum:
             "tensor", torch.ones(3), (torch.full((3,), 2.0),) * 2, ("a", "b"), 0, (1, 3)
         )
         assert torch.equal(merge(CONFIGS[name], block, weight=(0.0, 0.0)), block.base)
-
-
-def test_every_method_is_here():
-    assert {config.kind for config in CONFIGS.values()} == set(METHODS)

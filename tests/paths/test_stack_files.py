@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
 import yaml
+from adapters import save_adapter
 from families import NUM_LAYERS, family_config, make_random_pool
 
 from evomerge.paths import export_checkpoint
-from evomerge.paths.stack import MERGEKIT_FILE, mergekit_yaml, stack
-from evomerge.pool import Pool
+from evomerge.paths.stack import MERGEKIT_FILE, mergekit_yaml, stack, stack_tensors
+from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
 
@@ -85,6 +87,18 @@ class TestMergekit:
         text = self.yaml(pool, "expert1", *(("expert1", n, 1.0) for n in range(NUM_LAYERS)))
         (only,) = yaml.safe_load(text)["slices"]
         assert only["sources"][0]["layer_range"] == [0, NUM_LAYERS]
+
+    def test_an_adapter(self, pool, tmp_path):
+        base_dir = pool.base.model_dir
+        folder = save_adapter(tmp_path / "lora", base_dir, r=2, target_modules=["q_proj"])
+        adapted = open_pool(PoolConfig(base=str(base_dir), experts=[str(folder)]), tmp_path)
+        recipe = path_recipe(adapted, "lora", (("lora", 0, 1.0), ("lora", 2, 1.0)))
+        assert recipe.path is not None
+        slices = yaml.safe_load(mergekit_yaml(adapted, recipe.path))["slices"]
+        assert {one["sources"][0]["model"] for one in slices} == {f"{base_dir}+{folder}"}
+        stored = dict(stack_tensors(adapted, recipe, None))
+        name = "model.layers.{}.self_attn.q_proj.weight"
+        assert torch.equal(stored[name.format(1)], adapted["lora"].tensor(name.format(2)))
 
     def test_what_it_has_no_words_for(self, pool):
         first, last = ("expert0", 0, 1.0), ("expert0", 3, 1.0)
