@@ -215,6 +215,8 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Hash of what the recipe makes, in hex; where its members lie is left out."""
         content = self.model_dump(mode="json")
+        for part, own in zip(content["parts"], self.parts, strict=True):
+            part["method"] = own.method.identity()
         content["members"] = {name: member.sha256 for name, member in self.members.items()}
         if self.path is None:
             del content["path"]

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sample_recipes import NAMES, as_mapping, make_recipe, members, ties_part, write
 
 from evomerge.errors import InputError
-from evomerge.methods.dare import DareTiesConfig
+from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
+from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Member, Part, Recipe, Selector, read_recipe
 
@@ -248,3 +249,32 @@ class TestRefusals:
     def test_no_file(self, tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             read_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("config", "sha256"),
+    [
+        (TiesConfig(), "d795262c7ebdc15ccca6054a798edd8b23e39d80e691c8b6f7dc62a37927c986"),
+        (DareLinearConfig(), "818d1bccebd4829e52a3dcdd36317524422ccc88ac4f9b3afecf67bc93dec967"),
+        (
+            DareTiesConfig(normalize=True),
+            "ca7aff49ba26cf85a0acac7afa2419ae400624ebc7ec52430092457ce96aebee",
+        ),
+        (
+            TaskArithmeticConfig(),
+            "1bc220ffabe0a01cf11e0b6fab634507b9b0ea0393220e6691705a1181abc234",
+        ),
+    ],
+)
+def test_options_that_came_later_leave_older_hashes_as_they_were(config, sha256):
+    members = {name: Member(sha256="ab" * 32, source="/x") for name in ("base", "a", "b")}
+    assert Recipe(members=members, parts=(Part(method=config, models=("a", "b")),)).sha256 == sha256
+
+
+def test_an_option_that_is_set_is_part_of_the_hash():
+    members = {name: Member(sha256="ab" * 32, source="/x") for name in ("base", "a", "b")}
+    hashes = {
+        Recipe(members=members, parts=(Part(method=config, models=("a", "b")),)).sha256
+        for config in (TiesConfig(), TiesConfig(election="count"), TiesConfig(rescale="l1"))
+    }
+    assert len(hashes) == 3

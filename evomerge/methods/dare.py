@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class DareLinearConfig(MethodConfig):
         vectors: "whole": tensors of one dimension are not masked; "same": they are.
     """
 
+    added: ClassVar[tuple[str, ...]] = ("normalize", "rescale")
+
     kind: Literal["dare_linear"] = "dare_linear"
     normalize: bool = False
     rescale: Rescale = "density"
@@ -60,6 +62,8 @@ class DareTiesConfig(MethodConfig):
         vectors: "whole": tensors of one dimension are combined unmasked and without election;
             "same": they are treated as all others.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("rescale",)
 
     kind: Literal["dare_ties"] = "dare_ties"
     normalize: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError
@@ -15,7 +16,6 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
-from evomerge.methods.dare import mask_and_rescale
 from evomerge.methods.masks import STEPS, uniforms
 from evomerge.methods.protocol import (
     METHODS,
@@ -72,16 +72,18 @@ class DarexQ:
         (scale,) = coefficients["scale"]
         (q,) = coefficients["q"]
         deltas = task_vectors(block)
-        if statistics:
-            here = slice(block.offset, block.offset + deltas[0].numel())
-            densities = coefficients["density"]
-            deltas = tuple(
-                mask_and_rescale(delta, drawn[here].int() < density * STEPS, 1.0)
-                for delta, drawn, density in zip(deltas, statistics, densities, strict=True)
+        if not statistics:
+            return add_scaled(block, weighted_sum(deltas, weights), scale)
+        here = slice(block.offset, block.offset + deltas[0].numel())
+        # As in DARE a number is multiplied once, and what a density of zero leaves is nothing.
+        factors = [weight / q if q else 0.0 for weight in weights]
+        terms = [
+            torch.where(drawn[here].int() < density * STEPS, delta * factor, 0.0)
+            for delta, drawn, density, factor in zip(
+                deltas, statistics, coefficients["density"], factors, strict=True
             )
-            # What a density of zero leaves is nothing, whatever it is divided by.
-            weights = tuple(weight / q if q else 0.0 for weight in weights)
-        return add_scaled(block, weighted_sum(deltas, weights), scale)
+        ]
+        return add_scaled(block, weighted_sum(terms, [float(w != 0.0) for w in weights]), scale)
 
 
 METHODS.add(DarexQConfig, DarexQ)

@@ -13,6 +13,7 @@ from evomerge.methods.matrices import (
     along_direction,
     can_decompose,
     mean,
+    one_thread,
     svd,
 )
 from evomerge.methods.protocol import (
@@ -47,6 +48,7 @@ class IsoC:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
+    @one_thread()
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the direction, float32, shape [n]."""
         deltas = task_vectors(whole)

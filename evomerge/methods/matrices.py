@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,17 @@ class Svd:
     u: Tensor
     sigma: Tensor
     v: Tensor
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Routines of linear algebra give other last bits with other numbers of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def svd(matrix: Tensor) -> Svd:

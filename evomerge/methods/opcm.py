@@ -11,7 +11,13 @@ from torch import Tensor
 
 from evomerge.errors import CandidateError
 from evomerge.methods.arithmetic import task_vectors
-from evomerge.methods.matrices import DIRECTION_SCALE, along_direction, can_decompose, svd
+from evomerge.methods.matrices import (
+    DIRECTION_SCALE,
+    along_direction,
+    can_decompose,
+    one_thread,
+    svd,
+)
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -55,6 +61,7 @@ class Opcm:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
+    @one_thread()
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: raw_T, float32, shape [n]; squared norms of it and of each expert's task
         vector, float64, shape [1 + num_models].

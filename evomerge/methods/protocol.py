@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -144,4 +144,19 @@ METHODS: Registry[Method] = Registry("method", "evomerge.methods")
 
 
 class MethodConfig(Choice):
-    """Base of every method's settings; subclasses add a `kind` and their options."""
+    """Base of every method's settings; subclasses add a `kind` and their options.
+
+    Attributes:
+        added: Options that came later than the method: at their default they are no part of a
+            recipe's hash, so that older recipes keep theirs.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """What a recipe's hash is made from."""
+        content = self.model_dump(mode="json")
+        for name in self.added:
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
+        return content

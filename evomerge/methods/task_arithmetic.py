@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ class TaskArithmeticConfig(MethodConfig):
     Attributes:
         normalize: Divide by the sum of weights.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("normalize",)
 
     kind: Literal["task_arithmetic"] = "task_arithmetic"
     normalize: bool = False

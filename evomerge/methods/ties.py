@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class TiesConfig(MethodConfig):
         vectors: "whole": tensors of one dimension are combined untrimmed and without election;
             "same": they are treated as all others.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("election", "rescale", "none_kept")
 
     kind: Literal["ties"] = "ties"
     normalize: bool = True

@@ -14,6 +14,7 @@ from evomerge.methods.matrices import (
     along_direction,
     can_decompose,
     mean,
+    one_thread,
     polar_factor,
     svd,
 )
@@ -50,6 +51,7 @@ class TsvM:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
+    @one_thread()
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the direction, float32, shape [n]."""
         deltas = task_vectors(whole)
