@@ -38,6 +38,7 @@ CONFIGS = {
     "slerp": SlerpConfig(),
     "task_arithmetic": TaskArithmeticConfig(),
     "ties": TiesConfig(),
+    "ties of the model": TiesConfig(scope="model"),
     "dare_linear": DareLinearConfig(),
     "dare_ties": DareTiesConfig(),
     "nuslerp": NuslerpConfig(base=True, flatten=False),

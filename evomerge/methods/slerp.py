@@ -32,7 +32,7 @@ class Slerp:
     """Spherical interpolation; t = 0 is the first model, t = 1 the second."""
 
     parameters = (Parameter("t", 0.5, 0.0, 1.0, "shared"),)
-    needs = Needs(base=False, num_models=2, whole_tensor=True)
+    needs = Needs(base=False, num_models=2)
 
     def __init__(self, config: SlerpConfig) -> None:
         pass
@@ -56,7 +56,7 @@ class Slerp:
         (t,) = coefficients["t"]
         share_first, share_second = _shares(float(statistics[0]), t)
         first, second = block.models
-        return torch.add(first.float() * share_first, second.float(), alpha=share_second)
+        return first.float() * share_first + second.float() * share_second
 
 
 def _shares(cosine: float, t: float) -> tuple[float, float]:

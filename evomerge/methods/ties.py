@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -21,6 +21,7 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
+from evomerge.methods.order_statistics import select
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -28,6 +29,7 @@ from evomerge.methods.protocol import (
     Needs,
     Operands,
     Statistics,
+    Survey,
 )
 from evomerge.methods.quantiles import Bracket, bracket, quantile_table
 
@@ -40,26 +42,27 @@ BLOCK = 1 << 18
 class TiesConfig(MethodConfig):
     """theta = theta_0 + scale * (disjoint mean of the trimmed task vectors).
 
-    The trim is per tensor (the paper trims over the whole model): every element is kept that is
-    not smaller in magnitude than the max(floor(density n), 1)-th largest, ties with it included,
-    so that the result depends on no order.
+    Every element is kept that is not smaller in magnitude than the max(floor(density n), 1)-th
+    largest, ties with it included, so that the result depends on no order.
 
     Attributes:
+        scope: What is trimmed together: each "tensor", or the whole "model" (as in the paper).
         normalize: Divide by the sum of the weights that agree; off gives the disjoint sum.
         election: "mass": the sign of the sum of weighted task vectors, a sum of zero counts as
             positive; "count": the sign that more of them have, where as many have either the
             sign that more of the tensor's elements elected.
         rescale: "l1": each trimmed task vector is multiplied by its tensor's L1 norm before over
             after the trim; "none": it is not.
-        none_kept: "keep": of a tensor for which floor(density n) is 0, the largest element is
-            kept; "refuse": there is no such model.
+        none_kept: "keep": of what is trimmed together and for which floor(density n) is 0, the
+            largest element is kept; "refuse": there is no such candidate.
         vectors: "whole": tensors of one dimension are combined untrimmed and without election;
             "same": they are treated as all others.
     """
 
-    added: ClassVar[tuple[str, ...]] = ("election", "rescale", "none_kept")
+    added: ClassVar[tuple[str, ...]] = ("scope", "election", "rescale", "none_kept")
 
     kind: Literal["ties"] = "ties"
+    scope: Literal["tensor", "model"] = "tensor"
     normalize: bool = True
     election: Election = "mass"
     rescale: Literal["none", "l1"] = "none"
@@ -79,7 +82,11 @@ class Ties:
         self.none_kept = config.none_kept
         # Both count over all elements of a tensor.
         whole_tensor = config.election == "count" or config.rescale == "l1"
-        self.needs = Needs(base=True, whole_tensor=whole_tensor, settling=True)
+        of_model = config.scope == "model"
+        self.of_model = of_model
+        self.needs = Needs(
+            base=True, whole_tensor=whole_tensor, settling=not of_model, whole_model=of_model
+        )
         self.vectors = config.vectors
 
     def check(self, coefficients: Coefficients) -> None:
@@ -89,7 +96,7 @@ class Ties:
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: a table of each task vector's magnitudes, see `quantile_table`."""
-        if self.vectors == "whole" and whole.is_vector:
+        if self.of_model or self._is_left_whole(whole):
             return ()
         tables = [quantile_table(delta.abs_()) for delta in task_vectors(whole)]
         return tuple(tensor for table in tables for tensor in table)
@@ -110,6 +117,29 @@ class Ties:
             found.append(where.settled(between))
         return (torch.tensor(found, dtype=torch.float32),)
 
+    def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
+        """See `WholeModelMethod`: the least magnitude that each model keeps, float32, [models]."""
+        densities = coefficients["density"]
+        size = sum(math.prod(w.shape) for w, _ in tensors() if not self._is_left_whole(w))
+        if size == 0:
+            return ()
+        if self.none_kept == "refuse":
+            for density in densities:
+                _require_kept("the whole model", size, density)
+        ranks = [size - max(num_kept(density, size), 1) for density in densities]
+        ascending = sorted(set(ranks))
+
+        def magnitudes() -> Iterator[Sequence[Tensor]]:
+            for whole, _ in tensors():
+                if not self._is_left_whole(whole):
+                    yield [delta.abs_() for delta in task_vectors(whole)]
+
+        found = select(magnitudes, ascending, len(densities))
+        return (torch.stack([found[row, ascending.index(r)] for row, r in enumerate(ranks)]),)
+
+    def _is_left_whole(self, whole: Operands) -> bool:
+        return self.vectors == "whole" and whole.is_vector
+
     def brackets(
         self, whole: Operands, statistics: Statistics, densities: Sequence[float]
     ) -> list[Bracket]:
@@ -117,7 +147,7 @@ class Ties:
         size = math.prod(whole.shape)
         if self.none_kept == "refuse":
             for density in densities:
-                _require_kept(whole.name, size, density)
+                _require_kept(f"tensor {whole.name!r}", size, density)
         return [
             bracket(
                 statistics[2 * index],
@@ -134,7 +164,7 @@ class Ties:
         weights = coefficients["weight"]
         (scale,) = coefficients["scale"]
         deltas = task_vectors(block)
-        if not statistics:
+        if self._is_left_whole(block):
             mean = weighted_sum(deltas, weights)
             return add_scaled(block, mean, scale / sum(weights) if self.normalize else scale)
         for delta, threshold in zip(deltas, statistics[-1].tolist(), strict=True):
@@ -152,10 +182,10 @@ def num_kept(density: float, n: int) -> int:
     return math.floor(density * n + 1e-9)
 
 
-def _require_kept(name: str, size: int, density: float) -> None:
+def _require_kept(what: str, size: int, density: float) -> None:
     if num_kept(density, size) == 0:
         raise CandidateError(
-            f"tensor {name!r}: density {density} of {size} elements keeps none, "
+            f"{what}: density {density} of {size} elements keeps none, "
             f"expected a density of at least 1/{size} (none_kept is 'refuse')"
         )
 

@@ -63,7 +63,7 @@ def fuse(
         return _linear(method, whole, coefficients, target)
     if isinstance(method, TaskArithmetic):
         return _task_arithmetic(method, whole, coefficients, target)
-    if not statistics or method.needs.whole_tensor:
+    if not statistics or method.needs.whole_tensor or method.needs.whole_model:
         return None
     if isinstance(method, Ties):
         return _TiesPass(method, whole, statistics, coefficients, target)
