@@ -41,17 +41,21 @@ class Selector(Section):
     Attributes:
         layers: Transformer blocks by index; "outside" are the tensors in no block.
         components: Kinds of tensors.
+        names: Parts of tensors' names; one that has any of them is meant.
     """
 
     layers: tuple[int | Literal["outside"], ...] | None = None
     components: tuple[Component, ...] | None = None
+    names: tuple[str, ...] | None = None
 
-    def matches(self, layer: int | None, component: Component) -> bool:
-        """Whether a tensor of this block (None: outside) and kind is meant."""
+    def matches(self, layer: int | None, component: Component, name: str) -> bool:
+        """Whether a tensor of this block (None: outside), kind and name is meant."""
         place = "outside" if layer is None else layer
         if self.layers is not None and place not in self.layers:
             return False
-        return self.components is None or component in self.components
+        if self.components is not None and component not in self.components:
+            return False
+        return self.names is None or any(part in name for part in self.names)
 
 
 class Part(Section):
@@ -69,9 +73,9 @@ class Part(Section):
     models: tuple[str, ...]
     parameters: dict[str, float | dict[str, float]] = Field(default_factory=dict)
 
-    def matches(self, layer: int | None, component: Component) -> bool:
-        """Whether a tensor of this block (None: outside) and kind belongs to this part."""
-        return not self.select or any(s.matches(layer, component) for s in self.select)
+    def matches(self, layer: int | None, component: Component, name: str) -> bool:
+        """Whether a tensor of this block (None: outside), kind and name belongs to this part."""
+        return not self.select or any(s.matches(layer, component, name) for s in self.select)
 
     def coefficients(self) -> dict[str, tuple[float, ...]]:
         """The method's parameters by name, for `Method.combine`; defaults filled in."""
@@ -218,8 +222,12 @@ class Recipe(Section):
         for part, own in zip(content["parts"], self.parts, strict=True):
             part["method"] = own.method.identity()
         content["members"] = {name: member.sha256 for name, member in self.members.items()}
+        # Fields that came later are left out where they say nothing: older hashes stay.
         if self.path is None:
             del content["path"]
+        for selector in (s for part in content["parts"] for s in part["select"]):
+            if selector["names"] is None:
+                del selector["names"]
         return sha256_json(content)
 
     def to_json(self) -> str:

@@ -73,6 +73,17 @@ class TestHash:
         parts = (ties_part(parameters=parameters), make_recipe().parts[1])
         assert make_recipe(members=reversed_members, parts=parts).sha256 == make_recipe().sha256
 
+    def test_recipes_without_names_keep_the_hash_they_had(self):
+        """Computed by the release before selectors had names."""
+        part = Part(
+            select=(Selector(layers=("outside",)), Selector(components=("mlp",))),
+            method=LinearConfig(),
+            models=("math",),
+            parameters={"weight": {"math": 1.0}},
+        )
+        recipe = make_recipe(parts=(part, make_recipe().parts[1]))
+        assert recipe.sha256.startswith("db9a7db0c7d046dd31b391dc6eb7845d")
+
     def test_everything_else_counts(self):
         first, rest = make_recipe().parts
         other_bytes = members() | {"code": Member(sha256="f" * 64, source="/models/code")}
@@ -91,6 +102,9 @@ class TestHash:
             "scale": make_recipe(parts=(ties_part(scale=1.1), rest)),
             "order of models": make_recipe(parts=(swapped, rest)),
             "layers": make_recipe(parts=(ties_part(select=(Selector(layers=(0,)),)), rest)),
+            "names": make_recipe(
+                parts=(ties_part(select=(Selector(layers=(0,), names=("mlp",)),)), rest)
+            ),
             "everywhere": make_recipe(parts=(ties_part(select=()), rest)),
             "option": make_recipe(parts=(ties_part(method=TiesConfig()), rest)),
             "vectors": make_recipe(
@@ -135,7 +149,23 @@ class TestSelector:
         ],
     )
     def test_matches(self, selector, place, expected):
-        assert selector.matches(*place) is expected
+        assert selector.matches(*place, "model.layers.0.mlp.up_proj.weight") is expected
+
+    @pytest.mark.parametrize(
+        ("names", "layers", "expected"),
+        [
+            (("up_proj",), None, True),
+            (("q_proj", "layers.4.mlp"), None, True),
+            (("q_proj",), None, False),
+            (("UP_PROJ",), None, False),
+            ((), None, False),
+            (("up_proj",), (4,), True),
+            (("up_proj",), (3,), False),
+        ],
+    )
+    def test_matches_parts_of_names(self, names, layers, expected):
+        selector = Selector(layers=layers, names=names)
+        assert selector.matches(4, "mlp", "model.layers.4.mlp.up_proj.weight") is expected
 
 
 class TestRefusals:

@@ -139,7 +139,7 @@ class Engine:
         plan = []
         for name, place in self.pool.layout.places.items():
             for merge in merges:
-                if merge.part.matches(place.layer, place.component):
+                if merge.part.matches(place.layer, place.component, name):
                     plan.append((name, merge))
                     break
             else:

@@ -77,7 +77,7 @@ def _spans(layout: Layout, count: int) -> list[tuple[str, tuple[int, ...]]]:
 
 def _has_tensors(group: Group, layout: Layout) -> bool:
     return any(
-        selector.matches(place.layer, place.component)
-        for place in layout.places.values()
+        selector.matches(place.layer, place.component, name)
+        for name, place in layout.places.items()
         for selector in group.select
     )

@@ -77,7 +77,8 @@ class LayerSwap:
         """See `Space`."""
         owners: list[tuple[str, ...]] = []
         for layer in range(self.num_layers):
-            part = next((p for p in recipe.parts if p.matches(layer, "attention")), None)
+            # No name: a part that selects by names is none of this space's.
+            part = next((p for p in recipe.parts if p.matches(layer, "attention", "")), None)
             if part is None:
                 return None
             owners.append(part.models)

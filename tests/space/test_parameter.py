@@ -67,7 +67,11 @@ def random_genome(space: ParameterSpace, rng: random.Random) -> tuple[float, ...
 def parts_of(recipe: Recipe, pool: Pool) -> dict[str, list[int]]:
     """Numbers of the parts that select each tensor."""
     return {
-        name: [n for n, p in enumerate(recipe.parts) if p.matches(place.layer, place.component)]
+        name: [
+            number
+            for number, part in enumerate(recipe.parts)
+            if part.matches(place.layer, place.component, name)
+        ]
         for name, place in pool.layout.places.items()
     }
 
