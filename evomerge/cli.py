@@ -126,7 +126,10 @@ def front(
 
 @app.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML)."),
+    ],
     out: OutOption,
 ) -> None:
     """Build a recipe and write it as a checkpoint."""

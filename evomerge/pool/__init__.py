@@ -5,7 +5,7 @@ from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
 from evomerge.pool.layout import Layout, Place, read_config
-from evomerge.pool.pool import DTYPES, Pool, open_members, open_pool
+from evomerge.pool.pool import DTYPES, Pool, open_members, open_models, open_pool
 
 __all__ = [
     "DTYPES",
@@ -18,6 +18,7 @@ __all__ = [
     "PoolConfig",
     "layers_name",
     "open_members",
+    "open_models",
     "open_pool",
     "read_config",
 ]

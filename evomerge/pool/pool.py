@@ -155,6 +155,19 @@ def open_pool(
     return pool
 
 
+def open_models(
+    base: ModelConfig, experts: tuple[ModelConfig, ...], dtype: Dtype | None, folder: Path
+) -> Pool:
+    """Open and check models; unlike a search's pool, the base may stand alone.
+
+    Raises:
+        InputError: See `open_pool`.
+    """
+    pool = _open_all(base, experts, dtype, folder)
+    _check_configs(pool)
+    return pool
+
+
 def _open_all(
     base_entry: ModelConfig, entries: tuple[ModelConfig, ...], dtype: Dtype | None, config_dir: Path
 ) -> Pool:

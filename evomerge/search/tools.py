@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
+from evomerge.mergekit import is_mergekit, open_mergekit
 from evomerge.paths import export_checkpoint
-from evomerge.pool import ModelConfig, PoolConfig, open_members
+from evomerge.pool import ModelConfig, Pool, PoolConfig, open_members
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import Candidate
 from evomerge.score import Estimate, Split
@@ -27,13 +28,15 @@ Scores = dict[str, dict[str, Any]]
 def build_recipe(recipe_path: Path, out_dir: Path) -> None:
     """Write a recipe's model as a checkpoint; its members lie where the recipe says.
 
+    A mergekit configuration is read as the recipe that it means, its models relative to the
+    current folder.
+
     Raises:
         InputError: The recipe cannot be read, its members are not there, or the folder exists.
     """
-    recipe = read_recipe(recipe_path)
     if out_dir.exists():
         raise InputError(f"{out_dir} exists already; name a folder that does not")
-    pool = open_members(recipe)
+    pool, recipe = _open_recipe(recipe_path)
     members = [f"- {c.name}: {c.source} (`{c.sha256}`, {c.license})" for c in pool]
     card = [
         f"# {out_dir.name}",
@@ -63,8 +66,8 @@ def score_model(model: str, config_path: Path, split: str) -> Scores:
     config = load_config(config_path)
     path = Path(model)
     if path.is_file():
-        recipe = read_recipe(path)
-        pool = open_members(recipe).resolved()
+        members, recipe = _open_recipe(path)
+        pool = members.resolved()
     else:
         recipe = None
         # Relative to where the person is, not to the configuration.
@@ -73,6 +76,14 @@ def score_model(model: str, config_path: Path, split: str) -> Scores:
             base=ModelConfig(source=source), experts=(ModelConfig(source=source, name="model"),)
         )
     return _score(config, config_path.parent, pool, recipe, cast(Split, split))
+
+
+def _open_recipe(path: Path) -> tuple[Pool, Recipe]:
+    """A recipe, or a mergekit configuration, and its models."""
+    if is_mergekit(path):
+        return open_mergekit(path)
+    recipe = read_recipe(path)
+    return open_members(recipe), recipe
 
 
 def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:

@@ -1,0 +1,293 @@
+"""A mergekit configuration as it is written, with every key checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from evomerge.errors import InputError, closest
+from evomerge.mergekit.rules import Keyword, Rule, rule_of
+from evomerge.mergekit.values import Settings, Where, read_setting
+from evomerge.recipe import Dtype
+
+logger = logging.getLogger(__name__)
+
+KEYS = (
+    "merge_method",
+    "models",
+    "slices",
+    "modules",
+    "base_model",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that goes into a slice.
+
+    Attributes:
+        where: Its place.
+        model: As the file calls it.
+        layers: First layer and the one behind the last; None: all.
+        parameters: Its own.
+    """
+
+    where: Where
+    model: str
+    layers: tuple[int, int] | None
+    parameters: Settings
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Layers of the result that come one after another.
+
+    Attributes:
+        where: Its place.
+        sources: The models that are merged; the base is among them where the method uses it.
+        base: The base, if there is one.
+        parameters: Of all its sources.
+    """
+
+    where: Where
+    sources: tuple[Source, ...]
+    base: str | None
+    parameters: Settings
+
+
+@dataclass(frozen=True)
+class Document:
+    """A mergekit configuration.
+
+    Attributes:
+        path: Its file.
+        method: mergekit's name of the method.
+        rule: What the method takes.
+        base: What gives configuration and tokenizer: the base model, else the first model.
+        slices: The result's layers in order; one of all layers for a list of models.
+        parameters: Of everything.
+        dtype: Of the result, if the file says it.
+    """
+
+    path: Path
+    method: str
+    rule: Rule
+    base: str
+    slices: tuple[Slice, ...]
+    parameters: Settings
+    dtype: Dtype | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, the base first, each once."""
+        used = [source.model for piece in self.slices for source in piece.sources]
+        return tuple(dict.fromkeys([self.base, *used]))
+
+
+def is_mergekit(path: Path) -> bool:
+    """Whether a file is a mergekit configuration, told by its fields."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(data, dict) and "members" not in data and "merge_method" in data
+
+
+def read_document(path: Path) -> Document:
+    """Read a mergekit configuration.
+
+    Raises:
+        InputError: It is missing, has a key or a value that is not valid, or something that has no
+            counterpart here.
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the configuration: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    where = Where(path)
+    data = _mapping(data, KEYS, where)
+    rule = rule_of(data.get("merge_method"), where / "merge_method")
+    _refuse_what_has_no_counterpart(data, where)
+    base = _model(data["base_model"], where / "base_model") if data.get("base_model") else None
+    settings = _parameters(data, rule, where, of_a_model=False)
+    slices = (
+        _slices(data["slices"], base, rule, where)
+        if "slices" in data
+        else (_models(data["models"], base, rule, where),)
+    )
+    for piece in slices:
+        _check_models(piece, data["merge_method"], rule)
+    if base is None:
+        base = slices[0].base or slices[0].sources[0].model
+    _check_tokenizer(data, base, where)
+    dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
+    return Document(path, data["merge_method"], rule, base, slices, settings, dtype)
+
+
+def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> None:
+    if data.get("modules") is not None:
+        raise InputError(f"{where / 'modules'}: models of several modules are not supported")
+    given = [key for key in ("models", "slices") if data.get(key) is not None]
+    if len(given) != 1:
+        raise InputError(f"{where}: expected either `models` or `slices`, got {given or 'neither'}")
+    if data.get("chat_template") is not None:
+        raise InputError(
+            f"{where / 'chat_template'}: not supported; the result has the base model's"
+        )
+
+
+def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
+    if data.get("tokenizer_source") is not None and data.get("tokenizer") is not None:
+        raise InputError(f"{where}: `tokenizer_source` and `tokenizer` are both given")
+    source, place = data.get("tokenizer_source"), where / "tokenizer_source"
+    if data.get("tokenizer") is not None:
+        keys = ("source", "tokens", "pad_to_multiple_of")
+        tokenizer = _mapping(data["tokenizer"], keys, where / "tokenizer")
+        source, place = tokenizer.get("source"), where / "tokenizer" / "source"
+        for key in keys[1:]:
+            if tokenizer.get(key):
+                raise InputError(f"{where / 'tokenizer' / key}: not supported")
+    if source not in (None, "base", base):
+        what = "a union of vocabularies" if source == "union" else f"the tokenizer of {source!r}"
+        raise InputError(
+            f"{place}: {what} is not supported yet: the result has the base model's tokenizer, "
+            f"which all models must share; valid: base, {base}"
+        )
+
+
+def _dtype(data: Mapping[str, Any], key: str, where: Where) -> Dtype | None:
+    value = data.get(key)
+    valid = get_args(Dtype)
+    if value is not None and value not in valid:
+        raise InputError(f"{where / key}: no type {value!r}; {closest(str(value), valid)}")
+    return cast("Dtype | None", value)
+
+
+def _models(data: Any, base: str | None, rule: Rule, where: Where) -> Slice:
+    entries = _list(data, where / "models")
+    sources = []
+    for number, item in enumerate(entries):
+        place = where / "models" / number
+        entry = _mapping(item, ("model", "parameters"), place)
+        model = _model(entry.get("model"), place / "model")
+        settings = _parameters(entry, rule, place, of_a_model=True)
+        sources.append(Source(place, model, None, settings))
+    if base is not None and base not in [source.model for source in sources]:
+        # A base that is not listed takes part all the same.
+        sources.insert(0, Source(where / "base_model", base, None, {}))
+    return Slice(where / "models", tuple(sources), base, {})
+
+
+def _slices(data: Any, base: str | None, rule: Rule, where: Where) -> tuple[Slice, ...]:
+    slices = []
+    for number, item in enumerate(_list(data, where / "slices")):
+        place = where / "slices" / number
+        entry = _mapping(item, ("sources", "base_model", "parameters"), place)
+        own_base = base
+        if entry.get("base_model") is not None:
+            own_base = _model(entry["base_model"], place / "base_model")
+        sources = []
+        for index, source in enumerate(_list(entry.get("sources"), place / "sources")):
+            sources.append(_source(source, rule, place / "sources" / index))
+        settings = _parameters(entry, rule, place, of_a_model=False)
+        slices.append(Slice(place, tuple(sources), own_base, settings))
+    return tuple(slices)
+
+
+def _source(data: Any, rule: Rule, where: Where) -> Source:
+    entry = _mapping(data, ("model", "layer_range", "parameters"), where)
+    layers = entry.get("layer_range")
+    if (
+        not isinstance(layers, list)
+        or len(layers) != 2
+        or not all(type(layer) is int for layer in layers)
+        or not 0 <= layers[0] < layers[1]
+    ):
+        raise InputError(
+            f"{where / 'layer_range'}: got {layers!r}, expected [FIRST, BEHIND_LAST], from 0"
+        )
+    model = _model(entry.get("model"), where / "model")
+    settings = _parameters(entry, rule, where, of_a_model=True)
+    return Source(where, model, (layers[0], layers[1]), settings)
+
+
+def _check_models(piece: Slice, method: str, rule: Rule) -> None:
+    names = [source.model for source in piece.sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{piece.where}: model {name!r} is given twice")
+    if rule.base in ("first", "origin"):
+        if piece.base is None:
+            raise InputError(f"{piece.where}: method {method} needs a `base_model`")
+        if piece.base not in names:
+            raise InputError(
+                f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
+                f"sources, got {', '.join(names)}"
+            )
+    counted = names
+    if rule.base in ("origin", "either"):
+        counted = [name for name in names if name != piece.base]
+    if len(counted) < rule.least or (rule.most is not None and len(counted) > rule.most):
+        number = f"{rule.least} or more" if rule.most is None else f"exactly {rule.least}"
+        beside = " beside the base model" if counted is not names else ""
+        raise InputError(
+            f"{piece.where}: method {method} merges {number} models{beside}, got {len(counted)}: "
+            f"{', '.join(counted) or 'none'}"
+        )
+
+
+def _parameters(data: Mapping[str, Any], rule: Rule, where: Where, *, of_a_model: bool) -> Settings:
+    place = where / "parameters"
+    given = data.get("parameters")
+    if given is None:
+        return {}
+    settings = {}
+    for name, value in _mapping(given, tuple(rule.keywords), place).items():
+        keyword: Keyword = rule.keywords[name]
+        if of_a_model and keyword.scope == "shared":
+            raise InputError(
+                f"{place / name}: belongs to the whole merge or a slice, not to one model"
+            )
+        if not keyword.is_used and name != "int8_mask":
+            logger.warning("%s: this method does not use it, in mergekit neither", place / name)
+        settings[name] = read_setting(value, keyword.number, place / name)
+    return settings
+
+
+def _mapping(data: Any, keys: tuple[str, ...], where: Where) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: got {data!r}, expected a mapping of {', '.join(keys)}")
+    for key in data:
+        if key not in keys:
+            raise InputError(f"{where}: no key {key!r}; {closest(str(key), keys)}")
+    return data
+
+
+def _list(data: Any, where: Where) -> list[Any]:
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{where}: got {data!r}, expected a list")
+    return data
+
+
+def _model(data: Any, where: Where) -> str:
+    if not isinstance(data, str) or not data:
+        raise InputError(f"{where}: got {data!r}, expected a folder or a hub id")
+    if "+" in data:
+        raise InputError(
+            f"{where}: {data!r}: an adapter on a model is not supported here; merge it into the "
+            "model first"
+        )
+    return data

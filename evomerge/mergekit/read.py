@@ -1,0 +1,286 @@
+"""A mergekit configuration as a pool and a recipe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from evomerge.errors import CandidateError, InputError
+from evomerge.mergekit.document import Document, Slice, Source, read_document
+from evomerge.mergekit.parts import Making, parts_of
+from evomerge.mergekit.rules import Keyword
+from evomerge.mergekit.values import Value, Where, value_of
+from evomerge.methods import METHODS
+from evomerge.methods.ties import num_kept
+from evomerge.pool import ModelConfig, Pool, layers_name, open_models
+from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
+
+
+def open_mergekit(path: Path) -> tuple[Pool, Recipe]:
+    """Read a mergekit configuration and open its models, relative to the current folder.
+
+    Raises:
+        InputError: The file or a model cannot be used.
+    """
+    document = read_document(path)
+    entries = model_entries(document)
+    base, *experts = entries.values()
+    pool = open_models(base, tuple(experts), document.dtype, Path())
+    return pool, recipe_of(document, pool)
+
+
+def model_entries(document: Document) -> dict[str, ModelConfig]:
+    """The models as a pool has them, by their names in the file; the base is first.
+
+    Raises:
+        InputError: A folder is given with a revision.
+    """
+    entries: dict[str, ModelConfig] = {}
+    taken = {"base", MERGED}
+    for model in document.models:
+        source, _, revision = model.partition("@")
+        if revision and Path(source).expanduser().is_dir():
+            raise InputError(f"{document.path}: {model!r}: a folder has no revision")
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).name).lstrip("_.-") or "model"
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        name = name if entries else "base"
+        taken.add(name)
+        entries[model] = ModelConfig(source=source, revision=revision or None, name=name)
+    return entries
+
+
+def recipe_of(document: Document, pool: Pool) -> Recipe:
+    """The recipe that a configuration means.
+
+    Args:
+        document: The configuration.
+        pool: Its models, opened by `model_entries`.
+
+    Raises:
+        InputError: It names layers that a model does not have, or what no recipe can say.
+    """
+    return _Reader(document, pool).recipe()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the result: which of a slice's, and where it comes from in its sources."""
+
+    piece: Slice
+    number: int
+    position: float
+
+
+class _Reader:
+    def __init__(self, document: Document, pool: Pool) -> None:
+        self.document = document
+        self.rule = document.rule
+        self.pool = pool
+        entries = model_entries(document)
+        self.names = {model: entry.name or "" for model, entry in entries.items()}
+        self.num_layers = pool.layout.num_layers
+
+    def recipe(self) -> Recipe:
+        layers = [layer for piece in self.document.slices for layer in self._layers(piece)]
+        outside = self._outside()
+        makings = dict(outside)
+        path = None
+        if [layer.number for layer in layers] == list(range(self.num_layers)):
+            for layer in layers:
+                makings |= self._layer_makings(layer)
+        else:
+            makings, path = self._stack(layers, outside)
+        self._check(makings)
+        parts = self._parts(makings)
+        return Recipe(members=self._members(parts, path), dtype=self._dtype, parts=parts, path=path)
+
+    @property
+    def _dtype(self) -> str:
+        return self.document.dtype or self.pool.dtype
+
+    def _layers(self, piece: Slice) -> list[_Layer]:
+        spans = {source.layers or (0, self.num_layers) for source in piece.sources}
+        for source in piece.sources:
+            first, stop = source.layers or (0, self.num_layers)
+            if stop > self.num_layers:
+                raise InputError(
+                    f"{source.where / 'layer_range'}: {source.model!r} has layers 0 to "
+                    f"{self.num_layers - 1}, got {[first, stop]}"
+                )
+        if len(spans) > 1:
+            raise InputError(
+                f"{piece.where}: sources have the layer ranges "
+                f"{', '.join(str(list(span)) for span in sorted(spans))}: merging layers of "
+                "different numbers is not supported, all ranges of a slice must be the same"
+            )
+        ((first, stop),) = spans
+        last = stop - first - 1
+        return [
+            _Layer(piece, number, (number - first) / last if last else 1.0)
+            for number in range(first, stop)
+        ]
+
+    def _outside(self) -> dict[str, Making]:
+        """Embeddings by the first slice, all else that is in no layer by the last."""
+        first, last = self.document.slices[0], self.document.slices[-1]
+        return {
+            name: self._making(first if place.component == "embedding" else last, name, 0.0)
+            for name, place in self.pool.layout.places.items()
+            if place.layer is None
+        }
+
+    def _layer_makings(self, layer: _Layer) -> dict[str, Making]:
+        return {
+            name: self._making(layer.piece, name, layer.position)
+            for name, place in self.pool.layout.places.items()
+            if place.layer == layer.number
+        }
+
+    def _stack(
+        self, layers: list[_Layer], outside: dict[str, Making]
+    ) -> tuple[dict[str, Making], LayerPath]:
+        """A path; layers that are no member's own are made in the merged model."""
+        layers_name(self.pool.base.config, self.pool.base.model_dir)
+        merged: dict[int, dict[str, Making]] = {}
+        hops = []
+        for layer in layers:
+            makings = self._layer_makings(layer)
+            member = _copied(makings)
+            if member is None and merged.setdefault(layer.number, makings) != makings:
+                raise InputError(
+                    f"{layer.piece.where}: layer {layer.number} is made differently in an earlier "
+                    "slice: a recipe has one merged model, and each of its layers is one"
+                )
+            hops.append(Hop(model=member or MERGED, layer=layer.number))
+        outer = _copied(outside)
+        makings = {} if outer else dict(outside)
+        for of_layer in merged.values():
+            makings |= of_layer
+        return makings, LayerPath(outer=outer or MERGED, hops=tuple(hops))
+
+    def _making(self, piece: Slice, name: str, position: float) -> Making:
+        stored_name = self.pool.base.tensors[name].stored_name
+        where = piece.where
+        sources = list(piece.sources)
+        base_is_used = piece.base in [source.model for source in sources]
+        if self.rule.base in ("origin", "either"):
+            sources = [source for source in sources if source.model != piece.base]
+            self._check_origin(piece, base_is_used)
+        elif self.rule.base == "first":
+            sources.sort(key=lambda source: source.model != piece.base)
+
+        def value(keyword: Keyword, source: Source | None) -> Value:
+            levels = [piece.parameters, self.document.parameters]
+            for settings in [source.parameters, *levels] if source is not None else levels:
+                found = value_of(settings.get(keyword.name, ()), stored_name, position)
+                if found is not None:
+                    return found
+            if keyword.default is None:
+                place = where if source is None else source.where
+                raise InputError(
+                    f"{place / 'parameters'}: {keyword.name!r} is missing for tensor "
+                    f"{stored_name!r}: method {self.document.method} has no default for it"
+                )
+            return keyword.default
+
+        keywords = self.rule.keywords.values()
+        shared = {k.name: value(k, None) for k in keywords if k.scope == "shared"}
+        own = [
+            (k.ours, tuple(float(value(k, source)) for source in sources))
+            for k in keywords
+            if k.scope == "model" and k.ours is not None and k.is_used
+        ]
+        try:
+            config = self.rule.config(shared, base_is_used)
+        except (InputError, ValidationError) as error:
+            raise InputError(f"{where}: {_first_line(error)}") from None
+        given = {name for name, _ in own}
+        for parameter in METHODS.make(config).parameters:
+            # What mergekit does not vary: karcher's weights.
+            if parameter.scope == "model" and parameter.name not in given:
+                own.append((parameter.name, (parameter.default,) * len(sources)))
+        return Making(
+            config,
+            tuple(self.names[source.model] for source in sources),
+            tuple(
+                (k.ours, float(shared[k.name])) for k in keywords if k.scope == "shared" and k.ours
+            ),
+            tuple(own),
+        )
+
+    def _check_origin(self, piece: Slice, base_is_used: bool) -> None:
+        """The base of task vectors is the pool's."""
+        if base_is_used and piece.base != self.document.base:
+            raise InputError(
+                f"{piece.where / 'base_model'}: {piece.base!r} is not the base model of the file, "
+                f"{self.document.base!r}: task vectors of a recipe have one base"
+            )
+
+    def _check(self, makings: dict[str, Making]) -> None:
+        """Refuse now what could be found when it is built only."""
+        where = Where(self.document.path)
+        for name, making in makings.items():
+            part = self._part(making)
+            try:
+                METHODS.make(part.method).check(part.coefficients())
+            except CandidateError as error:
+                raise InputError(f"{where}: tensor {name!r}: {error}") from None
+            if getattr(part.method, "none_kept", None) == "refuse":
+                size = 1
+                for length in self.pool.layout.shapes[name]:
+                    size *= length
+                for model, density in zip(part.models, part.coefficients()["density"], strict=True):
+                    if num_kept(density, size) == 0:
+                        raise InputError(
+                            f"{where}: tensor {name!r}: density {density} of model {model!r} keeps "
+                            f"none of {size} elements, expected at least 1/{size}"
+                        )
+
+    def _part(self, making: Making) -> Part:
+        try:
+            return making.part(())
+        except ValidationError as error:
+            raise InputError(f"{self.document.path}: {_first_line(error)}") from None
+
+    def _parts(self, makings: dict[str, Making]) -> tuple[Part, ...]:
+        return parts_of(makings, self.pool.layout, self._filters())
+
+    def _filters(self) -> list[str]:
+        levels = [self.document.parameters]
+        for piece in self.document.slices:
+            levels += [piece.parameters, *(source.parameters for source in piece.sources)]
+        entries = [entry for level in levels for setting in level.values() for entry in setting]
+        return list(dict.fromkeys(entry.filter for entry in entries if entry.filter is not None))
+
+    def _members(self, parts: tuple[Part, ...], path: LayerPath | None) -> dict[str, Member]:
+        used = {"base", *(model for part in parts for model in part.models)}
+        used |= set(path.models) if path is not None else set()
+        return {name: member for name, member in self.pool.members.items() if name in used}
+
+
+def _copied(makings: dict[str, Making]) -> str | None:
+    """The member whose own tensors these are, if they are."""
+    models = set()
+    for making in makings.values():
+        weights = dict(making.own).get("weight")
+        normalizes = getattr(making.method, "normalize", False)
+        is_copy = (
+            making.method.kind == "linear"
+            and weights is not None
+            and len(weights) == 1
+            and (weights[0] == 1.0 or (normalizes and weights[0] != 0.0))
+        )
+        models.add(making.models[0] if is_copy else None)
+    return models.pop() if len(models) == 1 else None
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"])
+    return str(error).splitlines()[0]

@@ -1,0 +1,228 @@
+"""mergekit's methods: what each takes, and what it is here.
+
+Every option of ours is set, also where our own default is the same, so that a recipe says what was
+done (measured on mergekit 0.1.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from evomerge.errors import InputError, closest
+from evomerge.mergekit.values import Number, Value, Where
+from evomerge.methods import METHODS, MethodConfig
+
+Options = Callable[[Mapping[str, Value], bool], dict[str, Any]]
+"""Our options, from the shared values and whether there is a base."""
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """A parameter of mergekit's.
+
+    Attributes:
+        name: Its name.
+        default: Where nothing is said; None: it must be given.
+        number: What its numbers may be; None: it is true or false.
+        scope: "model": each model has one; "shared": the merge has.
+        ours: What our method calls it, where it is a parameter there and not an option.
+        is_used: Whether the result depends on it.
+    """
+
+    name: str
+    default: Value | None = None
+    number: Number | None = None
+    scope: Literal["model", "shared"] = "shared"
+    ours: str | None = None
+    is_used: bool = True
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A method of mergekit's.
+
+    Attributes:
+        kind: What it is called here.
+        base: What the base is: "input": a model as any other; "first": the first of the models;
+            "origin": of the task vectors; "either": as "origin" where there is one.
+        least: Fewest models, the base not counted where it is the origin.
+        most: Most models, or None.
+        keywords: What it takes, by name.
+        options: Our options.
+    """
+
+    kind: str
+    base: Literal["input", "first", "origin", "either"]
+    least: int
+    most: int | None
+    keywords: dict[str, Keyword]
+    options: Options
+
+    def config(self, shared: Mapping[str, Value], has_base: bool) -> MethodConfig:
+        """Our method with all its options."""
+        options = self.options(shared, has_base)
+        config = METHODS[self.kind].config.model_validate({"kind": self.kind, **options})
+        return cast(MethodConfig, config)
+
+
+def _keywords(*keywords: Keyword) -> dict[str, Keyword]:
+    return {keyword.name: keyword for keyword in keywords}
+
+
+def _model(name: str, default: float | None, number: Number) -> Keyword:
+    return Keyword(name, default, number, "model", name)
+
+
+WEIGHT = _model("weight", None, Number())
+DENSITY = _model("density", 1.0, Number(0.0, 1.0))
+LAMBDA = Keyword("lambda", 1.0, Number(), ours="scale")
+# How mergekit stores masks; its result does not depend on it.
+INT8_MASK = Keyword("int8_mask", False, is_used=False)
+
+
+def _over_task_vectors(
+    kind: str, normalize: bool, rescale: bool, options: Options, *more: Keyword
+) -> Rule:
+    keywords = _keywords(
+        WEIGHT,
+        DENSITY,
+        LAMBDA,
+        INT8_MASK,
+        Keyword("normalize", normalize),
+        Keyword("rescale", rescale),
+        *more,
+    )
+    return Rule(kind, "origin", 1, None, keywords, options)
+
+
+def _ties(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
+    return {
+        "normalize": values["normalize"],
+        "election": "mass",
+        "rescale": "l1" if values["rescale"] else "none",
+        "none_kept": "refuse",
+        "vectors": "same",
+    }
+
+
+def _masked(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
+    return {
+        "normalize": values["normalize"],
+        "rescale": "l1" if values["rescale"] else "none",
+        "vectors": "same",
+    }
+
+
+def _breadcrumbs(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
+    if values["rescale"]:
+        raise InputError("`rescale: true` of breadcrumbs has no counterpart here")
+    return {"normalize": values["normalize"], "empty_top": "drop_all", "vectors": "same"}
+
+
+_GAMMA = _model("gamma", 0.01, Number(0.0, 1.0))
+_EPSILON = _model("epsilon", 0.15, Number(0.0, 1.0))
+
+RULES: dict[str, Rule] = {
+    "linear": Rule(
+        "linear",
+        "input",
+        1,
+        None,
+        _keywords(WEIGHT, Keyword("normalize", True)),
+        lambda values, _: {"normalize": values["normalize"]},
+    ),
+    "passthrough": Rule(
+        "linear",
+        "input",
+        1,
+        1,
+        # Multiplies the tensors; a linear merge of one model with this weight.
+        _keywords(Keyword("scale", 1.0, Number(), "model", "weight")),
+        lambda _values, _: {"normalize": False},
+    ),
+    "slerp": Rule(
+        "slerp",
+        "first",
+        2,
+        2,
+        _keywords(Keyword("t", None, Number(0.0, 1.0), ours="t")),
+        lambda _values, _: {},
+    ),
+    "nuslerp": Rule(
+        "nuslerp",
+        "either",
+        2,
+        2,
+        _keywords(WEIGHT, Keyword("nuslerp_flatten", True), Keyword("nuslerp_row_wise", False)),
+        lambda values, has_base: {
+            "base": has_base,
+            "flatten": values["nuslerp_flatten"],
+            "row_wise": values["nuslerp_row_wise"],
+        },
+    ),
+    "multislerp": Rule(
+        "multislerp",
+        "either",
+        1,
+        None,
+        _keywords(WEIGHT, Keyword("normalize_weights", True), Keyword("eps", 1e-8, Number(0.0))),
+        lambda values, has_base: {
+            "base": has_base,
+            "normalize_weights": values["normalize_weights"],
+            "eps": values["eps"],
+        },
+    ),
+    "karcher": Rule(
+        "karcher",
+        "input",
+        1,
+        None,
+        _keywords(
+            Keyword("max_iter", 10.0, Number(0.0, is_whole=True)),
+            Keyword("tol", 1e-5, Number(0.0)),
+        ),
+        lambda values, _: {"max_iter": int(values["max_iter"]), "tol": values["tol"]},
+    ),
+    "task_arithmetic": Rule(
+        "task_arithmetic",
+        "origin",
+        1,
+        None,
+        _keywords(
+            WEIGHT,
+            LAMBDA,
+            Keyword("normalize", False),
+            Keyword("density", 1.0, Number(0.0, 1.0), "model", is_used=False),
+            Keyword("rescale", False, is_used=False),
+            INT8_MASK,
+        ),
+        lambda values, _: {"normalize": values["normalize"]},
+    ),
+    "ties": _over_task_vectors("ties", True, False, _ties),
+    "dare_linear": _over_task_vectors("dare_linear", False, True, _masked),
+    "dare_ties": _over_task_vectors("dare_ties", False, True, _masked),
+    "breadcrumbs": _over_task_vectors("breadcrumbs", False, False, _breadcrumbs, _GAMMA),
+    "breadcrumbs_ties": _over_task_vectors("breadcrumbs_ties", False, False, _breadcrumbs, _GAMMA),
+    "della": _over_task_vectors("della", True, True, _masked, _EPSILON),
+    "della_linear": _over_task_vectors("della_linear", False, True, _masked, _EPSILON),
+}
+
+NOT_SUPPORTED = ("arcee_fusion", "nearswap", "ram", "ramplus_tl")
+"""mergekit's other methods."""
+
+
+def rule_of(method: object, where: Where) -> Rule:
+    """The rule of a method by mergekit's name.
+
+    Raises:
+        InputError: It is none of mergekit's, or not supported.
+    """
+    if isinstance(method, str) and method in RULES:
+        return RULES[method]
+    if method in NOT_SUPPORTED:
+        raise InputError(
+            f"{where}: mergekit's method {method!r} is not supported; valid: {', '.join(RULES)}"
+        )
+    raise InputError(f"{where}: no method {method!r}; {closest(str(method), RULES)}")
