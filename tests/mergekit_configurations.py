@@ -159,4 +159,148 @@ slices:
         layer_range: [2, 4]
         parameters: {scale: [{filter: o_proj, value: 0.0}, {filter: layers.2.mlp, value: 0.5}]}
 """,
+    "nuslerp": """
+merge_method: nuslerp
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "nuslerp, around the base": """
+merge_method: nuslerp
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "nuslerp, vector by vector": """
+merge_method: nuslerp
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+parameters: {nuslerp_flatten: false}
+""",
+    "nuslerp, column by column around the base": """
+merge_method: nuslerp
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+parameters: {nuslerp_flatten: false, nuslerp_row_wise: true}
+""",
+    "multislerp": """
+merge_method: multislerp
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+  - {model: pool/expert2, parameters: {weight: [{filter: mlp, value: 2}, {value: 0.1}]}}
+""",
+    "multislerp, around the base": """
+merge_method: multislerp
+base_model: pool/base
+parameters: {normalize_weights: false}
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "karcher": """
+merge_method: karcher
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "karcher, few steps": """
+merge_method: karcher
+parameters: {max_iter: 1, tol: 1.0e-3}
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "model_stock": """
+merge_method: model_stock
+base_model: pool/base
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "model_stock, row by row": """
+merge_method: model_stock
+base_model: pool/base
+parameters: {filter_wise: true}
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "sce": """
+merge_method: sce
+base_model: pool/base
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "sce, selected": """
+merge_method: sce
+base_model: pool/base
+parameters: {select_topk: 0.4, int8_mask: true}
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1}
+  - {model: pool/expert2}
+""",
+    "breadcrumbs": """
+merge_method: breadcrumbs
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9, density: 0.6, gamma: 0.001}}
+""",
+    "breadcrumbs_ties": """
+merge_method: breadcrumbs_ties
+base_model: pool/base
+parameters: {density: 0.5, gamma: 0.05, lambda: 0.8}
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "breadcrumbs_ties, normalized": """
+merge_method: breadcrumbs_ties
+base_model: pool/base
+parameters: {density: 0.5, gamma: 0.2, normalize: true}
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "dare_linear, nothing dropped": """
+merge_method: dare_linear
+base_model: pool/base
+parameters: {normalize: true}
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "dare_ties, nothing dropped": """
+merge_method: dare_ties
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "della, nothing dropped": """
+merge_method: della
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "della_linear, nothing dropped": """
+merge_method: della_linear
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
 }

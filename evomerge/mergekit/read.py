@@ -191,27 +191,32 @@ class _Reader:
 
         keywords = self.rule.keywords.values()
         shared = {k.name: value(k, None) for k in keywords if k.scope == "shared"}
-        own = [
-            (k.ours, tuple(float(value(k, source)) for source in sources))
+        own = {
+            k.ours: tuple(float(value(k, source)) for source in sources)
             for k in keywords
             if k.scope == "model" and k.ours is not None and k.is_used
-        ]
+        }
+        of_all = {
+            k.ours: float(shared[k.name])
+            for k in keywords
+            if k.scope == "shared" and k.ours is not None
+        }
         try:
             config = self.rule.config(shared, base_is_used)
+            own = self.rule.own(own)
         except (InputError, ValidationError) as error:
             raise InputError(f"{where}: {_first_line(error)}") from None
-        given = {name for name, _ in own}
         for parameter in METHODS.make(config).parameters:
-            # What mergekit does not vary: karcher's weights.
-            if parameter.scope == "model" and parameter.name not in given:
-                own.append((parameter.name, (parameter.default,) * len(sources)))
+            # What mergekit does not vary, such as karcher's weights.
+            if parameter.scope == "shared":
+                of_all.setdefault(parameter.name, parameter.default)
+            else:
+                own.setdefault(parameter.name, (parameter.default,) * len(sources))
         return Making(
             config,
             tuple(self.names[source.model] for source in sources),
-            tuple(
-                (k.ours, float(shared[k.name])) for k in keywords if k.scope == "shared" and k.ours
-            ),
-            tuple(own),
+            tuple(of_all.items()),
+            tuple(own.items()),
         )
 
     def _check_origin(self, piece: Slice, base_is_used: bool) -> None:

@@ -7,7 +7,7 @@ done (measured on mergekit 0.1.5).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from evomerge.errors import InputError, closest
@@ -51,6 +51,7 @@ class Rule:
         most: Most models, or None.
         keywords: What it takes, by name.
         options: Our options.
+        own: Values of our parameters by name, each model's, from mergekit's.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Rule:
     most: int | None
     keywords: dict[str, Keyword]
     options: Options
+    own: Callable[[dict[str, tuple[float, ...]]], dict[str, tuple[float, ...]]] = dict
 
     def config(self, shared: Mapping[str, Value], has_base: bool) -> MethodConfig:
         """Our method with all its options."""
@@ -118,10 +120,29 @@ def _masked(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
 def _breadcrumbs(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
     if values["rescale"]:
         raise InputError("`rescale: true` of breadcrumbs has no counterpart here")
-    return {"normalize": values["normalize"], "empty_top": "drop_all", "vectors": "same"}
+    # Measured on 0.1.5: where floor(gamma n) is 0 nothing large is dropped, and that is all.
+    return {"normalize": values["normalize"], "empty_top": "drop_none", "vectors": "same"}
 
 
-_GAMMA = _model("gamma", 0.01, Number(0.0, 1.0))
+def _dropped_tops(own: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """A density of 1 keeps all whatever gamma is, and a density comes before gamma."""
+    gammas = []
+    for density, gamma in zip(own["density"], own["gamma"], strict=True):
+        if density < 1.0 and density + gamma > 1.0:
+            raise InputError(
+                f"density {density} and gamma {gamma} are more than 1 together, for which "
+                "mergekit drops less than gamma: this has no counterpart here"
+            )
+        gammas.append(0.0 if density == 1.0 else gamma)
+    return own | {"gamma": tuple(gammas)}
+
+
+def _breadcrumbs_rule(kind: str) -> Rule:
+    gamma = _model("gamma", 0.01, Number(0.0, 1.0))
+    rule = _over_task_vectors(kind, False, False, _breadcrumbs, gamma)
+    return replace(rule, own=_dropped_tops)
+
+
 _EPSILON = _model("epsilon", 0.15, Number(0.0, 1.0))
 
 RULES: dict[str, Rule] = {
@@ -203,10 +224,26 @@ RULES: dict[str, Rule] = {
     "ties": _over_task_vectors("ties", True, False, _ties),
     "dare_linear": _over_task_vectors("dare_linear", False, True, _masked),
     "dare_ties": _over_task_vectors("dare_ties", False, True, _masked),
-    "breadcrumbs": _over_task_vectors("breadcrumbs", False, False, _breadcrumbs, _GAMMA),
-    "breadcrumbs_ties": _over_task_vectors("breadcrumbs_ties", False, False, _breadcrumbs, _GAMMA),
+    "breadcrumbs": _breadcrumbs_rule("breadcrumbs"),
+    "breadcrumbs_ties": _breadcrumbs_rule("breadcrumbs_ties"),
     "della": _over_task_vectors("della", True, True, _masked, _EPSILON),
     "della_linear": _over_task_vectors("della_linear", False, True, _masked, _EPSILON),
+    "sce": Rule(
+        "sce",
+        "origin",
+        1,
+        None,
+        _keywords(Keyword("select_topk", 1.0, Number(0.0, 1.0), ours="select_topk"), INT8_MASK),
+        lambda _values, _: {"even_below": 1e-6, "vectors": "same"},
+    ),
+    "model_stock": Rule(
+        "model_stock",
+        "origin",
+        2,
+        None,
+        _keywords(Keyword("filter_wise", False)),
+        lambda values, _: {"clamp": False, "filter_wise": values["filter_wise"]},
+    ),
 }
 
 NOT_SUPPORTED = ("arcee_fusion", "nearswap", "ram", "ramplus_tl")
