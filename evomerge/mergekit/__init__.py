@@ -2,5 +2,6 @@
 
 from evomerge.mergekit.document import is_mergekit
 from evomerge.mergekit.read import open_mergekit
+from evomerge.mergekit.write import mergekit_yaml
 
-__all__ = ["is_mergekit", "open_mergekit"]
+__all__ = ["is_mergekit", "mergekit_yaml", "open_mergekit"]
