@@ -30,6 +30,8 @@ NUM_GROUPS = {
 NUMBERS = {"linear": 3, "slerp": 1, "task_arithmetic": 3, "ties": 6, "dare_linear": 6}
 NUMBERS["dare_ties"] = 6
 NUMBERS |= {"nuslerp": 2, "multislerp": 3, "karcher": 3, "model_stock": 1, "sce": 1, "lcsc": 3}
+NUMBERS |= {"darex_q": 7, "della": 6, "della_linear": 6, "breadcrumbs": 6, "breadcrumbs_ties": 6}
+NUMBERS |= {"consensus_ta": 2, "pcb": 4, "iso_c": 1, "tsv_m": 1, "opcm": 1}
 
 
 def open_at(folder: Path, num_experts: int = 3) -> Pool:
@@ -118,7 +120,8 @@ class TestEverySpace:
             part = changed.parts[differing[0]]
             name, *rest = dimension.name.split("/")
             value = part.parameters[name]
-            if METHODS.make(part.method).parameters[0].scope == "model":
+            scopes = {p.name: p.scope for p in METHODS.make(part.method).parameters}
+            if scopes[name] == "model":
                 assert value == dict.fromkeys(space.models, 0.5) | {rest[0]: 0.25}
             else:
                 assert value == 0.25
