@@ -229,14 +229,13 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{piece.where}: model {name!r} is given twice")
-    if rule.base in ("first", "origin"):
-        if piece.base is None:
-            raise InputError(f"{piece.where}: method {method} needs a `base_model`")
-        if piece.base not in names:
-            raise InputError(
-                f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
-                f"sources, got {', '.join(names)}"
-            )
+    if rule.base in ("first", "origin") and piece.base is None:
+        raise InputError(f"{piece.where}: method {method} needs a `base_model`")
+    if rule.base != "input" and piece.base is not None and piece.base not in names:
+        raise InputError(
+            f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
+            f"sources, got {', '.join(names)}"
+        )
     counted = names
     if rule.base in ("origin", "either"):
         counted = [name for name in names if name != piece.base]

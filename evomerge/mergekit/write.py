@@ -75,13 +75,16 @@ class _Writer:
         options = {} if is_passthrough else options_of(rule, self.config)
         slices = [self._written(piece, is_passthrough) for piece in self.slices]
         data: dict[str, Any] = {"merge_method": method, "base_model": base}
-        if rule.base == "either" and not self.is_around_base and "base" in self.slices[0].models:
-            # Named as the base it would be the origin; the first model is what the base is here.
+        if rule.base == "either" and not self.is_around_base:
+            # Named it would be the origin. Without, configuration and tokenizer are the first
+            # model's, which a pool has checked to be like the base's.
             del data["base_model"]
             slices[0]["sources"].sort(key=lambda source: source["model"] != base)
         # A list of models has an unlisted base among its inputs.
         plain = self.recipe.path is None and len(slices) == 1 and rule.base != "first"
-        if plain and (self.is_around_base or "base" in self.slices[0].models):
+        if plain and (
+            rule.base == "either" or self.is_around_base or "base" in self.slices[0].models
+        ):
             data["models"] = [
                 {key: value for key, value in source.items() if key != "layer_range"}
                 for source in slices[0]["sources"]

@@ -56,8 +56,8 @@ class TestRoundTrip:
         recipe = recipe_of(pool, **RECIPES[name])
         read = again(tmp_path, pool, recipe)
         assert_equal_weights((pool, recipe), read)
-        # Architecture and tokenizer are the same model's.
-        assert read[0].base.source == pool.base.source
+        # Architecture and tokenizer are the same model's, but for methods that a base changes.
+        assert name == "nuslerp" or read[0].base.source == pool.base.source
 
     @pytest.mark.parametrize("name", CONFIGURATIONS)
     def test_what_was_read(self, here, tmp_path, name):
