@@ -37,6 +37,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from evomerge.merge import Engine
 from evomerge.methods import METHODS
+from evomerge.paths.export import export_checkpoint
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe
 
@@ -246,9 +247,19 @@ def print_builds(size: str, builds: list[Build], bandwidth: float) -> None:
 
 
 def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
-    """Seconds that mergekit takes for the same merges, from its start to the files."""
+    """Seconds that mergekit takes for the same merges, from its start to the files, and ours.
+
+    Ours are of a process that has just opened the pool; its start is not in them.
+    """
     seconds = {}
+    rng = np.random.default_rng(0)
     for kind, extra in MERGEKIT.items():
+        ours_dir = folder / "ours"
+        recipe = make_recipe(pool, kind, rng)
+        began = time.perf_counter()
+        export_checkpoint(pool, recipe, ours_dir, "")
+        seconds[f"disk_{kind}_seconds"] = time.perf_counter() - began
+        shutil.rmtree(ours_dir)
         models = [
             {"model": str(expert.model_dir), "parameters": {"weight": 0.4, **extra}}
             for expert in pool.experts
@@ -263,6 +274,14 @@ def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
         subprocess.run(arguments, check=True, capture_output=True)
         seconds[f"mergekit_{kind}_seconds"] = time.perf_counter() - began
         shutil.rmtree(out_dir)
+    print_table(
+        "271 M numbers, a new model on disk, s",
+        ["method", "evomerge", "mergekit"],
+        [
+            [kind, *(f"{seconds[f'{who}_{kind}_seconds']:.1f}" for who in ("disk", "mergekit"))]
+            for kind in MERGEKIT
+        ],
+    )
     return seconds
 
 

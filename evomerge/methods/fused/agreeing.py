@@ -18,28 +18,33 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _merged(origin, mass, sums, divisors, scale, normalize):
+def _elected(origin, mass, positive, negative, scale):
+    return origin + scale * select(mass < _ZERO, negative, positive)
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _elected_mean(origin, mass, positive, negative, for_positive, for_negative, scale):
     is_negative = mass < _ZERO
-    divisor = select(is_negative, divisors[1], divisors[0])
-    divisor = select(normalize and divisor != _ZERO, divisor, _ONE)
-    return origin + scale * (select(is_negative, sums[1], sums[0]) / divisor)
+    divisor = select(is_negative, for_negative, for_positive)
+    divisor = select(divisor != _ZERO, divisor, _ONE)
+    return origin + scale * (select(is_negative, negative, positive) / divisor)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def trim_and_elect(base, models, weights, lows, highs, scale, normalize, out, unsure, start, stop):
+def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure, start, stop):
     """TIES with thresholds that are known up to a bracket; see `Ties`.
 
     An element whose magnitude lies between its model's low and high is unsure: it is treated as
-    trimmed, and its index is noted.
+    trimmed, and its index is noted. What is None is compiled without.
 
     Args:
         base: The base's elements, shape [n].
         models: A tuple of the models' elements.
         weights: A tuple of float32 weights.
-        lows: A tuple of magnitudes that are trimmed, float32.
+        votes: The same to divide by those that agree, or None.
+        lows: A tuple of magnitudes that are trimmed, float32, or None where nothing is unsure.
         highs: A tuple of magnitudes that are kept, float32.
         scale: Factor of the merged task vector, float32.
-        normalize: Whether to divide by the weights that agree.
         out: The result, shape [n].
         unsure: Room for indices, int64.
         start: The first element.
@@ -59,28 +64,27 @@ def trim_and_elect(base, models, weights, lows, highs, scale, normalize, out, un
             for i in range(len(models)):
                 delta = load(models[i][j]) - origin
                 magnitude = abs(delta)
-                num_unsure = plus(num_unsure, (magnitude > lows[i]) & (magnitude < highs[i]))
-                # Written so that a NaN is kept, and seen: no comparison with it holds.
+                if lows is not None:
+                    is_inside = (magnitude > lows[i]) & (magnitude < highs[i])
+                    num_unsure = plus(num_unsure, is_inside)
+                # Written so that a NaN is kept and ends in the result: no comparison with it holds.
                 term = select(magnitude < highs[i], _ZERO, weights[i] * delta)
                 mass += term
-                positive += select(term > _ZERO, term, _ZERO)
-                negative += select(term < _ZERO, term, _ZERO)
-                for_positive += select(term > _ZERO, weights[i], _ZERO)
-                for_negative += select(term < _ZERO, weights[i], _ZERO)
-            merged = rounded(
-                like,
-                _merged(
-                    origin,
-                    mass,
-                    (positive, negative),
-                    (for_positive, for_negative),
-                    scale,
-                    normalize,
-                ),
-            )
-            bad = or_not_finite(or_not_finite(bad, mass), load(merged))
+                positive += select(term < _ZERO, _ZERO, term)
+                negative += select(term > _ZERO, _ZERO, term)
+                if votes is not None:
+                    for_positive += select(term > _ZERO, votes[i], _ZERO)
+                    for_negative += select(term < _ZERO, votes[i], _ZERO)
+            if votes is not None:
+                number = _elected_mean(
+                    origin, mass, positive, negative, for_positive, for_negative, scale
+                )
+            else:
+                number = _elected(origin, mass, positive, negative, scale)
+            merged = rounded(like, number)
+            bad = or_not_finite(bad, load(merged))
             out[j] = merged
-        if num_unsure:
+        if lows is not None and num_unsure:
             for j in range(first, last):
                 origin = load(base[j])
                 for i in range(len(models)):
@@ -93,9 +97,7 @@ def trim_and_elect(base, models, weights, lows, highs, scale, normalize, out, un
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def mask_and_elect(
-    base, models, uniforms, lasts, factors, weights, scale, normalize, out, start, stop
-):
+def mask_and_elect(base, models, uniforms, lasts, factors, votes, scale, out, start, stop):
     """DARE-TIES; see `Dare`. Element j of model i is kept where uniforms[i][j] <= lasts[i].
 
     Returns:
@@ -110,17 +112,19 @@ def mask_and_elect(
             delta = load(models[i][j]) - origin
             term = select(uniforms[i][j] <= lasts[i], factors[i] * delta, _ZERO)
             mass += term
-            positive += select(term > _ZERO, term, _ZERO)
-            negative += select(term < _ZERO, term, _ZERO)
-            for_positive += select(term > _ZERO, weights[i], _ZERO)
-            for_negative += select(term < _ZERO, weights[i], _ZERO)
-        merged = rounded(
-            like,
-            _merged(
-                origin, mass, (positive, negative), (for_positive, for_negative), scale, normalize
-            ),
-        )
-        bad = or_not_finite(or_not_finite(bad, mass), load(merged))
+            positive += select(term < _ZERO, _ZERO, term)
+            negative += select(term > _ZERO, _ZERO, term)
+            if votes is not None:
+                for_positive += select(term > _ZERO, votes[i], _ZERO)
+                for_negative += select(term < _ZERO, votes[i], _ZERO)
+        if votes is not None:
+            number = _elected_mean(
+                origin, mass, positive, negative, for_positive, for_negative, scale
+            )
+        else:
+            number = _elected(origin, mass, positive, negative, scale)
+        merged = rounded(like, number)
+        bad = or_not_finite(bad, load(merged))
         out[j] = merged
     return bad
 
@@ -138,6 +142,6 @@ def mask_and_add(base, models, uniforms, lasts, factors, scale, out, start, stop
             delta = load(models[i][j]) - origin
             total += select(uniforms[i][j] <= lasts[i], factors[i] * delta, _ZERO)
         merged = rounded(like, origin + scale * total)
-        bad = or_not_finite(or_not_finite(bad, total), load(merged))
+        bad = or_not_finite(bad, load(merged))
         out[j] = merged
     return bad

@@ -141,7 +141,7 @@ def _dare(
                 base, models, uniforms, lasts, factors, scale, out, start, stop
             )
         )
-    votes = _float32([weights[i] for i in present])
+    votes = _float32([weights[i] for i in present]) if method.normalize else None
     return _SimplePass(
         lambda start, stop: mask_and_elect(
             base,
@@ -151,7 +151,6 @@ def _dare(
             factors,
             votes,
             scale,
-            method.normalize,
             out,
             start,
             stop,
@@ -182,7 +181,9 @@ class _TiesPass:
         self.base, self.out = elements(whole.base), elements(target)
         self.models = tuple(elements(model) for model in whole.models)
         self.weights = _float32(list(coefficients["weight"]))
-        self.lows = _float32([where.low for where in self.brackets])
+        self.votes = self.weights if method.normalize else None
+        is_exact = all(where.is_exact for where in self.brackets)
+        self.lows = None if is_exact else _float32([where.low for where in self.brackets])
         self.highs = _float32([where.high for where in self.brackets])
         self.scale = np.float32(coefficients["scale"][0])
         self.unsure: list[NDArray[np.int64]] = []
@@ -193,10 +194,10 @@ class _TiesPass:
             self.base,
             self.models,
             self.weights,
+            self.votes,
             self.lows,
             self.highs,
             self.scale,
-            self.method.normalize,
             self.out,
             room,
             start,
@@ -206,7 +207,7 @@ class _TiesPass:
         return not bad
 
     def finish(self) -> None:
-        if all(where.is_exact for where in self.brackets):
+        if self.lows is None:
             return
         index = torch.from_numpy(np.concatenate(self.unsure))
         assert self.whole.base is not None
