@@ -38,7 +38,7 @@ def language_share(recipe: Recipe, layer: int | None) -> float:
     """The language expert's normalized weight in what makes a layer's tensors."""
     components = ("attention", "mlp", "norm", "other", "embedding", "head")
     part, *others = [
-        next(part for part in recipe.parts if part.matches(layer, component))
+        next(part for part in recipe.parts if part.matches(layer, component, ""))
         for component in components
     ]
     assert all(other is part for other in others)
