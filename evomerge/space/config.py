@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.methods import METHODS, MethodConfig
+from evomerge.recipe import Component, Selector
 from evomerge.registry import Choice, Registry, Section
 from evomerge.space.protocol import Space
 
@@ -38,6 +39,41 @@ class Range(Section):
         return self
 
 
+class GroupConfig(Section):
+    """A layer group of one's own: the tensors that agree with all that is said.
+
+    Attributes:
+        name: Part of its dimensions' names.
+        layers: Transformer blocks by index; "outside" are the tensors in no block.
+        components: Kinds of tensors.
+        names: Parts of tensors' names; one that has any of them is meant.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    layers: tuple[int | Literal["outside"], ...] | None = None
+    components: tuple[Component, ...] | None = None
+    names: tuple[str, ...] | None = None
+
+    @property
+    def selector(self) -> Selector:
+        """Its tensors."""
+        return Selector(layers=self.layers, components=self.components, names=self.names)
+
+
+def _kind_of_groups(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "list"
+    return "number" if isinstance(value, int) else "word"
+
+
+Groups = Annotated[
+    Annotated[Literal["whole", "layer"], Tag("word")]
+    | Annotated[int, Field(ge=1), Tag("number")]
+    | Annotated[tuple[GroupConfig, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_kind_of_groups),
+]
+
+
 class ParameterSpaceConfig(Choice):
     """Parameter space: a method's numbers for each expert and layer group.
 
@@ -47,7 +83,8 @@ class ParameterSpaceConfig(Choice):
         experts: Names of the experts to merge; by default all.
         groups: "whole": one group; a number n: the blocks in n contiguous groups, embeddings with
             the first and final norm and head with the last; "layer": every block, the input
-            embedding and the output each a group.
+            embedding and the output each a group; a list: groups of one's own, that cover every
+            tensor (the first that selects a tensor has it).
         components: Attention, MLP and norms of a group apart, and embedding and head by
             themselves.
         vary: Ranges by parameter of the method; by default every number that varies, in [0, 1].
@@ -58,11 +95,29 @@ class ParameterSpaceConfig(Choice):
     kind: Literal["parameter"] = "parameter"
     method: Annotated[MethodConfig, METHODS]
     experts: tuple[str, ...] | None = None
-    groups: Literal["whole", "layer"] | Annotated[int, Field(ge=1)] = "whole"
+    groups: Groups = "whole"
     components: bool = False
     vary: dict[str, Range] | None = None
     fix: dict[str, float] = Field(default_factory=dict)
     mask_seed: int = 0
+
+    @field_validator("groups")
+    @classmethod
+    def _names_differ(cls, value: Any) -> Any:
+        names = [group.name for group in value] if isinstance(value, tuple) else []
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two groups are called {name!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.components and isinstance(self.groups, tuple):
+            raise ValueError(
+                "components: true cuts groups that are not listed; say under groups which "
+                "components each has"
+            )
+        return self
 
 
 SPACES: Registry[Space] = Registry("space", "evomerge.spaces", default="parameter")

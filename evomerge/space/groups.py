@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, closest
 from evomerge.pool import Layout
 from evomerge.recipe import Component, Selector
+from evomerge.space.config import GroupConfig
 
 INNER: tuple[Component, ...] = ("attention", "mlp", "norm", "other")
 FIRST: tuple[Component, ...] = ("embedding",)
@@ -21,18 +22,30 @@ class Group:
     name: str
     select: tuple[Selector, ...]
 
+    def matches(self, layout: Layout, name: str) -> bool:
+        """Whether a tensor of this name is one of the group's."""
+        place = layout.places[name]
+        return not self.select or any(
+            selector.matches(place.layer, place.component, name) for selector in self.select
+        )
 
-def layer_groups(layout: Layout, groups: str | int, components: bool) -> list[Group]:
-    """Cut a model into groups that cover every tensor once.
+
+def layer_groups(
+    layout: Layout, groups: str | int | tuple[GroupConfig, ...], components: bool
+) -> list[Group]:
+    """Cut a model into groups that cover every tensor; the first that selects one has it.
 
     Args:
         layout: The model's places.
-        groups: "whole", "layer" or a number of contiguous groups.
+        groups: "whole", "layer", a number of contiguous groups, or groups of one's own.
         components: Whether kinds of tensors stand apart.
 
     Raises:
-        InputError: More groups than blocks, or a model without blocks.
+        InputError: More groups than blocks, a model without blocks, or groups of one's own that
+            leave a tensor out or have none.
     """
+    if isinstance(groups, tuple):
+        return _own_groups(layout, groups)
     if groups == "whole":
         spans = [("all", tuple(range(layout.num_layers)))]
     else:
@@ -60,7 +73,49 @@ def layer_groups(layout: Layout, groups: str | int, components: bool) -> list[Gr
         result.append(Group(name, tuple(select)))
     if own_ends:
         result.append(Group("output", (last,)))
-    return [group for group in result if _has_tensors(group, layout)]
+    return [group for group in result if any(group.matches(layout, n) for n in layout.places)]
+
+
+def owners(layout: Layout, groups: list[Group]) -> dict[str, int]:
+    """Number of the group that each tensor belongs to; a tensor of none is left out."""
+    found = {}
+    for name in layout.places:
+        for index, group in enumerate(groups):
+            if group.matches(layout, name):
+                found[name] = index
+                break
+    return found
+
+
+def _own_groups(layout: Layout, configs: tuple[GroupConfig, ...]) -> list[Group]:
+    words = dict.fromkeys(word for name in layout.places for word in name.split("."))
+    for config in configs:
+        for layer in config.layers or ():
+            if layer != "outside" and not 0 <= layer < layout.num_layers:
+                raise InputError(
+                    f"space.groups: {config.name!r} has layer {layer}; "
+                    f"valid: 0 to {layout.num_layers - 1}, outside"
+                )
+        for part in config.names or ():
+            if not any(part in name for name in layout.places):
+                raise InputError(
+                    f"space.groups: {config.name!r}: no tensor's name has {part!r} in it; "
+                    f"{closest(part, [word for word in words if not word.isdecimal()])}"
+                )
+    groups = [Group(config.name, (config.selector,)) for config in configs]
+    owner = owners(layout, groups)
+    for index, group in enumerate(groups):
+        if index not in owner.values():
+            raise InputError(
+                f"space.groups: {group.name!r} selects no tensor that no group before it has"
+            )
+    left = [name for name in layout.places if name not in owner]
+    if left:
+        shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        raise InputError(
+            f"space.groups: in no group: {shown}\nadd a last group of the rest: {{name: rest}}"
+        )
+    return groups
 
 
 def _spans(layout: Layout, count: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -73,11 +128,3 @@ def _spans(layout: Layout, count: int) -> list[tuple[str, tuple[int, ...]]]:
         name = f"layer{start}" if stop == start + 1 else f"layers{start}-{stop - 1}"
         spans.append((name, tuple(range(start, stop))))
     return spans
-
-
-def _has_tensors(group: Group, layout: Layout) -> bool:
-    return any(
-        selector.matches(place.layer, place.component, name)
-        for name, place in layout.places.items()
-        for selector in group.select
-    )
