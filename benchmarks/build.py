@@ -4,8 +4,8 @@ Pools of random Llamas (a base and two experts, bfloat16) of 30 M and 271 M numb
 1 B as well, where memory allows) are merged into a live model, in place. "First" is the first
 candidate of a search, with everything that is computed once for the pool; then builds are repeated,
 each with new weights and new densities. Bytes are those that must move: base and experts read once,
-the result written once. Their speed is given as a share of the copy bandwidth measured in the same
-run: the best of numpy, torch and two threads' memcpy, over written buffers of 1 GiB. Extra memory
+the result written once. Their speed is given as a share of the copy bandwidth measured before and
+after: the best of numpy, torch and two threads' memcpy, over written buffers of 1 GiB. Extra memory
 is the greatest RssAnon + RssShmem seen while building, less what it was before.
 
 With MERGEKIT_YAML naming the `mergekit-yaml` of an environment of its own, mergekit builds the same
@@ -14,7 +14,6 @@ merges of the 271 M pool to disk, and its seconds are printed beside ours to dis
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -53,8 +52,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000}
 
-FAST = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
-"""Methods with a compiled loop; the claims are about them."""
+METHODS_WITH_LOOPS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 
 MERGEKIT: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -285,23 +283,24 @@ def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
     return seconds
 
 
-def measure(size: str, methods: tuple[str, ...], repeats: int, bandwidth: float) -> dict[str, Any]:
-    """Build candidates of a new pool with each method; figures of the fast ones."""
+def measure(size: str, repeats: int, copy_bytes: int = COPY_BYTES) -> dict[str, Any]:
+    """Build candidates of a new pool with each method, between two measurements of copying."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pool = make_pool(folder, size)
-        builds = []
-        for kind in methods:
-            builds.append(time_method(pool, kind, repeats))
-            print(json.dumps({"size": size, **vars(builds[-1])}), flush=True)
+        bandwidths = [copy_bandwidth(copy_bytes)]
+        builds = [time_method(pool, kind, repeats) for kind in METHODS_WITH_LOOPS]
+        bandwidths.append(copy_bandwidth(copy_bytes))
+        bandwidth = max(bandwidths)
+        both = " and ".join(f"{each / 1e9:.1f}" for each in bandwidths)
+        print(f"copy, before and after: {both} GB/s", flush=True)
         print_builds(size, builds, bandwidth)
-        figures: dict[str, Any] = {}
+        figures: dict[str, Any] = {"copy_gb_per_s": bandwidth / 1e9}
         for build in builds:
-            if build.method in FAST:
-                share = build.size_bytes / build.repeated_s / bandwidth
-                figures[f"{build.method}_share"] = share
-                figures[f"{build.method}_seconds"] = build.repeated_s
-        figures["peak_extra_mib"] = max(b.extra_mib for b in builds if b.method in FAST)
+            share = build.size_bytes / build.repeated_s / bandwidth
+            figures[f"{build.method}_share"] = share
+            figures[f"{build.method}_seconds"] = build.repeated_s
+        figures["peak_extra_mib"] = max(build.extra_mib for build in builds)
         command = os.environ.get("MERGEKIT_YAML")
         if command and size == "271 M":
             figures |= time_mergekit(command, pool, folder)
@@ -314,17 +313,12 @@ def main() -> None:
     print(f"machine: {describe_machine()}", flush=True)
     torch.set_num_threads(os.cpu_count() or 1)
     if size == "quick":
-        bandwidth = copy_bandwidth(COPY_BYTES // 4, 3)
-        print(f"copy: {bandwidth / 1e9:.1f} GB/s", flush=True)
-        write_figures(measure("30 M", FAST, 3, bandwidth), json_path)
+        write_figures(measure("30 M", 3, COPY_BYTES // 4), json_path)
         return
-    bandwidth = copy_bandwidth()
-    print(f"copy: {bandwidth / 1e9:.1f} GB/s", flush=True)
-    figures = {"copy_gb_per_s": bandwidth / 1e9}
-    measure("30 M", FAST, 9, bandwidth)
-    figures |= measure("271 M", FAST, 15, bandwidth)
+    measure("30 M", 9)
+    figures = measure("271 M", 25)
     if size == "full" and psutil.virtual_memory().available > 20 << 30:
-        measure("1 B", FAST, 9, bandwidth)
+        measure("1 B", 9)
     write_figures(figures, json_path)
 
 
