@@ -49,7 +49,7 @@ class GroupConfig(Section):
         names: Parts of tensors' names; one that has any of them is meant.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     layers: tuple[int | Literal["outside"], ...] | None = None
     components: tuple[Component, ...] | None = None
     names: tuple[str, ...] | None = None
@@ -80,7 +80,10 @@ class ParameterSpaceConfig(Choice):
     Attributes:
         kind: The space.
         method: The merge method and its options.
+        methods: In its place several, of which each layer group chooses one. A number that only
+            some of them have counts where one of those is chosen.
         experts: Names of the experts to merge; by default all.
+        subset: Whether each expert is in the merge or not; with none the candidate is the base.
         groups: "whole": one group; a number n: the blocks in n contiguous groups, embeddings with
             the first and final norm and head with the last; "layer": every block, the input
             embedding and the output each a group; a list: groups of one's own, that cover every
@@ -89,17 +92,43 @@ class ParameterSpaceConfig(Choice):
             themselves.
         vary: Ranges by parameter of the method; by default every number that varies, in [0, 1].
         fix: Values of parameters that do not vary.
+        over_depth: Parameters that follow the depth, and how many control points each has: they
+            lie evenly over the layers that a curve goes through, straight lines between them. What
+            is outside the layers takes the first (embeddings) or the last (final norm, head).
+            There is one curve for each expert, and for each component or group of one's own.
+        weights_sum: "free", or "one": a group's weights, or those of a control point, are divided
+            by their sum (all zero: they are equal); where the range allows negative ones, the same
+            is added to each instead, as far as the range goes.
         mask_seed: Seeds the masks of methods that drop elements at random.
     """
 
     kind: Literal["parameter"] = "parameter"
-    method: Annotated[MethodConfig, METHODS]
+    method: Annotated[MethodConfig, METHODS] | None = None
+    methods: tuple[Annotated[MethodConfig, METHODS], ...] = ()
     experts: tuple[str, ...] | None = None
+    subset: bool = False
     groups: Groups = "whole"
     components: bool = False
     vary: dict[str, Range] | None = None
     fix: dict[str, float] = Field(default_factory=dict)
+    over_depth: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    weights_sum: Literal["free", "one"] = "free"
     mask_seed: int = 0
+
+    @property
+    def choices(self) -> tuple[MethodConfig, ...]:
+        """The methods that a layer group chooses from; mostly one."""
+        return self.methods if self.method is None else (self.method,)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_differ(cls, value: tuple[MethodConfig, ...]) -> tuple[MethodConfig, ...]:
+        if len(value) == 1:
+            raise ValueError("a choice is of two methods or more; one alone is `method`")
+        for method in value:
+            if value.count(method) > 1:
+                raise ValueError(f"{method.kind} stands here twice with the same options")
+        return value
 
     @field_validator("groups")
     @classmethod
@@ -112,6 +141,10 @@ class ParameterSpaceConfig(Choice):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.method is None and not self.methods:
+            raise ValueError("method: this field is required, or methods, to choose from")
+        if self.method is not None and self.methods:
+            raise ValueError("give method, or methods to choose from, and not both")
         if self.components and isinstance(self.groups, tuple):
             raise ValueError(
                 "components: true cuts groups that are not listed; say under groups which "

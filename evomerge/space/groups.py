@@ -17,10 +17,17 @@ LAST: tuple[Component, ...] = ("norm", "head", "other")
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share their numbers; the name is part of a dimension's."""
+    """Tensors that share their numbers.
+
+    Attributes:
+        name: Part of its dimensions' names.
+        select: What any of these selects; empty: every tensor.
+        track: Groups of one track follow one another over the depth: curves go through all of it.
+    """
 
     name: str
     select: tuple[Selector, ...]
+    track: str = ""
 
     def matches(self, layout: Layout, name: str) -> bool:
         """Whether a tensor of this name is one of the group's."""
@@ -28,6 +35,10 @@ class Group:
         return not self.select or any(
             selector.matches(place.layer, place.component, name) for selector in self.select
         )
+
+    def has_tensors(self, layout: Layout) -> bool:
+        """Whether it has any."""
+        return any(self.matches(layout, name) for name in layout.places)
 
 
 def layer_groups(
@@ -55,13 +66,15 @@ def layer_groups(
     last = Selector(layers=("outside",), components=LAST)
     if groups == "whole" and not components:
         return [Group("all", ())]
-    result = [Group("embedding", (first,))] if own_ends else []
+    result = [Group("embedding", (first,), "embedding" if components else "")] if own_ends else []
     for index, (name, layers) in enumerate(spans):
         if components:
             for component in INNER:
                 result.append(
                     Group(
-                        f"{name}.{component}", (Selector(layers=layers, components=(component,)),)
+                        f"{name}.{component}",
+                        (Selector(layers=layers, components=(component,)),),
+                        component,
                     )
                 )
             continue
@@ -72,8 +85,8 @@ def layer_groups(
             select.append(last)
         result.append(Group(name, tuple(select)))
     if own_ends:
-        result.append(Group("output", (last,)))
-    return [group for group in result if any(group.matches(layout, n) for n in layout.places)]
+        result.append(Group("output", (last,), "output" if components else ""))
+    return [group for group in result if group.has_tensors(layout)]
 
 
 def owners(layout: Layout, groups: list[Group]) -> dict[str, int]:
@@ -102,7 +115,7 @@ def _own_groups(layout: Layout, configs: tuple[GroupConfig, ...]) -> list[Group]
                     f"space.groups: {config.name!r}: no tensor's name has {part!r} in it; "
                     f"{closest(part, [word for word in words if not word.isdecimal()])}"
                 )
-    groups = [Group(config.name, (config.selector,)) for config in configs]
+    groups = [Group(config.name, (config.selector,), config.name) for config in configs]
     owner = owners(layout, groups)
     for index, group in enumerate(groups):
         if index not in owner.values():

@@ -99,6 +99,7 @@ def test_refused_for_this_pool(pool, groups, says):
     [
         ({"groups": [OWN[0], OWN[0]]}, "two groups are called 'top'"),
         ({"groups": [{"name": "a/b"}]}, "name"),
+        ({"groups": [{"name": "a.b"}]}, "name"),
         ({"groups": []}, "at least 1 item"),
         ({"groups": [{"name": "a", "layer": [0]}]}, "layer"),
         ({"groups": OWN, "components": True}, "components"),
