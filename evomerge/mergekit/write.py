@@ -15,7 +15,7 @@ from evomerge.mergekit.settings import options_of, setting_of
 from evomerge.mergekit.values import Value
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
-from evomerge.pool import Pool
+from evomerge.pool import Adapter, Pool
 from evomerge.recipe import MERGED, Hop, Part, Recipe
 
 RANDOM_NOTE = """\
@@ -60,6 +60,9 @@ class _Writer:
     def __init__(self, pool: Pool, recipe: Recipe) -> None:
         self.pool = pool
         self.recipe = recipe
+        path = recipe.path
+        # Parts that no hop of a path uses make nothing.
+        self.parts = recipe.parts if path is None or MERGED in path.models else ()
         self.places = pool.layout.places
         self.config = self._one_method()
         self.rule: Rule = RULES[self.config.kind]
@@ -101,10 +104,10 @@ class _Writer:
 
     def _one_method(self) -> MethodConfig:
         """The method of all parts; copies of one model are whatever linear merge the others are."""
-        configs = {p.method.model_dump_json(): p.method for p in self.recipe.parts}
+        configs = {p.method.model_dump_json(): p.method for p in self.parts}
         others = {
             text: p.method
-            for p in self.recipe.parts
+            for p in self.parts
             if not self._is_copy(_making(p)) and (text := p.method.model_dump_json())
         }
         kinds = others or dict(itertools.islice(configs.items(), 1))
@@ -162,9 +165,7 @@ class _Writer:
         if model != MERGED:
             return Making(self.config, (model,), own=(("weight", (1.0,)),))
         place = self.places[name]
-        part = next(
-            (p for p in self.recipe.parts if p.matches(place.layer, place.component, name)), None
-        )
+        part = next((p for p in self.parts if p.matches(place.layer, place.component, name)), None)
         if part is None:
             raise InputError(f"no part of the recipe selects tensor {name!r}")
         making = _making(part)
@@ -259,7 +260,10 @@ class _Writer:
         return setting_of({stored[name]: value for name, value in values.items()}, layers)
 
     def _source(self, model: str) -> str:
-        source = self.pool[model].source
+        checkpoint = self.pool[model]
+        source = checkpoint.source
+        if isinstance(checkpoint, Adapter):
+            return f"{checkpoint.base.source}+{source}"
         if source.startswith("/") and ("+" in source or "@" in source):
             raise InputError(f"mergekit reads '+' and '@' in a folder's name otherwise: {source}")
         return source
@@ -277,7 +281,7 @@ class _Writer:
             "della_linear",
         ) and any(
             density != 1.0
-            for part in self.recipe.parts
+            for part in self.parts
             for density in part.coefficients().get("density", ())
         )
         if is_random and self.recipe.mask_seed != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,16 +16,20 @@ from torch import Tensor
 from evomerge.errors import InputError
 from evomerge.files import flush_to_disk
 from evomerge.merge import Engine
+from evomerge.mergekit import mergekit_yaml
 from evomerge.paths.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool
 from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 4 << 30
 """Greatest size of a file of tensors; no more than this is held in memory."""
 
 CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"
+MERGEKIT_FILE = "mergekit.yaml"
 
 NOT_COPIED = {"config.json", CARD_FILE, INDEX_FILE}
 
@@ -120,8 +125,17 @@ def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]
 
 
 def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
-    """Write the recipe, the base's configuration in its dtype, tokenizer and chat template."""
+    """Write the recipe, the base's configuration in its dtype, tokenizer and chat template.
+
+    A recipe that mergekit has words for is written in these as well.
+    """
     (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+    try:
+        text = mergekit_yaml(pool, recipe)
+    except InputError as error:
+        logger.info("no %s is written: %s", MERGEKIT_FILE, error)
+    else:
+        (folder / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     config = dict(pool.base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype

@@ -8,21 +8,18 @@ the hops, and a modeling file beside the weights runs them.
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from evomerge.merge import TORCH_DTYPES
 from evomerge.paths import modeling_path
-from evomerge.pool import Adapter, Checkpoint, Pool, layers_name, read_config
+from evomerge.pool import Pool, layers_name, read_config
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
 MODELING_FILE = "modeling_path.py"
-MERGEKIT_FILE = "mergekit.yaml"
 
 FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 """Families whose first layer reads the embedding's rows as they are: its scale can be theirs."""
@@ -153,43 +150,4 @@ def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
             layers=layers_name(pool.base.config, pool.base.model_dir),
         )
         files[MODELING_FILE] = inspect.getsource(modeling_path) + classes
-    mergekit = mergekit_yaml(pool, path)
-    if mergekit is not None:
-        files[MERGEKIT_FILE] = mergekit
     return files
-
-
-def mergekit_yaml(pool: Pool, path: LayerPath) -> str | None:
-    """A path as mergekit's passthrough configuration; None where it has no words for it.
-
-    That is so for scales, for layers of a merged model, and where embeddings and head are not those
-    of the first and the last slice.
-    """
-    hops = path.hops
-    ends = {hops[0].model, hops[-1].model, path.outer}
-    if len(ends) > 1 or any(hop.scale != 1.0 or hop.model == MERGED for hop in hops):
-        return None
-    cuts = [
-        number
-        for number, (before, after) in enumerate(itertools.pairwise(hops), start=1)
-        if (after.model, after.layer) != (before.model, before.layer + 1)
-    ]
-    slices = [
-        {
-            "sources": [
-                {
-                    "model": _mergekit_name(pool[hops[begin].model]),
-                    "layer_range": [hops[begin].layer, hops[end - 1].layer + 1],
-                }
-            ]
-        }
-        for begin, end in itertools.pairwise([0, *cuts, len(hops)])
-    ]
-    config = {"merge_method": "passthrough", "slices": slices, "dtype": pool.dtype}
-    return yaml.safe_dump(config, sort_keys=False)
-
-
-def _mergekit_name(checkpoint: Checkpoint) -> str:
-    if isinstance(checkpoint, Adapter):
-        return f"{checkpoint.base.source}+{checkpoint.source}"
-    return checkpoint.source

@@ -10,8 +10,11 @@ import yaml
 from adapters import save_adapter
 from families import NUM_LAYERS, family_config, make_random_pool
 
+from evomerge.errors import InputError
+from evomerge.mergekit import mergekit_yaml
 from evomerge.paths import export_checkpoint
-from evomerge.paths.stack import MERGEKIT_FILE, mergekit_yaml, stack, stack_tensors
+from evomerge.paths.export import MERGEKIT_FILE
+from evomerge.paths.stack import stack, stack_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
@@ -66,7 +69,10 @@ class TestStack:
 
 class TestMergekit:
     def yaml(self, pool: Pool, outer: str, *steps: Step) -> str | None:
-        return mergekit_yaml(pool, path_recipe(pool, outer, steps).path)
+        try:
+            return mergekit_yaml(pool, path_recipe(pool, outer, steps))
+        except InputError:
+            return None
 
     def test_slices(self, pool):
         steps = [("expert0", 0), ("expert0", 1), ("expert1", 1), ("expert1", 2), ("expert1", 1)]
@@ -76,11 +82,13 @@ class TestMergekit:
         slices += [("expert0", 3, 4), ("expert0", 3, 4)]
         assert yaml.safe_load(text) == {
             "merge_method": "passthrough",
+            "base_model": str(pool.base.model_dir),
             "slices": [
                 {"sources": [{"model": str(pool[model].model_dir), "layer_range": [begin, end]}]}
                 for model, begin, end in slices
             ],
             "dtype": "float32",
+            "out_dtype": "float32",
         }
 
     def test_a_whole_model(self, pool):
@@ -94,7 +102,7 @@ class TestMergekit:
         adapted = open_pool(PoolConfig(base=str(base_dir), experts=[str(folder)]), tmp_path)
         recipe = path_recipe(adapted, "lora", (("lora", 0, 1.0), ("lora", 2, 1.0)))
         assert recipe.path is not None
-        slices = yaml.safe_load(mergekit_yaml(adapted, recipe.path))["slices"]
+        slices = yaml.safe_load(mergekit_yaml(adapted, recipe))["slices"]
         assert {one["sources"][0]["model"] for one in slices} == {f"{base_dir}+{folder}"}
         stored = dict(stack_tensors(adapted, recipe, None))
         name = "model.layers.{}.self_attn.q_proj.weight"
@@ -105,10 +113,19 @@ class TestMergekit:
         assert self.yaml(pool, "expert0", first, ("base", 1, 1.0), last) is not None
         assert self.yaml(pool, "expert0", first, ("base", 1, 1.1), last) is None
         assert self.yaml(pool, "expert0", first, (MERGED, 1, 1.0), last) is None
-        assert self.yaml(pool, "base", first, ("base", 1, 1.0), last) is None
-        assert self.yaml(pool, "expert0", ("base", 0, 1.0), last) is None
-        assert self.yaml(pool, "expert0", first, ("base", 3, 1.0)) is None
-        assert self.yaml(pool, MERGED, (MERGED, 0, 1.0)) is None
+        assert self.yaml(pool, MERGED, (MERGED, 0, 1.0), first) is None
+
+    def test_ends_of_another_model(self, pool):
+        """Weights of one and zero say what slices alone cannot."""
+        first, last = ("expert0", 0, 1.0), ("expert0", 3, 1.0)
+        for outer, *steps in (
+            ("base", first, ("base", 1, 1.0), last),
+            ("expert0", ("base", 0, 1.0), last),
+            ("expert0", first, ("base", 3, 1.0)),
+        ):
+            data = yaml.safe_load(self.yaml(pool, outer, *steps))
+            assert data["merge_method"] == "linear"
+            assert len(data["slices"]) == len(steps)
 
     def test_stands_beside_the_weights(self, pool, tmp_path):
         steps = [("expert0", 0, 1.0), ("base", 1, 1.0), ("expert0", 3, 1.0)]
