@@ -83,6 +83,8 @@ class SearchConfig(Section):
             of a search for a front.
         task_arithmetic_scales: Baselines: equal weights at these scales.
         start_from: Recipe files to try first, relative to the configuration's folder.
+        landmarks: Whether base, experts and their average, as far as the space has them, are the
+            first candidates of every optimizer; some ask for them anyway.
         export: Write the chosen model as a checkpoint into the run folder at the end.
     """
 
@@ -90,6 +92,7 @@ class SearchConfig(Section):
     finalists: int | None = Field(default=None, ge=1)
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     start_from: tuple[str, ...] = ()
+    landmarks: bool = False
     export: bool = False
 
 
@@ -259,7 +262,7 @@ def _explain(path: Path, node: Any, error: ValidationError) -> str:
     mistakes = error.errors()
     lines = []
     for mistake in mistakes[:2]:
-        steps, line = _locate(node, mistake["loc"])
+        steps, line = _locate(node, mistake["loc"], mistake["type"])
         where = f"{path}:{line}: {'.'.join(map(str, steps)) or 'the configuration'}"
         lines.append(f"{where}: {_message(mistake)}")
     if len(mistakes) > 2:
@@ -284,8 +287,12 @@ def _message(mistake: Any) -> str:
     return f"{message[0].lower()}{message[1:]}{shown}"
 
 
-def _locate(node: Any, loc: tuple[int | str, ...]) -> tuple[list[int | str], int]:
-    """The steps of a location that stand in the file, and the line of the last of them."""
+def _locate(node: Any, loc: tuple[int | str, ...], kind: str) -> tuple[list[int | str], int]:
+    """The steps of a location that stand in the file, and the line of the last of them.
+
+    A field that is missing does not stand there either, and is its last step; what a whole
+    section's check refuses ends with the section's kind.
+    """
     steps: list[int | str] = []
     line = node.start_mark.line + 1 if node is not None else 1
     for step in loc:
@@ -300,7 +307,7 @@ def _locate(node: Any, loc: tuple[int | str, ...]) -> tuple[list[int | str], int
         if inner is not None:
             node = inner
             steps.append(step)
-        elif step == loc[-1]:
+        elif step == loc[-1] and kind != "value_error":
             steps.append(step)
     return steps, line
 

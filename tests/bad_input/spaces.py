@@ -1,0 +1,120 @@
+"""Mistakes in the options of the parameter space."""
+
+from __future__ import annotations
+
+from bad_input.mistakes import Case, config, space
+
+TIES, LINEAR = {"kind": "ties"}, {"kind": "linear"}
+
+
+def choice(*methods: dict, **options: object) -> object:
+    return config(space={"kind": "parameter", "method": None, "methods": list(methods), **options})
+
+
+CASES = {
+    "no method": Case(
+        choice(), ("space: ", "method: this field is required, or methods"), line="space:"
+    ),
+    "method and methods": Case(
+        space(methods=[TIES, LINEAR]), ("space: ", "give method, or methods"), line="space:"
+    ),
+    "a choice of one": Case(
+        choice(TIES), ("space.methods", "two methods or more", "`method`"), line="methods:"
+    ),
+    "a method twice": Case(
+        choice(TIES, LINEAR, TIES), ("space.methods", "ties stands here twice"), line="methods:"
+    ),
+    "an unknown method of several": Case(
+        choice(TIES, {"kind": "dare_tie"}),
+        ("space.methods.1", "no kind 'dare_tie'", "did you mean 'dare_ties'?"),
+        line="kind: dare_tie",
+    ),
+    "an unknown option of one of several": Case(
+        choice(TIES, {"kind": "linear", "normalise": True}),
+        ("space.methods.1.normalise: unknown field", "did you mean 'normalize'?"),
+        line="normalise:",
+    ),
+    "a parameter of no method": Case(
+        choice(TIES, LINEAR, vary={"densty": {}}),
+        ("space.vary: none of the methods", "'densty'", "did you mean 'density'?"),
+    ),
+    "one method of several divides by the sum": Case(
+        choice(LINEAR, {"kind": "task_arithmetic"}, vary={"weight": {"low": -1.0}}),
+        ("space.vary.weight", "sum to zero", "normalize: false"),
+    ),
+    "one method of several merges two": Case(
+        choice({"kind": "slerp"}, LINEAR, experts=["expert0"]),
+        ("space.methods", "slerp merges exactly 2"),
+    ),
+    "a choice by CMA-ES": Case(
+        choice(TIES, LINEAR),
+        ("optimizer: cma", "'method' has two values", "{kind: nevergrad}"),
+    ),
+    "a subset of exactly two": Case(
+        space(method={"kind": "slerp"}, subset=True),
+        ("space.subset", "slerp merges exactly 2", "no subset"),
+    ),
+    "a subset by CMA-ES": Case(
+        space(subset=True), ("optimizer: cma", "'use/expert0' has two values")
+    ),
+    "an unknown sum": Case(
+        space(weights_sum="two"),
+        ("space.weights_sum", "'free' or 'one'", "got 'two'"),
+        line="weights_sum:",
+    ),
+    "a sum of weights that do not vary": Case(
+        space(method=TIES, weights_sum="one", fix={"weight": 1.0}),
+        ("space.weights_sum: one", "no weight"),
+    ),
+    "a sum out of reach": Case(
+        space(weights_sum="one", vary={"weight": {"low": 0.1}}),
+        ("space.vary.weight", "0.1 to 1.0", "low 0 or less and high 1 or more"),
+    ),
+    "a start besides a sum": Case(
+        space(weights_sum="one", vary={"weight": {"start": 0.2}}),
+        ("space.vary.weight", "start", "leave it out"),
+    ),
+    "depth of no parameter": Case(
+        space(over_depth={"wieght": 2}),
+        ("space.over_depth", "'wieght' does not vary", "did you mean 'weight'?"),
+    ),
+    "one control point": Case(
+        space(over_depth={"weight": 1}),
+        ("space.over_depth.weight", "greater than or equal to 2"),
+        line="weight:",
+    ),
+    "more control points than layers": Case(
+        space(over_depth={"weight": 4}),
+        ("space.over_depth.weight: 4 control points of 3 layers", "valid: 2 to 3"),
+    ),
+    "a curve of which some groups know nothing": Case(
+        choice(TIES, LINEAR, groups=2, over_depth={"density": 2}),
+        ("space.over_depth", "'density'", "groups: whole"),
+    ),
+    "a group without a name": Case(
+        space(groups=[{"layers": [0]}]), ("space.groups.0.name: this field is required",)
+    ),
+    "an unknown field of a group": Case(
+        space(groups=[{"name": "rest", "layer": [0]}]),
+        ("space.groups.0.layer: unknown field", "did you mean 'layers'?"),
+        line="layer:",
+    ),
+    "an unknown component of a group": Case(
+        space(groups=[{"name": "a", "components": ["atention"]}]),
+        ("space.groups.0.components.0", "'attention'", "got 'atention'"),
+        line="atention",
+    ),
+    "groups that leave tensors out": Case(
+        space(groups=[{"name": "attn", "names": ["self_attn"]}]),
+        ("space.groups: in no group", "embed_tokens", "more", "{name: rest}"),
+    ),
+    "a group of no tensor": Case(
+        space(groups=[{"name": "a", "names": ["self_atn"]}, {"name": "rest"}]),
+        ("space.groups: 'a'", "'self_atn'", "did you mean 'self_attn'?"),
+    ),
+    "components of listed groups": Case(
+        space(groups=[{"name": "rest"}], components=True),
+        ("space: ", "components", "under groups"),
+        line="space:",
+    ),
+}
