@@ -31,6 +31,7 @@ class SurrogateSearchConfig(OptimizerConfig):
     """
 
     finds_front: ClassVar[bool] = True
+    asks_landmarks: ClassVar[bool] = True
 
     design: DesignConfig = DOptimalConfig()
     surrogate: SurrogateKind = "automatic"

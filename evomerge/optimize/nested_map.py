@@ -50,6 +50,7 @@ class NestedMapConfig(OptimizerConfig):
     """
 
     finds_front: ClassVar[bool] = True
+    asks_landmarks: ClassVar[bool] = True
 
     kind: Literal["nested_map"] = "nested_map"
     evaluations_per_merge: int = Field(default=12, ge=8)

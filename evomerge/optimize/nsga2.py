@@ -34,6 +34,7 @@ class Nsga2Config(OptimizerConfig):
     """
 
     finds_front: ClassVar[bool] = True
+    asks_landmarks: ClassVar[bool] = True
 
     kind: Literal["nsga2"] = "nsga2"
     population: int = Field(default=24, ge=4)

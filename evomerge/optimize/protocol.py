@@ -170,9 +170,11 @@ class OptimizerConfig(Choice):
 
     Attributes:
         finds_front: Whether it looks for a front; else for one best point.
+        asks_landmarks: Whether it asks for the box's landmarks, or its own, by itself.
     """
 
     finds_front: ClassVar[bool] = False
+    asks_landmarks: ClassVar[bool] = False
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "evomerge.optimizers")

@@ -18,6 +18,7 @@ from evomerge.score import Estimate
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, read_inbox
+from evomerge.space import Genome
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +107,19 @@ class SearchLoop:
     def _enqueue_starts(self) -> None:
         queued = {c.recipe_sha256 for c in self.run.state.searched(self.phase)}
         chosen = self.run.setup.start_from if self.phase == 0 else []
-        for recipe in [*self.space.first, *chosen]:
+        first = [*self.space.first, *chosen]
+        landmarks = {r.sha256: r for r in map(self.space.to_recipe, self._landmarks())}
+        known = {recipe.sha256 for recipe in first}
+        first += [recipe for sha256, recipe in landmarks.items() if sha256 not in known]
+        for recipe in first:
             if recipe.sha256 not in queued:
                 self._waiting.append(self.run.add(self._enqueued_id(), "enqueued", recipe))
         self.run.commit()
+
+    def _landmarks(self) -> tuple[Genome, ...]:
+        config = self.run.setup.config
+        asks_itself = config.all_phases[self.phase].optimizer.asks_landmarks
+        return self.space.landmarks if config.search.landmarks and not asks_itself else ()
 
     def _take_inbox(self) -> None:
         for name, recipe in read_inbox(self.run):

@@ -184,9 +184,10 @@ def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
         spaces.append(_make_space(phase, pool, merged))
         bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
         if bits and isinstance(phase.optimizer, CmaConfig):
+            other = "" if phase.space.kind == "parameter" else ", or a continuous encoding"
             raise InputError(
                 f"optimizer: cma moves numbers, and {bits[0].name!r} has two values; use "
-                "`optimizer: {kind: nevergrad}`, or a continuous encoding"
+                f"`optimizer: {{kind: nevergrad}}`{other}"
             )
         merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
         if merged.path is not None and number + 1 < len(config.all_phases):
