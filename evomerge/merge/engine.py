@@ -155,7 +155,9 @@ class Engine:
 
             fused = fuse(merge.method, whole, statistics, merge.coefficients, target)
             if fused is not None:
-                passes.add(name, fused, len(target))
+                models = [self.pool[model] for model in merge.part.models]
+                num_made = sum(name in model.made for model in models)
+                passes.add(name, fused, len(target), num_made)
                 return
         for start, block in self._combine(whole, statistics, merge):
             _write(name, target[start : start + block.numel()], block)
@@ -188,6 +190,8 @@ class Engine:
 
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
         on_cpu = self.device.type == "cpu"
+        if isinstance(checkpoint, Adapter) and name not in {*checkpoint.updates, *checkpoint.own}:
+            checkpoint = checkpoint.base
         if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
             tensor = checkpoint.tensor(name) if on_cpu else self._changed(checkpoint, name)
             return tensor.reshape(-1)

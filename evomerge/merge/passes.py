@@ -19,7 +19,7 @@ RANGE_ELEMENTS = 1 << 21
 """Numbers merged at once: half a millisecond of work."""
 
 BATCH_ELEMENTS = 1 << 27
-"""Numbers whose passes are collected before they run: what passes hold stays in memory."""
+"""Numbers whose passes are collected before they run, those counted that were made for a pass."""
 
 
 class Passes:
@@ -33,6 +33,7 @@ class Passes:
         self._passes: list[tuple[str, Pass]] = []
         self._ranges: deque[tuple[str, Pass, int, int]] = deque()
         self._num_elements = 0
+        self._bad: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -46,14 +47,20 @@ class Passes:
         if kind is None:
             self._run()
 
-    def add(self, name: str, merge: Pass, size: int) -> None:
+    def add(self, name: str, merge: Pass, size: int, num_made: int = 0) -> None:
         """Take a tensor's pass; those that wait are run when they are many.
+
+        Args:
+            name: The tensor's.
+            merge: Its pass.
+            size: Its numbers.
+            num_made: Operands of it that are no view of a file, and in memory until it has run.
 
         Raises:
             CandidateError: A tensor is not finite.
         """
         self._passes.append((name, merge))
-        self._num_elements += size
+        self._num_elements += size * (1 + 4 * num_made)
         for start in range(0, size, RANGE_ELEMENTS):
             self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, size)))
         if self._num_elements >= BATCH_ELEMENTS:
@@ -69,8 +76,10 @@ class Passes:
                 helper.result()
         else:
             self._work()
-        for _, merge in self._passes:
-            merge.finish()
+        # The first in the model's order, whatever thread saw one first.
+        for name, merge in self._passes:
+            if name in self._bad or not merge.finish():
+                raise not_finite(name)
         self._passes.clear()
         self._num_elements = 0
 
@@ -81,8 +90,7 @@ class Passes:
             except IndexError:  # another thread took the last one
                 return
             if not merge.run(start, stop):
-                self._ranges.clear()
-                raise not_finite(name)
+                self._bad.add(name)
 
 
 def not_finite(name: str) -> CandidateError:

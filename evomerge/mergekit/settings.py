@@ -77,6 +77,9 @@ def setting_of(values: Mapping[str, Value], layers: Mapping[str, int | None]) ->
     if not filters:
         return default
     entries = (*(Entry(part, (value,)) for part, value in filters.items()), Entry(None, (default,)))
-    assert all(value_of(entries, name, 0.0) == value for name, value in values.items())
+    if any(value_of(entries, name, 0.0) != value for name, value in values.items()):
+        raise InputError(
+            "mergekit's filters cannot tell these tensors apart by parts of their names"
+        )
     written = [{"filter": part, "value": value} for part, value in filters.items()]
     return [*written, {"value": default}]

@@ -116,8 +116,9 @@ class _Writer:
             what = f"methods {', '.join(names)}" if len(names) > 1 else f"options of {names[0]}"
             raise InputError(f"mergekit has one method for all tensors, the recipe several {what}")
         config = next(iter(kinds.values()), LinearConfig())
-        has_copies = len(configs) > len(kinds) or any(
-            hop.model != MERGED for hop in (self.recipe.path.hops if self.recipe.path else ())
+        path = self.recipe.path
+        has_copies = len(configs) > len(kinds) or (
+            path is not None and set(path.models) != {MERGED}
         )
         if config.kind not in RULES:
             raise InputError(f"mergekit has no method {config.kind!r}")

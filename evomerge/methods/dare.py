@@ -18,7 +18,7 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
-from evomerge.methods.masks import STEPS, uniforms
+from evomerge.methods.masks import limit, uniforms
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -113,8 +113,11 @@ class Dare:
             self.factors(coefficients),
             strict=True,
         ):
-            mask = drawn[block.offset : block.offset + n].int() < density * STEPS
-            if self.rescale == "l1":
+            mask = drawn[block.offset : block.offset + n].int() < limit(density)
+            if factor == 0.0:
+                # Left out exactly, whatever its numbers are.
+                terms.append(torch.zeros_like(delta))
+            elif self.rescale == "l1":
                 kept = mask_and_rescale(delta, mask, 1.0)
                 restore_l1(kept, l1_norm(delta))
                 terms.append(kept * weight)

@@ -16,7 +16,7 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
-from evomerge.methods.masks import STEPS, uniforms
+from evomerge.methods.masks import limit, uniforms
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -26,6 +26,9 @@ from evomerge.methods.protocol import (
     Parameter,
     Statistics,
 )
+
+Q = Parameter("q", 1.0, 0.0, 1.0, "shared", varies=False)
+"""Not varied by itself: it must not be below any density, so that most points would be refused."""
 
 
 class DarexQConfig(MethodConfig):
@@ -45,7 +48,7 @@ class DarexQConfig(MethodConfig):
 class DarexQ:
     """Random drop, division by q, then a weighted sum."""
 
-    parameters = (WEIGHT, DENSITY, Parameter("q", 1.0, 0.0, 1.0, "shared"), SCALE)
+    parameters = (WEIGHT, DENSITY, Q, SCALE)
     needs = Needs(base=True)
 
     def __init__(self, config: DarexQConfig) -> None:
@@ -78,7 +81,7 @@ class DarexQ:
         # As in DARE a number is multiplied once, and what a density of zero leaves is nothing.
         factors = [weight / q if q else 0.0 for weight in weights]
         terms = [
-            torch.where(drawn[here].int() < density * STEPS, delta * factor, 0.0)
+            torch.where(drawn[here].int() < limit(density), delta * factor, 0.0)
             for delta, drawn, density, factor in zip(
                 deltas, statistics, coefficients["density"], factors, strict=True
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -12,6 +13,14 @@ from evomerge.methods.protocol import Operands, Statistics
 
 STEPS = 1 << 16
 """Uniforms have 16 bits: u = k / STEPS, k in 0 .. STEPS - 1."""
+
+
+def limit(density: float) -> int:
+    """The least k of a uniform k / STEPS that a density drops: those below it are kept.
+
+    Of whole numbers, so that every way to compare gives the same mask.
+    """
+    return math.ceil(density * STEPS)
 
 
 def mask_key(mask_seed: int, tensor_name: str, model_hash: str) -> int:

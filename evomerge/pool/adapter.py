@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,11 @@ class Adapter(Checkpoint):
         if update is None:
             return self.start(name)
         return update.apply(self.start(name), *map(self.read_factor, update.keys))
+
+    @property
+    def made(self) -> Collection[str]:
+        """See `Checkpoint`."""
+        return self.updates.keys()
 
     def start(self, name: str) -> Tensor:
         """What a tensor is before its update: the adapter's own copy, or the base's."""

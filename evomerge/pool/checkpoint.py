@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +135,13 @@ class Checkpoint:
     @property
     def stored(self) -> Iterable[TensorInfo]:
         """The places in its files that are read."""
-        return self.tensors.values()
+        parts = (part.info for made in self.conversions.values() for part in made.sources)
+        return (*self.tensors.values(), *parts)
+
+    @property
+    def made(self) -> Collection[str]:
+        """Names of the tensors that are put together in memory when they are asked for."""
+        return self.conversions.keys()
 
     @cached_property
     def size_bytes(self) -> int:

@@ -245,7 +245,7 @@ class SearchLoop:
 
 def _line(candidate: Candidate, score: Estimate | None) -> str:
     if score is None:
-        return f"{candidate.id} failed: {candidate.failed}"
+        return f"{candidate.id} failed: {candidate.failures.get('search')}"
     return f"{candidate.id} {score.value:.4f} ±{score.standard_error:.4f}"
 
 

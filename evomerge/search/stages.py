@@ -209,7 +209,10 @@ class Stages:
         total = len(candidates)
 
         def progress(ended: list[Candidate]) -> None:
-            done = sum(bool(c.failures) or c.scores(split) is not None for c in candidates)
+            done = sum(
+                c.scores(split) is not None or bool({"search", split} & c.failures.keys())
+                for c in candidates
+            )
             for candidate in ended:
                 estimate = self.run.results.combined(candidate.id, split)
                 line = f"{candidate.id} failed: {candidate.failures.get(split)}"

@@ -111,7 +111,8 @@ def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
             stages.score([candidate], cast(Split, split), "score", again=True)
         scores = candidate.scores(cast(Split, split))
         if scores is None:
-            raise InputError(f"{candidate_id} has failed: {candidate.failed}")
+            reason = candidate.failures.get(cast(Split, split), candidate.failed)
+            raise InputError(f"{candidate_id} has failed: {reason}")
         return {name: asdict(estimate) for name, estimate in scores.items()}
     finally:
         stages.close()

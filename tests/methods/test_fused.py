@@ -14,6 +14,7 @@ from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.fused.passes import fuse
 from evomerge.methods.linear import LinearConfig
+from evomerge.methods.masks import STEPS
 from evomerge.methods.philox import uniform_uint16
 from evomerge.methods.quantiles import STEP, bracket, quantile_table
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
@@ -65,7 +66,7 @@ def in_one_pass(config, whole, given, dtype, cuts=(0, SIZE)):
     merge = fuse(method, whole, method.prepare(whole, 3), given, target)
     assert merge is not None
     assert all(merge.run(start, stop) for start, stop in itertools.pairwise(cuts))
-    merge.finish()
+    assert merge.finish()
     return target
 
 
@@ -128,6 +129,46 @@ def test_a_result_too_large_for_its_type_is_told():
         METHODS.make(LinearConfig(normalize=False)), whole, (), given, torch.empty(SIZE).half()
     )
     assert not merge.run(0, SIZE)
+
+
+def test_a_result_too_large_inside_a_bracket_is_told():
+    base, model = torch.zeros(SIZE), torch.zeros(SIZE)
+    # The second largest of two magnitudes in the last bracket, on a base it makes overflow.
+    model[:STEP] = torch.arange(1.0, STEP + 1)
+    model[4000], base[5000] = 10_000.0, 60_000.0
+    model[5000] = base[5000] + 9_000.0
+    whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
+    config = TiesConfig()
+    method = METHODS.make(config)
+    given = values(config, 1, density=(2 / SIZE,))
+    target = torch.empty(SIZE, dtype=torch.float16)
+    merge = fuse(method, whole, method.prepare(whole, 0), given, target)
+    assert not (merge.run(0, SIZE) and merge.finish())
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])
+def test_no_payload_of_a_nan_is_rounded_to_a_number(bits):
+    whole = operands(torch.float32, 1)
+    whole.models[0].view(torch.int32)[7] = bits
+    config = LinearConfig()
+    given = values(config, 1)
+    merge = fuse(METHODS.make(config), whole, (), given, torch.empty(SIZE).bfloat16())
+    assert not merge.run(0, SIZE)
+
+
+@pytest.mark.parametrize("steps", [19660.0009, 19660.0, 19659.9991, 0.4, 65535.5])
+def test_masks_at_the_edge_of_a_density(steps):
+    config, whole = CONFIGS["dare linear"], operands(torch.float32, 1)
+    method = METHODS.make(config)
+    given = values(config, 1, density=(steps / STEPS,))
+    drawn = torch.tensor([0, 1, 19659, 19660, 19661, 65534, 65535], dtype=torch.int32)
+    statistics = (drawn.repeat(SIZE // 7 + 1)[:SIZE].to(torch.uint16),)
+    target = torch.empty(SIZE)
+    merge = fuse(method, whole, statistics, given, target)
+    assert merge.run(0, SIZE)
+    assert same_bits(target, method.combine(whole, statistics, given))
+    kept = target != whole.base
+    assert torch.equal(kept[:7] | (whole.models[0] == whole.base)[:7], drawn.double() < steps)
 
 
 @pytest.mark.parametrize(

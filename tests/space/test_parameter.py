@@ -30,7 +30,7 @@ NUM_GROUPS = {
 NUMBERS = {"linear": 3, "slerp": 1, "task_arithmetic": 3, "ties": 6, "dare_linear": 6}
 NUMBERS["dare_ties"] = 6
 NUMBERS |= {"nuslerp": 2, "multislerp": 3, "karcher": 3, "model_stock": 1, "sce": 1, "lcsc": 3}
-NUMBERS |= {"darex_q": 7, "della": 6, "della_linear": 6, "breadcrumbs": 6, "breadcrumbs_ties": 6}
+NUMBERS |= {"darex_q": 6, "della": 6, "della_linear": 6, "breadcrumbs": 6, "breadcrumbs_ties": 6}
 NUMBERS |= {"consensus_ta": 2, "pcb": 4, "iso_c": 1, "tsv_m": 1, "opcm": 1}
 
 

@@ -82,7 +82,7 @@ def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure
             else:
                 number = _elected(origin, mass, positive, negative, scale)
             merged = rounded(like, number)
-            bad = or_not_finite(bad, load(merged))
+            bad = or_not_finite(or_not_finite(bad, number), load(merged))
             out[j] = merged
         if lows is not None and num_unsure:
             for j in range(first, last):
@@ -124,7 +124,7 @@ def mask_and_elect(base, models, uniforms, lasts, factors, votes, scale, out, st
         else:
             number = _elected(origin, mass, positive, negative, scale)
         merged = rounded(like, number)
-        bad = or_not_finite(bad, load(merged))
+        bad = or_not_finite(or_not_finite(bad, number), load(merged))
         out[j] = merged
     return bad
 
@@ -141,7 +141,8 @@ def mask_and_add(base, models, uniforms, lasts, factors, scale, out, start, stop
         for i in range(1, len(models)):
             delta = load(models[i][j]) - origin
             total += select(uniforms[i][j] <= lasts[i], factors[i] * delta, _ZERO)
-        merged = rounded(like, origin + scale * total)
-        bad = or_not_finite(bad, load(merged))
+        number = origin + scale * total
+        merged = rounded(like, number)
+        bad = or_not_finite(or_not_finite(bad, number), load(merged))
         out[j] = merged
     return bad

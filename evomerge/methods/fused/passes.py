@@ -16,7 +16,7 @@ from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_a
 from evomerge.methods.fused.elements import elements, is_known
 from evomerge.methods.fused.sums import add_task_vectors, sum_models
 from evomerge.methods.linear import Linear
-from evomerge.methods.masks import STEPS
+from evomerge.methods.masks import limit
 from evomerge.methods.protocol import Coefficients, Method, Operands, Statistics
 from evomerge.methods.quantiles import STEP, Bracket
 from evomerge.methods.task_arithmetic import TaskArithmetic
@@ -32,8 +32,8 @@ class Pass(Protocol):
     def run(self, start: int, stop: int) -> bool:
         """Merge elements start to stop; whether they are finite. Ranges may run side by side."""
 
-    def finish(self) -> None:
-        """What can be done only when every range has run."""
+    def finish(self) -> bool:
+        """Do what waits for every range to have run; whether what it writes is finite."""
 
 
 def fuse(
@@ -79,8 +79,8 @@ class _SimplePass:
     def run(self, start: int, stop: int) -> bool:
         return not self.loop(start, stop)
 
-    def finish(self) -> None:
-        pass
+    def finish(self) -> bool:
+        return True
 
 
 def _float32(values: list[float]) -> tuple[np.float32, ...]:
@@ -131,8 +131,8 @@ def _dare(
     base, out = elements(whole.base), elements(target)
     models = tuple(elements(whole.models[i]) for i in present)
     uniforms = tuple(statistics[i].numpy() for i in present)
-    # u < density * STEPS of whole numbers u, written so that density 1 fits 16 bits.
-    lasts = tuple(np.uint16(np.ceil(densities[i] * STEPS) - 1) for i in present)
+    # Written so that density 1 fits 16 bits.
+    lasts = tuple(np.uint16(limit(densities[i]) - 1) for i in present)
     factors = _float32([method.factors(coefficients)[i] for i in present])
     scale = np.float32(method.total_scale(coefficients))
     if not method.elect:
@@ -206,9 +206,9 @@ class _TiesPass:
         self.unsure.append(room[:count])
         return not bad
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         if self.lows is None:
-            return
+            return True
         index = torch.from_numpy(np.concatenate(self.unsure))
         assert self.whole.base is not None
         base = self.whole.base[index]
@@ -221,6 +221,7 @@ class _TiesPass:
         statistics = (*self.tables, torch.tensor(thresholds, dtype=torch.float32))
         merged = self.method.combine(gathered, statistics, self.coefficients)
         self.target[index] = merged.to(self.target.dtype)
+        return bool(torch.isfinite(self.target[index]).all())
 
 
 def _settled(where: Bracket, magnitudes: Tensor) -> float:

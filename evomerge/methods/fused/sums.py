@@ -19,8 +19,9 @@ def sum_models(models, weights, divisor, out, start, stop):
         total = weights[0] * load(models[0][j])
         for i in range(1, len(models)):
             total += weights[i] * load(models[i][j])
-        merged = rounded(like, total / divisor)
-        bad = or_not_finite(bad, load(merged))
+        number = total / divisor
+        merged = rounded(like, number)
+        bad = or_not_finite(or_not_finite(bad, number), load(merged))
         out[j] = merged
     return bad
 
@@ -35,7 +36,8 @@ def add_task_vectors(base, models, weights, scale, out, start, stop):
         total = weights[0] * (load(models[0][j]) - origin)
         for i in range(1, len(models)):
             total += weights[i] * (load(models[i][j]) - origin)
-        merged = rounded(like, origin + scale * total)
-        bad = or_not_finite(bad, load(merged))
+        number = origin + scale * total
+        merged = rounded(like, number)
+        bad = or_not_finite(or_not_finite(bad, number), load(merged))
         out[j] = merged
     return bad
