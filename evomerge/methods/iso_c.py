@@ -13,7 +13,6 @@ from evomerge.methods.matrices import (
     along_direction,
     can_decompose,
     mean,
-    one_thread,
     svd,
 )
 from evomerge.methods.protocol import (
@@ -24,6 +23,7 @@ from evomerge.methods.protocol import (
     Operands,
     Statistics,
 )
+from evomerge.threads import torch_threads
 
 
 class IsoCConfig(MethodConfig):
@@ -48,7 +48,7 @@ class IsoC:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
-    @one_thread()
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the direction, float32, shape [n]."""
         deltas = task_vectors(whole)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,17 +28,6 @@ class Svd:
     u: Tensor
     sigma: Tensor
     v: Tensor
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Routines of linear algebra give other last bits with other numbers of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def svd(matrix: Tensor) -> Svd:

@@ -15,7 +15,6 @@ from evomerge.methods.matrices import (
     DIRECTION_SCALE,
     along_direction,
     can_decompose,
-    one_thread,
     svd,
 )
 from evomerge.methods.protocol import (
@@ -27,6 +26,7 @@ from evomerge.methods.protocol import (
     Statistics,
     Survey,
 )
+from evomerge.threads import torch_threads
 
 
 class OpcmConfig(MethodConfig):
@@ -61,7 +61,7 @@ class Opcm:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
-    @one_thread()
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: raw_T, float32, shape [n]; squared norms of it and of each expert's task
         vector, float64, shape [1 + num_models].

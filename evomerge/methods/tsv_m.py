@@ -14,7 +14,6 @@ from evomerge.methods.matrices import (
     along_direction,
     can_decompose,
     mean,
-    one_thread,
     polar_factor,
     svd,
 )
@@ -26,6 +25,7 @@ from evomerge.methods.protocol import (
     Operands,
     Statistics,
 )
+from evomerge.threads import torch_threads
 
 
 class TsvMConfig(MethodConfig):
@@ -51,7 +51,7 @@ class TsvM:
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; every scale gives a model."""
 
-    @one_thread()
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the direction, float32, shape [n]."""
         deltas = task_vectors(whole)

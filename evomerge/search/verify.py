@@ -1,0 +1,183 @@
+"""Whether a written checkpoint is what the record says: its weights, and how it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.errors import InputError
+from evomerge.paths.stack import MODELING_FILE
+from evomerge.paths.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
+from evomerge.recipe import Dtype, Recipe
+from evomerge.record import Candidate, read_values
+from evomerge.record.state import merge_moments
+from evomerge.score import (
+    SCORERS,
+    Block,
+    Objective,
+    Row,
+    Split,
+    moments_of,
+    paired_difference,
+)
+from evomerge.search.run import Run
+from evomerge.threads import torch_threads
+from evomerge.workers.worker import quiet_libraries
+
+CHECKED_SPLITS: tuple[Split, ...] = ("search", "validation")
+
+ROUNDING: dict[Dtype, float] = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1e-2}
+"""How far log-likelihoods of one model lie apart on two machines, relative to their size."""
+
+Values = dict[int, float]
+"""A metric by document."""
+
+
+def check_weights(
+    run: Run, candidate: Candidate, recipe: Recipe, model_dir: Path, device: torch.device
+) -> str:
+    """Compare the files with the record, or with the recipe built once more where it has no hash.
+
+    A hash from a GPU says nothing about what a CPU computes: there it is the recipe as well.
+
+    Args:
+        run: Whose record it is.
+        candidate: The candidate, scored on validation.
+        recipe: Its recipe.
+        model_dir: The checkpoint.
+        device: Where it was built.
+
+    Returns:
+        The weights' SHA-256, in hex.
+
+    Raises:
+        InputError: They differ, or a file beside them is not what the recipe gives.
+    """
+    check_companions(run.setup.pool, recipe, model_dir)
+    found = stored_weights_sha256(model_dir)
+    measured = candidate.measured["validation"]
+    expected, source = measured.weights_sha256, "the record says"
+    if expected is None or measured.device != device.type:
+        expected = recipe_weights_sha256(run.setup.pool, recipe, device)
+        source = "the recipe gives"
+    if found != expected:
+        raise InputError(
+            f"{candidate.id}: the weights in {model_dir} have hash {found[:12]}, {source} "
+            f"{expected[:12]} ({device.type})"
+        )
+    return found
+
+
+def check_scores(
+    run: Run, candidate: Candidate, recipe: Recipe, model_dir: Path, device: torch.device
+) -> bool:
+    """Score the files as they load, and compare document by document with the record.
+
+    Args:
+        run: Whose record it is.
+        candidate: The candidate, scored on the search and validation splits.
+        recipe: Its recipe.
+        model_dir: The checkpoint.
+        device: Where to score.
+
+    Returns:
+        Whether every value is exactly the recorded one; else the scores lie within the paired 95 %
+        interval.
+
+    Raises:
+        InputError: The scores differ, or the record is not whole.
+    """
+    is_exact = True
+    found = _score(run, model_dir, device)
+    for split in CHECKED_SPLITS:
+        scores = candidate.scores(split)
+        assert scores is not None
+        blocks = run.setup.blocks(split)
+        parts = candidate.measured[split].parts
+        for objective in run.results.objectives:
+            where = f"{candidate.id}: {split}/{objective.name}"
+            try:
+                recorded = read_values(
+                    run.run_dir, parts, candidate.id, split, objective.task, objective.column
+                )
+            except OSError as error:
+                raise InputError(f"{where}: its documents cannot be read: {error}") from None
+            values = found[split, objective.name]
+            if recorded.keys() != values.keys():
+                raise InputError(
+                    f"{where}: {len(recorded)} documents are recorded, {len(values)} expected"
+                )
+            mean, journaled = _mean(blocks, objective, recorded), scores[objective.name].value
+            if mean != journaled:
+                raise InputError(
+                    f"{where}: the journal says {journaled:.6g}, its documents give {mean:.6g}"
+                )
+            if values != recorded:
+                is_exact = False
+                _check_interval(where, values, recorded, ROUNDING[recipe.dtype])
+    return is_exact
+
+
+def _score(run: Run, model_dir: Path, device: torch.device) -> dict[tuple[Split, str], Values]:
+    """A checkpoint's values by split and objective, scored in this process: no Ray for one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_libraries()
+    setup, spec = run.setup, run.setup.worker_spec()
+    # An export's own modeling file, compared byte by byte with what an export writes.
+    has_code = (model_dir / MODELING_FILE).is_file()
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=has_code)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, trust_remote_code=has_code)
+    model = model.requires_grad_(False).to(device).eval()
+    scorer = SCORERS.make(
+        setup.config.score, setup.tasks, setup.splits, model, tokenizer, spec.batch_tokens
+    )
+    values: dict[tuple[Split, str], Values] = {
+        (split, objective.name): {}
+        for split in CHECKED_SPLITS
+        for objective in run.results.objectives
+    }
+    with torch_threads(spec.num_threads):
+        for split in CHECKED_SPLITS:
+            for block in setup.blocks(split):
+                for row in scorer.score([block]):
+                    for objective in run.results.objectives:
+                        if objective.task == row.task:
+                            value = row.metrics[objective.column]
+                            values[split, objective.name][row.document] = value
+    return values
+
+
+def _mean(blocks: list[Block], objective: Objective, values: Values) -> float:
+    """The score that the journal must have, from documents, in its own order of sums."""
+    moments = [
+        moments_of(
+            [Row(block.task, d, {objective.column: values[d]}) for d in block.documents],
+            [objective],
+        )[objective.name]
+        for block in blocks
+        if block.task == objective.task
+    ]
+    return merge_moments(moments).value
+
+
+def _check_interval(
+    where: str, found: Mapping[int, float], recorded: Mapping[int, float], rounding: float
+) -> None:
+    """Refuse another score, where other hardware or libraries may have rounded differently."""
+    rounded = {
+        document: recorded[document]
+        if abs(value - recorded[document]) <= rounding * abs(recorded[document])
+        else value
+        for document, value in found.items()
+    }
+    difference = paired_difference([rounded], [recorded], [1.0])
+    if difference.value != 0.0 and not difference.low <= 0.0 <= difference.high:
+        mean = sum(recorded.values()) / len(recorded)
+        raise InputError(
+            f"{where}: recorded {mean:.6g}, found {mean + difference.value:.6g}; the difference's "
+            f"95 % interval is {difference.low:.3g} to {difference.high:.3g}"
+        )
