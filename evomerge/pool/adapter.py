@@ -22,7 +22,7 @@ from evomerge.pool.checkpoint import (
 )
 from evomerge.pool.layout import Layout
 from evomerge.pool.lora import LoraSettings, LowRank, Shift, Update, read_settings
-from evomerge.pool.names import renamer
+from evomerge.pool.names import LoadingRules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -200,7 +200,7 @@ class _Reader:
         self.settings = settings
         self.model = model
         self.state = model.state_dict()
-        self.rename = renamer(model)
+        self.rename = LoadingRules.of(model).rename
 
     def sort(
         self, factors: dict[str, TensorInfo]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
@@ -13,36 +12,55 @@ from evomerge.pool.checkpoint import Checkpoint, TensorInfo
 from evomerge.pool.conversion import Conversion, ConversionError, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 
-def renamer(model: PreTrainedModel) -> Callable[[str], tuple[str, Any]]:
-    """The rules `from_pretrained` renames a stored tensor by.
+@dataclass(frozen=True)
+class LoadingRules:
+    """The rules `from_pretrained` renames and converts a model's stored tensors by.
 
-    Args:
-        model: May be on the meta device.
-
-    Returns:
-        A function from a stored name to the model's, with what converts the tensor's form if it is
-        stored in another. To be called in order of name: some rules depend on what they have seen.
+    Attributes:
+        renamings: Those that give another name.
+        converters: Those that put together another form.
+        prefix: Name of the model under the head.
+        state: The model's tensors by name.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    state = model.state_dict()
+    renamings: list[Any]
+    converters: list[Any]
+    prefix: str
+    state: dict[str, Tensor]
 
-    def rename(stored_name: str) -> tuple[str, Any]:
-        name, converter = rename_source_key(
-            stored_name, renamings, converters, model.base_model_prefix, state
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> LoadingRules:
+        """The rules of a model, which may be on the meta device."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming
+
+        transforms = get_model_conversion_mapping(model)
+        return cls(
+            [t for t in transforms if isinstance(t, WeightRenaming)],
+            [t for t in transforms if isinstance(t, WeightConverter)],
+            model.base_model_prefix,
+            model.state_dict(),
         )
-        return name, converter
 
-    return rename
+    def rename(self, stored_name: str) -> tuple[str, str | None]:
+        """The model's name of a stored tensor, and the pattern of what converts its form, if any.
+
+        To be called in order of name: some rules depend on what they have seen.
+        """
+        from transformers.core_model_loading import rename_source_key
+
+        name, pattern = rename_source_key(
+            stored_name, self.renamings, self.converters, self.prefix, self.state
+        )
+        if name not in self.state and stored_name in self.state:
+            name, pattern = rename_source_key(stored_name, [], [], self.prefix, self.state)
+        return name, pattern
 
 
 def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
@@ -62,20 +80,11 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
         InputError: A tensor is stored in another form and cannot be converted to the model's and
             back, or two have one name.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        apply_renamings,
-        dot_natural_key,
-        rename_source_key,
-    )
+    from transformers.core_model_loading import apply_renamings, dot_natural_key
 
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    by_pattern = {pattern: c for c in converters for pattern in c.source_patterns}
-    prefix, state = model.base_model_prefix, model.state_dict()
+    rules = LoadingRules.of(model)
+    state = rules.state
+    by_pattern = {pattern: c for c in rules.converters for pattern in c.source_patterns}
     ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq"]
     left_out = []
     tensors: dict[str, TensorInfo] = {}
@@ -84,15 +93,13 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
     # are stacked as they come.
     for stored_name in sorted(checkpoint.tensors, key=dot_natural_key):
         info = checkpoint.tensors[stored_name]
-        name, pattern = rename_source_key(stored_name, renamings, converters, prefix, state)
-        if name not in state and stored_name in state:
-            name, pattern = rename_source_key(stored_name, [], [], prefix, state)
+        name, pattern = rules.rename(stored_name)
         if name not in state and any(re.search(expression, name) for expression in ignored):
             left_out.append(stored_name)
         elif pattern is not None and name not in tensors:
             conversion = conversions.setdefault(name, Conversion(by_pattern[pattern], model, name))
             conversion.sources.append(
-                Source(info, pattern, apply_renamings(stored_name, renamings))
+                Source(info, pattern, apply_renamings(stored_name, rules.renamings))
             )
         elif name in tensors or name in conversions:
             other = tensors[name] if name in tensors else conversions[name].sources[0].info
