@@ -47,8 +47,7 @@ def test_divides_what_dare_keeps_by_q(block, share, q):
     share = min(share, 0.5)
     kept = merge(DareLinearConfig(rescale="none"), block, density=(share,))
     merged = merge(DarexQConfig(), block, density=(share,), q=(q,))
-    # The factor 1 / q is rounded to float32 and then the product: half a unit twice.
-    torch.testing.assert_close(merged, kept / q, rtol=2**-22, atol=0)
+    assert torch.equal(merged, kept * (1.0 / q))
 
 
 def test_vectors_are_left_whole_by_default():

@@ -143,7 +143,9 @@ def test_a_result_too_large_inside_a_bracket_is_told():
     given = values(config, 1, density=(2 / SIZE,))
     target = torch.empty(SIZE, dtype=torch.float16)
     merge = fuse(method, whole, method.prepare(whole, 0), given, target)
-    assert not (merge.run(0, SIZE) and merge.finish())
+    # As long as the second is unsure, it is trimmed.
+    assert merge.run(0, SIZE)
+    assert not merge.finish()
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])
