@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from evomerge.pool import Pool, PoolConfig, open_pool
+
+Q = "model.layers.1.self_attn.q_proj"
+KEY = f"base_model.model.{Q}"
+"""A module of the Llama, and what PEFT calls it."""
 
 GPT2_SIZE = {"vocab_size": 12, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
 
@@ -39,3 +46,17 @@ def merged_by_peft(folder: Path, base_dir: Path) -> dict[str, torch.Tensor]:
         warnings.simplefilter("ignore")
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     return merged.state_dict()
+
+
+def open_with(base_dir: Path, *experts: Path, **changes) -> Pool:
+    names = [{"source": str(p), "name": f"expert{i}"} for i, p in enumerate(experts)]
+    config = {"base": str(base_dir), "experts": names, **changes}
+    return open_pool(PoolConfig.model_validate(config), Path())
+
+
+def config(**changes):
+    def change(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
