@@ -211,7 +211,7 @@ def time_method(pool: Pool, kind: str, repeats: int) -> Build:
         min(seconds),
         2 * (models + 1) * pool.layout.num_parameters,
         memory.peak_mib,
-        engine.statistics_bytes / (1 << 20),
+        engine.kept.size_bytes / (1 << 20),
     )
 
 

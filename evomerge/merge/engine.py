@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import InputError
+from evomerge.merge.kept import KeptStatistics, size_bytes
 from evomerge.merge.passes import Passes, not_finite
 from evomerge.methods import (
     METHODS,
@@ -47,22 +48,27 @@ class _Merge:
     """A part of a recipe, with what is the same for all of its tensors."""
 
     part: Part
+    models: tuple[Checkpoint, ...]
+    hashes: tuple[str, ...]
     method: Method
     coefficients: Coefficients
     mask_seed: int
     key: _MergeKey
 
     @classmethod
-    def of(cls, part: Part, mask_seed: int) -> _Merge:
+    def of(cls, part: Part, pool: Pool, mask_seed: int) -> _Merge:
+        models = tuple(pool[model] for model in part.models)
+        hashes = tuple(model.sha256 for model in models)
+        method = METHODS.make(part.method)
         key = part.method.model_dump_json(), part.models, mask_seed
-        return cls(part, METHODS.make(part.method), part.coefficients(), mask_seed, key)
+        return cls(part, models, hashes, method, part.coefficients(), mask_seed, key)
 
 
 class Engine:
     """Builds candidates of one pool.
 
     What does not depend on a candidate's coefficients is computed once and kept while it fits
-    the budget; beyond it the oldest is dropped and computed again when it is needed.
+    the budget; what has no room is computed again when it is needed.
 
     Args:
         pool: The checkpoints.
@@ -82,9 +88,7 @@ class Engine:
         self.pool = pool
         self.fused_from = fused_from
         self.device = device or torch.device("cpu")
-        self.statistics_budget_bytes = statistics_budget_bytes
-        self._statistics: OrderedDict[tuple[str, _MergeKey], Statistics] = OrderedDict()
-        self.statistics_bytes = 0
+        self.kept = KeptStatistics(statistics_budget_bytes)
         self._surveys: OrderedDict[tuple[_MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
         self._resident: dict[tuple[str, str], Tensor] = {}
 
@@ -133,7 +137,8 @@ class Engine:
 
     def _plan(self, recipe: Recipe) -> list[tuple[str, _Merge]]:
         """Each tensor with what makes it; none is dropped in silence."""
-        merges = [_Merge.of(part, recipe.mask_seed) for part in recipe.parts]
+        self.kept.begin_build()
+        merges = [_Merge.of(part, self.pool, recipe.mask_seed) for part in recipe.parts]
         for merge in merges:
             merge.method.check(merge.coefficients)
         plan = []
@@ -149,15 +154,14 @@ class Engine:
     def _merge_into(self, target: Tensor, name: str, merge: _Merge, passes: Passes) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
         whole = self._operands(name, merge)
-        statistics = self._prepared(whole, merge)
+        statistics, is_kept = self._prepared(whole, merge)
         if self.device.type == "cpu" and len(target) >= self.fused_from:
             from evomerge.methods.fused.passes import fuse
 
             fused = fuse(merge.method, whole, statistics, merge.coefficients, target)
             if fused is not None:
-                models = [self.pool[model] for model in merge.part.models]
-                num_made = sum(name in model.made for model in models)
-                passes.add(name, fused, len(target), num_made)
+                held = self._made(whole, merge) + (() if is_kept else statistics)
+                passes.add(name, fused, len(target), size_bytes(held))
                 return
         for start, block in self._combine(whole, statistics, merge):
             _write(name, target[start : start + block.numel()], block)
@@ -178,15 +182,25 @@ class Engine:
             yield start, method.combine(block, statistics, merge.coefficients)
 
     def _operands(self, name: str, merge: _Merge) -> Operands:
-        models = [self.pool[model] for model in merge.part.models]
         return Operands(
             name=name,
             base=self._flat(self.pool.base, name) if merge.method.needs.base else None,
-            models=tuple(self._flat(model, name) for model in models),
-            model_hashes=tuple(model.sha256 for model in models),
+            models=tuple(self._flat(model, name) for model in merge.models),
+            model_hashes=merge.hashes,
             offset=0,
             shape=self.pool.layout.shapes[name],
         )
+
+    def _made(self, whole: Operands, merge: _Merge) -> tuple[Tensor, ...]:
+        """The operands that are no view of a file."""
+        made = [
+            tensor
+            for model, tensor in zip(merge.models, whole.models, strict=True)
+            if whole.name in model.made
+        ]
+        if whole.base is not None and whole.name in self.pool.base.made:
+            made.append(whole.base)
+        return tuple(made)
 
     def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
         on_cpu = self.device.type == "cpu"
@@ -216,18 +230,10 @@ class Engine:
             self._resident[key] = read().to(self.device)
         return self._resident[key]
 
-    def _prepared(self, whole: Operands, merge: _Merge) -> Statistics:
+    def _prepared(self, whole: Operands, merge: _Merge) -> tuple[Statistics, bool]:
+        """Statistics of a tensor, and whether they stay in memory."""
         key = whole.name, merge.key
-        if key in self._statistics:
-            self._statistics.move_to_end(key)
-            return self._statistics[key]
-        statistics = merge.method.prepare(whole, merge.mask_seed)
-        self._statistics[key] = statistics
-        self.statistics_bytes += _size_bytes(statistics)
-        while self.statistics_bytes > self.statistics_budget_bytes:
-            _, dropped = self._statistics.popitem(last=False)
-            self.statistics_bytes -= _size_bytes(dropped)
-        return statistics
+        return self.kept.get(key, lambda: merge.method.prepare(whole, merge.mask_seed))
 
     def _survey(self, merge: _Merge) -> Statistics:
         """What the method says of all tensors, with these coefficients."""
@@ -236,7 +242,8 @@ class Engine:
         def tensors() -> Iterable[tuple[Operands, Statistics]]:
             for name in self.pool.layout.places:
                 whole = self._operands(name, merge)
-                yield whole, self._prepared(whole, merge)
+                statistics, _ = self._prepared(whole, merge)
+                yield whole, statistics
 
         if key not in self._surveys:
             method = cast(WholeModelMethod, merge.method)
@@ -267,7 +274,3 @@ def _slice(whole: Operands, start: int, stop: int) -> Operands:
         offset=start,
         shape=whole.shape,
     )
-
-
-def _size_bytes(statistics: Statistics) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in statistics)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 RANGE_ELEMENTS = 1 << 21
 """Numbers merged at once: half a millisecond of work."""
 
-BATCH_ELEMENTS = 1 << 27
-"""Numbers whose passes are collected before they run, those counted that were made for a pass."""
+HELD_BYTES = 1 << 27
+"""Memory that waiting passes may hold before they are run."""
 
 
 class Passes:
@@ -32,7 +32,7 @@ class Passes:
     def __init__(self) -> None:
         self._passes: list[tuple[str, Pass]] = []
         self._ranges: deque[tuple[str, Pass, int, int]] = deque()
-        self._num_elements = 0
+        self._held_bytes = 0
         self._bad: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -47,23 +47,23 @@ class Passes:
         if kind is None:
             self._run()
 
-    def add(self, name: str, merge: Pass, size: int, num_made: int = 0) -> None:
-        """Take a tensor's pass; those that wait are run when they are many.
+    def add(self, name: str, merge: Pass, size: int, held_bytes: int = 0) -> None:
+        """Take a tensor's pass; those that wait are run when they hold much memory.
 
         Args:
             name: The tensor's.
             merge: Its pass.
             size: Its numbers.
-            num_made: Operands of it that are no view of a file, and in memory until it has run.
+            held_bytes: Memory that is let go when it has run.
 
         Raises:
             CandidateError: A tensor is not finite.
         """
         self._passes.append((name, merge))
-        self._num_elements += size * (1 + 4 * num_made)
+        self._held_bytes += held_bytes
         for start in range(0, size, RANGE_ELEMENTS):
             self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, size)))
-        if self._num_elements >= BATCH_ELEMENTS:
+        if self._held_bytes >= HELD_BYTES:
             self._run()
 
     def _run(self) -> None:
@@ -81,7 +81,7 @@ class Passes:
             if name in self._bad or not merge.finish():
                 raise not_finite(name)
         self._passes.clear()
-        self._num_elements = 0
+        self._held_bytes = 0
 
     def _work(self) -> None:
         while self._ranges:

@@ -1,7 +1,8 @@
 """Task vectors of which some elements are left out, merged by the elected sign, in one pass.
 
-The loops do what `merge_agreeing` does, number for number: the sums of what votes for either sign
-are made together, and the elected one is taken.
+The loops do what `merge_agreeing` does, number for number. What votes against the elected sign is
+told by turning all terms by it: then those that agree are positive. A term is written down twice
+and computed once, as nothing is stored between.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from evomerge.methods.fused.elements import load, or_not_finite, plus, rounded, select
+from evomerge.methods.fused.elements import greatest, load, plus, rounded, select, sign, turned
 
 CHUNK = 1024
 """Elements between two looks at whether one of them is unsure."""
@@ -18,16 +19,24 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _elected(origin, mass, positive, negative, scale):
-    return origin + scale * select(mass < _ZERO, negative, positive)
+def _trimmed(delta, weight, high):
+    # Written so that a NaN is kept and ends in the result: no comparison with it holds.
+    return select(abs(delta) < high, _ZERO, weight * delta)
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _elected_mean(origin, mass, positive, negative, for_positive, for_negative, scale):
-    is_negative = mass < _ZERO
-    divisor = select(is_negative, for_negative, for_positive)
-    divisor = select(divisor != _ZERO, divisor, _ONE)
-    return origin + scale * (select(is_negative, negative, positive) / divisor)
+def _masked(delta, factor, uniform, last):
+    return select(uniform <= last, factor * delta, _ZERO)
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _agreeing(term):
+    return select(term < _ZERO, _ZERO, term)
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _mean(total, votes):
+    return total / select(votes != _ZERO, votes, _ONE)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -51,39 +60,35 @@ def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure
         stop: The element behind the last one.
 
     Returns:
-        1 where a number is not finite, and how many indices are noted.
+        `greatest` of all numbers, and how many indices are noted.
     """
-    bad, count = np.uint32(0), 0
+    largest, count = np.uint32(0), 0
     like = out[0]
     for first in range(start, stop, CHUNK):
         last = min(first + CHUNK, stop)
         num_unsure = np.uint32(0)
         for j in range(np.uint64(first), np.uint64(last)):
             origin = load(base[j])
-            mass = positive = negative = for_positive = for_negative = _ZERO
+            mass = total = num_votes = _ZERO
             for i in range(len(models)):
                 delta = load(models[i][j]) - origin
-                magnitude = abs(delta)
                 if lows is not None:
+                    magnitude = abs(delta)
                     is_inside = (magnitude > lows[i]) & (magnitude < highs[i])
                     num_unsure = plus(num_unsure, is_inside)
-                # Written so that a NaN is kept and ends in the result: no comparison with it holds.
-                term = select(magnitude < highs[i], _ZERO, weights[i] * delta)
-                mass += term
-                positive += select(term < _ZERO, _ZERO, term)
-                negative += select(term > _ZERO, _ZERO, term)
+                mass += _trimmed(delta, weights[i], highs[i])
+            elected = sign(mass)
+            for i in range(len(models)):
+                delta = load(models[i][j]) - origin
+                term = turned(_trimmed(delta, weights[i], highs[i]), elected)
+                total += _agreeing(term)
                 if votes is not None:
-                    for_positive += select(term > _ZERO, votes[i], _ZERO)
-                    for_negative += select(term < _ZERO, votes[i], _ZERO)
+                    num_votes = select(term > _ZERO, num_votes + votes[i], num_votes)
             if votes is not None:
-                number = _elected_mean(
-                    origin, mass, positive, negative, for_positive, for_negative, scale
-                )
-            else:
-                number = _elected(origin, mass, positive, negative, scale)
-            merged = rounded(like, number)
-            bad = or_not_finite(or_not_finite(bad, number), load(merged))
-            out[j] = merged
+                total = _mean(total, num_votes)
+            number = origin + scale * turned(total, elected)
+            largest = greatest(largest, number)
+            out[j] = rounded(like, number)
         if lows is not None and num_unsure:
             for j in range(first, last):
                 origin = load(base[j])
@@ -93,7 +98,7 @@ def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure
                         unsure[count] = j
                         count += 1
                         break
-    return bad, count
+    return largest, count
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -101,48 +106,44 @@ def mask_and_elect(base, models, uniforms, lasts, factors, votes, scale, out, st
     """DARE-TIES; see `Dare`. Element j of model i is kept where uniforms[i][j] <= lasts[i].
 
     Returns:
-        1 where a number is not finite.
+        `greatest` of all numbers.
     """
-    bad = np.uint32(0)
+    largest = np.uint32(0)
     like = out[0]
     for j in range(np.uint64(start), np.uint64(stop)):
         origin = load(base[j])
-        mass = positive = negative = for_positive = for_negative = _ZERO
+        mass = total = num_votes = _ZERO
         for i in range(len(models)):
             delta = load(models[i][j]) - origin
-            term = select(uniforms[i][j] <= lasts[i], factors[i] * delta, _ZERO)
-            mass += term
-            positive += select(term < _ZERO, _ZERO, term)
-            negative += select(term > _ZERO, _ZERO, term)
+            mass += _masked(delta, factors[i], uniforms[i][j], lasts[i])
+        elected = sign(mass)
+        for i in range(len(models)):
+            delta = load(models[i][j]) - origin
+            term = turned(_masked(delta, factors[i], uniforms[i][j], lasts[i]), elected)
+            total += _agreeing(term)
             if votes is not None:
-                for_positive += select(term > _ZERO, votes[i], _ZERO)
-                for_negative += select(term < _ZERO, votes[i], _ZERO)
+                num_votes = select(term > _ZERO, num_votes + votes[i], num_votes)
         if votes is not None:
-            number = _elected_mean(
-                origin, mass, positive, negative, for_positive, for_negative, scale
-            )
-        else:
-            number = _elected(origin, mass, positive, negative, scale)
-        merged = rounded(like, number)
-        bad = or_not_finite(or_not_finite(bad, number), load(merged))
-        out[j] = merged
-    return bad
+            total = _mean(total, num_votes)
+        number = origin + scale * turned(total, elected)
+        largest = greatest(largest, number)
+        out[j] = rounded(like, number)
+    return largest
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def mask_and_add(base, models, uniforms, lasts, factors, scale, out, start, stop):
     """DARE-linear; see `Dare` and `mask_and_elect`."""
-    bad = np.uint32(0)
+    largest = np.uint32(0)
     like = out[0]
     for j in range(np.uint64(start), np.uint64(stop)):
         origin = load(base[j])
         delta = load(models[0][j]) - origin
-        total = select(uniforms[0][j] <= lasts[0], factors[0] * delta, _ZERO)
+        total = _masked(delta, factors[0], uniforms[0][j], lasts[0])
         for i in range(1, len(models)):
             delta = load(models[i][j]) - origin
-            total += select(uniforms[i][j] <= lasts[i], factors[i] * delta, _ZERO)
+            total += _masked(delta, factors[i], uniforms[i][j], lasts[i])
         number = origin + scale * total
-        merged = rounded(like, number)
-        bad = or_not_finite(or_not_finite(bad, number), load(merged))
-        out[j] = merged
-    return bad
+        largest = greatest(largest, number)
+        out[j] = rounded(like, number)
+    return largest

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from llvmlite import ir
 from numba.core import types
@@ -20,8 +19,9 @@ from torch import Tensor
 
 _I1, _I16, _I32 = ir.IntType(1), ir.IntType(16), ir.IntType(32)
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
-_EXPONENT = 0x7F800000
-_STORED = {torch.bfloat16: np.uint16, torch.float16: np.int16}
+_SIGN, _MAGNITUDE = 0x80000000, 0x7FFFFFFF
+_STORED = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+_TOO_LARGE = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F7F8000, torch.float16: 0x477FF000}
 
 Elements = NDArray[Any]
 
@@ -30,12 +30,20 @@ def elements(tensor: Tensor) -> Elements:
     """A flat tensor's memory as an array that the loops understand; no copy."""
     if tensor.dtype == torch.float32:
         return tensor.numpy()
-    return tensor.view(torch.int16).numpy().view(_STORED[tensor.dtype])
+    return tensor.view(_STORED[tensor.dtype]).numpy()
 
 
 def is_known(tensor: Tensor) -> bool:
     """Whether `elements` takes it."""
     return tensor.dtype == torch.float32 or tensor.dtype in _STORED
+
+
+def fits(greatest_bits: int, dtype: torch.dtype) -> bool:
+    """Whether what `greatest` found of float32 numbers is finite when it is rounded to a type.
+
+    The least number that is not lies half a step above the type's largest; NaN is above it.
+    """
+    return greatest_bits < _TOO_LARGE[dtype]
 
 
 def _constant(value: int) -> ir.Constant:
@@ -76,14 +84,16 @@ def rounded(_context: Any, like: Any, value: Any) -> Any:
 
 
 @intrinsic
-def or_not_finite(_context: Any, bad: Any, value: Any) -> Any:
-    """`bad`, a uint32, or 1 where a float32 number is NaN or infinite."""
+def greatest(_context: Any, bits: Any, value: Any) -> Any:
+    """The larger of `bits`, a uint32, and the bits of a float32 number's magnitude.
+
+    Magnitudes are ordered as their bits are, infinity behind every number and NaN behind it.
+    """
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         seen, given = arguments
-        exponent = builder.and_(builder.bitcast(given, _I32), _constant(_EXPONENT))
-        is_bad = builder.icmp_unsigned("==", exponent, _constant(_EXPONENT))
-        return builder.or_(seen, builder.zext(is_bad, _I32))
+        magnitude = builder.and_(builder.bitcast(given, _I32), _constant(_MAGNITUDE))
+        return builder.select(builder.icmp_unsigned(">", magnitude, seen), magnitude, seen)
 
     return types.uint32(types.uint32, types.float32), generate
 
@@ -97,6 +107,28 @@ def plus(_context: Any, count: Any, condition: Any) -> Any:
         return builder.add(before, builder.zext(_bit(builder, holds), _I32))
 
     return types.uint32(types.uint32, types.boolean), generate
+
+
+@intrinsic
+def sign(_context: Any, value: Any) -> Any:
+    """The sign bit of a float32 number, alone in a uint32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        (given,) = arguments
+        return builder.and_(builder.bitcast(given, _I32), _constant(_SIGN))
+
+    return types.uint32(types.float32), generate
+
+
+@intrinsic
+def turned(_context: Any, value: Any, sign: Any) -> Any:
+    """A float32 number, negated where `sign` has its bit."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        given, bit = arguments
+        return builder.bitcast(builder.xor(builder.bitcast(given, _I32), bit), _FLOAT)
+
+    return types.float32(types.float32, types.uint32), generate
 
 
 @intrinsic

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evomerge.methods.dare import Dare
 from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_and_elect
-from evomerge.methods.fused.elements import elements, is_known
+from evomerge.methods.fused.elements import elements, fits, is_known
 from evomerge.methods.fused.sums import add_task_vectors, sum_models
 from evomerge.methods.linear import Linear
 from evomerge.methods.masks import limit
@@ -23,7 +23,7 @@ from evomerge.methods.task_arithmetic import TaskArithmetic
 from evomerge.methods.ties import Ties
 
 Loop = Callable[[int, int], int]
-"""Merges elements start to stop; 1 where a number is not finite."""
+"""Merges elements start to stop; returns `greatest` of the numbers before they are rounded."""
 
 
 class Pass(Protocol):
@@ -75,9 +75,10 @@ def fuse(
 @dataclass(frozen=True)
 class _SimplePass:
     loop: Loop
+    dtype: torch.dtype
 
     def run(self, start: int, stop: int) -> bool:
-        return not self.loop(start, stop)
+        return fits(self.loop(start, stop), self.dtype)
 
     def finish(self) -> bool:
         return True
@@ -97,7 +98,9 @@ def _linear(
     weights = _float32([coefficients["weight"][i] for i in present])
     divisor = np.float32(sum(coefficients["weight"]) if method.normalize else 1.0)
     out = elements(target)
-    return _SimplePass(lambda start, stop: sum_models(models, weights, divisor, out, start, stop))
+    return _SimplePass(
+        lambda start, stop: sum_models(models, weights, divisor, out, start, stop), target.dtype
+    )
 
 
 def _task_arithmetic(
@@ -112,7 +115,8 @@ def _task_arithmetic(
     weights = _float32([coefficients["weight"][i] for i in present])
     scale = np.float32(method.total_scale(coefficients))
     return _SimplePass(
-        lambda start, stop: add_task_vectors(base, models, weights, scale, out, start, stop)
+        lambda start, stop: add_task_vectors(base, models, weights, scale, out, start, stop),
+        target.dtype,
     )
 
 
@@ -139,22 +143,15 @@ def _dare(
         return _SimplePass(
             lambda start, stop: mask_and_add(
                 base, models, uniforms, lasts, factors, scale, out, start, stop
-            )
+            ),
+            target.dtype,
         )
     votes = _float32([weights[i] for i in present]) if method.normalize else None
     return _SimplePass(
         lambda start, stop: mask_and_elect(
-            base,
-            models,
-            uniforms,
-            lasts,
-            factors,
-            votes,
-            scale,
-            out,
-            start,
-            stop,
-        )
+            base, models, uniforms, lasts, factors, votes, scale, out, start, stop
+        ),
+        target.dtype,
     )
 
 
@@ -190,7 +187,7 @@ class _TiesPass:
 
     def run(self, start: int, stop: int) -> bool:
         room = np.empty(STEP * len(self.models), dtype=np.int64)
-        bad, count = trim_and_elect(
+        largest, count = trim_and_elect(
             self.base,
             self.models,
             self.weights,
@@ -204,7 +201,7 @@ class _TiesPass:
             stop,
         )
         self.unsure.append(room[:count])
-        return not bad
+        return fits(largest, self.target.dtype)
 
     def finish(self) -> bool:
         if self.lows is None:

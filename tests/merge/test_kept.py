@@ -1,0 +1,58 @@
+"""What is kept of a pool within a budget."""
+
+from __future__ import annotations
+
+import torch
+
+from evomerge.merge.kept import KeptStatistics
+
+EIGHT_BYTES = 8
+
+
+class Maker:
+    """Makes statistics of eight bytes and counts how often it did."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def use(self, kept: KeptStatistics, keys: str) -> None:
+        for key in keys:
+            kept.get(key, lambda key=key: self._make(key))
+
+    def _make(self, key: str):
+        self.made.append(key)
+        return (torch.zeros(2),)
+
+
+def builds(kept: KeptStatistics, *all_keys: str) -> list[str]:
+    """What each build makes anew."""
+    made = []
+    for keys in all_keys:
+        maker = Maker()
+        kept.begin_build()
+        maker.use(kept, keys)
+        made.append("".join(maker.made))
+    return made
+
+
+def test_what_fits_is_made_once():
+    assert builds(KeptStatistics(3 * EIGHT_BYTES), "abc", "abc", "cab") == ["abc", "", ""]
+
+
+def test_beyond_the_budget_the_first_stay():
+    kept = KeptStatistics(2 * EIGHT_BYTES + 1)
+    assert builds(kept, "abcd", "abcd", "abcd") == ["abcd", "cd", "cd"]
+    assert kept.size_bytes == 2 * EIGHT_BYTES
+
+
+def test_what_two_builds_did_not_use_makes_room():
+    kept = KeptStatistics(2 * EIGHT_BYTES)
+    assert builds(kept, "ab", "cd", "cd", "cd") == ["ab", "cd", "cd", ""]
+    assert builds(kept, "ad", "ab") == ["a", "ab"]
+
+
+def test_without_a_budget_nothing_is_kept():
+    kept = KeptStatistics(0)
+    assert builds(kept, "a", "a") == ["a", "a"]
+    assert kept.get("b", lambda: (torch.zeros(2),))[1] is False
+    assert kept.get("c", lambda: ()) == ((), True)
