@@ -40,6 +40,15 @@ def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
     return block.base.float() + delta * scale
 
 
+def keep_where(mask: Tensor, numbers: Tensor) -> Tensor:
+    """The numbers where a mask holds, zero elsewhere, float32, shape [n].
+
+    What `torch.where` gives, several times as fast: it is no vector code on a CPU.
+    """
+    bits = mask.to(torch.int32).neg_()
+    return bits.bitwise_and_(numbers.view(torch.int32)).view(torch.float32)
+
+
 def l1_norm(delta: Tensor) -> float:
     """Sum of magnitudes, in float64."""
     return float(delta.abs().sum(dtype=torch.float64))

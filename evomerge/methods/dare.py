@@ -12,6 +12,7 @@ from evomerge.methods.arithmetic import (
     SCALE,
     WEIGHT,
     add_scaled,
+    keep_where,
     l1_norm,
     require_sum,
     restore_l1,
@@ -122,7 +123,7 @@ class Dare:
                 restore_l1(kept, l1_norm(delta))
                 terms.append(kept * weight)
             else:
-                terms.append(torch.where(mask, delta * factor, 0.0))
+                terms.append(keep_where(mask, delta * factor))
         if self.elect:
             return add_scaled(block, merge_terms(terms, weights, self.normalize), scale)
         present = [float(weight != 0.0) for weight in weights]
@@ -149,7 +150,7 @@ def mask_and_rescale(delta: Tensor, mask: Tensor, density: float) -> Tensor:
     """M * delta / density, float32, shape [n]; a density of zero drops everything."""
     if density == 0.0:
         return torch.zeros_like(delta)
-    return torch.where(mask, delta / density, 0.0)
+    return keep_where(mask, delta / density)
 
 
 METHODS.add(DareLinearConfig, Dare)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError
@@ -13,6 +12,7 @@ from evomerge.methods.arithmetic import (
     SCALE,
     WEIGHT,
     add_scaled,
+    keep_where,
     task_vectors,
     weighted_sum,
 )
@@ -81,7 +81,7 @@ class DarexQ:
         # As in DARE a number is multiplied once, and what a density of zero leaves is nothing.
         factors = [weight / q if q else 0.0 for weight in weights]
         terms = [
-            torch.where(drawn[here].int() < limit(density), delta * factor, 0.0)
+            keep_where(drawn[here].int() < limit(density), delta * factor)
             for delta, drawn, density, factor in zip(
                 deltas, statistics, coefficients["density"], factors, strict=True
             )

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from evomerge.methods.arithmetic import add_scaled, task_vectors, weighted_sum
+from evomerge.methods.arithmetic import add_scaled, keep_where, task_vectors, weighted_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -20,6 +20,7 @@ from evomerge.methods.protocol import (
     Parameter,
     Statistics,
 )
+from evomerge.methods.ties import elect_by_mass, merge_by_sign
 
 
 class SceConfig(MethodConfig):
@@ -84,9 +85,12 @@ class Sce:
         variance, ranked = statistics
         if share < 1.0:
             least = _threshold(ranked, share)
-            for delta in deltas:
-                delta.masked_fill_(variance < least, 0.0)
-        return add_scaled(block, _merge_agreeing(deltas, self._weights(deltas)), 1.0)
+            is_selected = ~(variance < least)
+            deltas = tuple(keep_where(is_selected, delta) for delta in deltas)
+        weights = self._weights(deltas)
+        weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
+        merged = merge_by_sign(elect_by_mass(deltas), weighted, weights, normalize=True)
+        return add_scaled(block, merged, 1.0)
 
     def _is_whole(self, block: Operands) -> bool:
         return self.vectors == "whole" and block.is_vector
@@ -105,19 +109,6 @@ def _threshold(ranked: Tensor, share: float) -> float:
     # A share such as 0.3 lies below its decimal value by rounding: floor(0.3 * 10) must be 3.
     num_kept = math.floor(share * len(ranked) + 1e-9)
     return float(ranked[len(ranked) - num_kept]) if num_kept > 0 else math.inf
-
-
-def _merge_agreeing(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Weighted mean, at each element, of what has the sign of the plain sum; shape [n]."""
-    # Written so that a NaN stays one: no comparison with it holds.
-    positive = ~(torch.stack(list(deltas)).sum(dim=0) < 0)
-    total = torch.zeros_like(deltas[0])
-    divisor = torch.zeros_like(deltas[0])
-    for delta, weight in zip(deltas, weights, strict=True):
-        agrees = torch.where(positive, ~(delta <= 0), delta < 0)
-        total += torch.where(agrees, delta * weight, 0.0)
-        divisor += agrees * weight
-    return total / torch.where(divisor == 0, 1.0, divisor)
 
 
 METHODS.add(SceConfig, Sce)

@@ -15,6 +15,7 @@ from evomerge.methods.arithmetic import (
     SCALE,
     WEIGHT,
     add_scaled,
+    keep_where,
     l1_norm,
     require_sum,
     restore_l1,
@@ -34,6 +35,9 @@ from evomerge.methods.protocol import (
 from evomerge.methods.quantiles import Bracket, bracket, quantile_table
 
 Election = Literal["mass", "count"]
+
+_SIGN = -(1 << 31)
+"""The sign bit of a float32 number, as int32."""
 
 BLOCK = 1 << 18
 """Numbers that are looked through at once."""
@@ -169,7 +173,7 @@ class Ties:
             return add_scaled(block, mean, scale / sum(weights) if self.normalize else scale)
         for delta, threshold in zip(deltas, statistics[-1].tolist(), strict=True):
             before = l1_norm(delta) if self.rescale == "l1" else None
-            delta.masked_fill_(delta.abs() < threshold, 0.0)
+            delta.copy_(keep_where(~(delta.abs() < threshold), delta))
             if before is not None:
                 restore_l1(delta, before)
         merged = merge_agreeing(deltas, weights, self.normalize, self.election)
@@ -229,30 +233,53 @@ def merge_terms(
     election: Election = "mass",
 ) -> Tensor:
     """As `merge_agreeing`, of task vectors that were multiplied by their weights."""
-    positive = _elect_by_count(weighted) if election == "count" else _elect_by_mass(weighted)
+    sign = _elect_by_count(weighted) if election == "count" else elect_by_mass(weighted)
+    return merge_by_sign(sign, weighted, weights, normalize)
+
+
+def merge_by_sign(
+    sign: Tensor, weighted: Sequence[Tensor], weights: Sequence[float], normalize: bool
+) -> Tensor:
+    """Merge what agrees with a sign: all are turned by it, then those that agree are positive.
+
+    Args:
+        sign: The sign bit of each element where it is negative, else 0; int32, shape [n].
+        weighted: See `merge_terms`.
+        weights: See `merge_agreeing`.
+        normalize: See `merge_agreeing`.
+    """
     total = torch.zeros_like(weighted[0])
     divisor = torch.zeros_like(weighted[0])
     for term, weight in zip(weighted, weights, strict=True):
-        # Written so that a NaN stays one: no comparison with it holds.
-        agrees = torch.where(positive, ~(term <= 0), ~(term >= 0))
-        total += torch.where(agrees, term, 0.0)
-        divisor += agrees * weight
-    if not normalize:
-        return total
-    return total / torch.where(divisor == 0, 1.0, divisor)
+        turned = _turned(term, sign)
+        # A NaN stays one.
+        total += turned.clamp(min=0.0)
+        if normalize:
+            divisor += (turned > 0.0) * weight
+    if normalize:
+        total /= divisor.add_(divisor == 0.0)
+    return _turned(total, sign)
 
 
-def _elect_by_mass(weighted: Sequence[Tensor]) -> Tensor:
-    mass = weighted[0].clone()
+def _turned(numbers: Tensor, sign: Tensor) -> Tensor:
+    """Float32 numbers, negated where the sign bit is set in `sign`, int32."""
+    return (numbers.view(torch.int32) ^ sign).view(torch.float32)
+
+
+def elect_by_mass(weighted: Sequence[Tensor]) -> Tensor:
+    """The sign of the sum, as `merge_by_sign` takes it; a sum of zero counts as positive."""
+    # A negative zero, which would count as negative, is none when it is added to zero.
+    mass = weighted[0] + 0.0
     for term in weighted[1:]:
         mass += term
-    return ~(mass < 0)
+    return mass.view(torch.int32).bitwise_and_(_SIGN)
 
 
 def _elect_by_count(weighted: Sequence[Tensor]) -> Tensor:
     votes = torch.stack([term.sign() for term in weighted]).sum(dim=0)
-    most_are_positive = (votes > 0).sum() >= (votes < 0).sum()
-    return torch.where(votes == 0, most_are_positive, ~(votes < 0))
+    most_are_negative = (votes > 0).sum() < (votes < 0).sum()
+    is_negative = (votes < 0) | ((votes == 0) & most_are_negative)
+    return is_negative.to(torch.int32).mul_(_SIGN)
 
 
 METHODS.add(TiesConfig, Ties)
