@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input import configs, fronts, models, paths, runs, spaces, tasks
+from bad_input import configs, fronts, models, paths, runs, spaces, tasks, workers
 from fixtures import make_workspace
 
 from evomerge.cli import main
 
-MODULES = (configs, models, tasks, runs, paths, fronts, spaces)
+MODULES = (configs, models, tasks, runs, paths, fronts, spaces, workers)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 

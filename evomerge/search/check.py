@@ -17,6 +17,7 @@ from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter
 from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
+from evomerge.search.gpu_memory import gpu_need
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
 from evomerge.space import Space
 
@@ -125,6 +126,12 @@ def _workers(setup: Setup) -> list[str]:
     element_bytes = torch.empty((), dtype=TORCH_DTYPES[setup.pool.dtype]).element_size()
     model_bytes = setup.pool.layout.num_parameters * element_bytes
     mapped_bytes = sum(checkpoint.size_bytes for checkpoint in setup.pool)
+    if on_gpu(setup.config):
+        return [
+            f"workers: {workers.num_actors or 'as many as fit'} actors of {workers.num_cpus:g} CPU "
+            f"at {workers.address!r}; {gpu_need(workers, setup.pool).describe()}",
+            *_paths(setup, model_bytes),
+        ]
     actors = workers.num_actors if workers.num_actors is not None else "as many as fit"
     return [
         f"workers: {actors} actors of {workers.num_cpus:g} CPU at {workers.address!r}; each holds "

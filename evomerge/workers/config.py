@@ -16,6 +16,8 @@ class WorkersConfig(Section):
         num_cpus: CPUs of each actor, and its threads.
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.
+        gpu_memory_gib: Memory of a GPU; by default that of this machine's, where the actors run
+            here. What the actors keep on it is refused where it is more.
         ready_timeout_s: How long the actors may take to start before the search gives up.
         job_timeout_s: How long one piece of work may take before its actor is replaced.
         max_attempts: Attempts at a candidate before it is recorded as failed.
@@ -26,6 +28,7 @@ class WorkersConfig(Section):
     num_actors: int | None = Field(default=None, gt=0)
     num_cpus: float = Field(default=1.0, gt=0.0)
     num_gpus: float | None = Field(default=None, ge=0.0)
+    gpu_memory_gib: float | None = Field(default=None, gt=0.0)
     ready_timeout_s: float = Field(default=600.0, gt=0.0)
     job_timeout_s: float | None = Field(default=None, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
