@@ -45,6 +45,33 @@ models:
   - {model: pool/expert0, parameters: {weight: 2}}
   - {model: pool/expert1, parameters: {weight: 0.5}}
 """,
+    "linear, adapters alone": """
+merge_method: linear
+models:
+  - {model: pool/base+pool/lora, parameters: {weight: 0.6}}
+  - {model: pool/base, parameters: {weight: 0.3}}
+""",
+    "task_arithmetic, an adapter and a whole model": """
+merge_method: task_arithmetic
+base_model: pool/base
+models:
+  - {model: pool/base+pool/lora, parameters: {weight: 0.6}}
+  - {model: {model: {path: pool/expert0}}, parameters: {weight: 0.5}}
+""",
+    "slerp, from an adapter": """
+merge_method: slerp
+base_model: {model: pool/base, lora: {path: pool/lora}}
+models:
+  - model: pool/base+pool/lora
+  - model: pool/expert1
+parameters: {t: 0.3}
+""",
+    "passthrough, through an adapter": """
+merge_method: passthrough
+slices:
+  - sources: [{model: pool/base+pool/lora, layer_range: [0, 2]}]
+  - sources: [{model: pool/base, layer_range: [0, 4]}]
+""",
     "slerp": """
 merge_method: slerp
 base_model: pool/expert1

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import yaml
 
 from evomerge.errors import InputError, closest
+from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
 from evomerge.recipe import Dtype
@@ -74,7 +75,8 @@ class Document:
         path: Its file.
         method: mergekit's name of the method.
         rule: What the method takes.
-        base: What gives configuration and tokenizer: the base model, else the first model.
+        base: What gives configuration and tokenizer: the base model, else the first model, without
+            its adapter.
         slices: The result's layers in order; one of all layers for a list of models.
         parameters: Of everything.
         dtype: Of the result, if the file says it.
@@ -121,7 +123,7 @@ def read_document(path: Path) -> Document:
     data = _mapping(data, KEYS, where)
     rule = rule_of(data.get("merge_method"), where / "merge_method")
     _refuse_what_has_no_counterpart(data, where)
-    base = _model(data["base_model"], where / "base_model") if data.get("base_model") else None
+    base = read_model(data["base_model"], where / "base_model") if data.get("base_model") else None
     settings = _parameters(data, rule, where, of_a_model=False)
     slices = (
         _slices(data["slices"], base, rule, where)
@@ -130,8 +132,9 @@ def read_document(path: Path) -> Document:
     )
     for piece in slices:
         _check_models(piece, data["merge_method"], rule)
-    if base is None:
-        base = slices[0].base or slices[0].sources[0].model
+    base = whole_of(base or slices[0].base or slices[0].sources[0].model)
+    for source in (source for piece in slices for source in piece.sources):
+        check_adapted(source.model, base, source.where / "model")
     _check_tokenizer(data, base, where)
     dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
     return Document(path, data["merge_method"], rule, base, slices, settings, dtype)
@@ -182,7 +185,7 @@ def _models(data: Any, base: str | None, rule: Rule, where: Where) -> Slice:
     for number, item in enumerate(entries):
         place = where / "models" / number
         entry = _mapping(item, ("model", "parameters"), place)
-        model = _model(entry.get("model"), place / "model")
+        model = read_model(entry.get("model"), place / "model")
         settings = _parameters(entry, rule, place, of_a_model=True)
         sources.append(Source(place, model, None, settings))
     if base is not None and base not in [source.model for source in sources]:
@@ -198,7 +201,7 @@ def _slices(data: Any, base: str | None, rule: Rule, where: Where) -> tuple[Slic
         entry = _mapping(item, ("sources", "base_model", "parameters"), place)
         own_base = base
         if entry.get("base_model") is not None:
-            own_base = _model(entry["base_model"], place / "base_model")
+            own_base = read_model(entry["base_model"], place / "base_model")
         sources = []
         for index, source in enumerate(_list(entry.get("sources"), place / "sources")):
             sources.append(_source(source, rule, place / "sources" / index))
@@ -219,7 +222,7 @@ def _source(data: Any, rule: Rule, where: Where) -> Source:
         raise InputError(
             f"{where / 'layer_range'}: got {layers!r}, expected [FIRST, BEHIND_LAST], from 0"
         )
-    model = _model(entry.get("model"), where / "model")
+    model = read_model(entry.get("model"), where / "model")
     settings = _parameters(entry, rule, where, of_a_model=True)
     return Source(where, model, (layers[0], layers[1]), settings)
 
@@ -231,6 +234,11 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
             raise InputError(f"{piece.where}: model {name!r} is given twice")
     if rule.base in ("first", "origin") and piece.base is None:
         raise InputError(f"{piece.where}: method {method} needs a `base_model`")
+    if rule.base in ("origin", "either") and piece.base is not None and is_adapted(piece.base):
+        raise InputError(
+            f"{piece.where}: the base model {piece.base!r} is a model with an adapter; {method}'s "
+            "task vectors need a whole one: merge the adapter into it with PEFT"
+        )
     if rule.base != "input" and piece.base is not None and piece.base not in names:
         raise InputError(
             f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
@@ -278,15 +286,4 @@ def _mapping(data: Any, keys: tuple[str, ...], where: Where) -> dict[str, Any]:
 def _list(data: Any, where: Where) -> list[Any]:
     if not isinstance(data, list) or not data:
         raise InputError(f"{where}: got {data!r}, expected a list")
-    return data
-
-
-def _model(data: Any, where: Where) -> str:
-    if not isinstance(data, str) or not data:
-        raise InputError(f"{where}: got {data!r}, expected a folder or a hub id")
-    if "+" in data:
-        raise InputError(
-            f"{where}: {data!r}: an adapter on a model is not supported here; merge it into the "
-            "model first"
-        )
     return data
