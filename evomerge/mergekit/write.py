@@ -182,11 +182,13 @@ class _Writer:
 
     def _written(self, piece: _Slice, is_passthrough: bool) -> dict[str, Any]:
         models = piece.models
-        span = [piece.first, piece.stop]
         makings = {name: self._filled(name, m, models) for name, m in piece.makings.items()}
         sources = []
         for index, model in enumerate(models):
-            source: dict[str, Any] = {"model": self._source(model), "layer_range": span}
+            source: dict[str, Any] = {
+                "model": self._source(model),
+                "layer_range": [piece.first, piece.stop],
+            }
             if not is_passthrough:
                 parameters = {
                     keyword: self._setting(
@@ -197,6 +199,7 @@ class _Writer:
                 source |= {"parameters": parameters} if parameters else {}
             sources.append(source)
         if self.is_around_base:
+            span = [piece.first, piece.stop]  # a list of its own: YAML has names for shared ones
             sources.insert(0, {"model": self._source("base"), "layer_range": span})
         written: dict[str, Any] = {"sources": sources}
         if self.rule.base == "first":

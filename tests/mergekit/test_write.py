@@ -74,6 +74,10 @@ class TestRoundTrip:
         recipe = recipe_of(pool, **RECIPES["masks"])
         assert mergekit_yaml(pool, recipe).startswith("# mergekit draws this method's masks anew")
 
+    def test_nothing_is_said_by_an_alias(self, pool):
+        for fields in RECIPES.values():
+            assert "&" not in mergekit_yaml(pool, recipe_of(pool, **fields))
+
     def test_a_stack_is_passthrough(self, pool):
         recipe = recipe_of(pool, **RECIPES["a path of members"])
         data = yaml.safe_load(mergekit_yaml(pool, recipe))
