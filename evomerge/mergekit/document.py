@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import yaml
 
 from evomerge.errors import InputError, closest
+from evomerge.mergekit.chat import read_template
 from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
@@ -80,6 +81,7 @@ class Document:
         slices: The result's layers in order; one of all layers for a list of models.
         parameters: Of everything.
         dtype: Of the result, if the file says it.
+        chat_template: Of the result: Jinja, "auto", or None if the file does not say it.
     """
 
     path: Path
@@ -89,6 +91,7 @@ class Document:
     slices: tuple[Slice, ...]
     parameters: Settings
     dtype: Dtype | None
+    chat_template: str | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -137,7 +140,8 @@ def read_document(path: Path) -> Document:
         check_adapted(source.model, base, source.where / "model")
     _check_tokenizer(data, base, where)
     dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
-    return Document(path, data["merge_method"], rule, base, slices, settings, dtype)
+    template = read_template(data.get("chat_template"), where / "chat_template")
+    return Document(path, data["merge_method"], rule, base, slices, settings, dtype, template)
 
 
 def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> None:
@@ -146,10 +150,6 @@ def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> No
     given = [key for key in ("models", "slices") if data.get(key) is not None]
     if len(given) != 1:
         raise InputError(f"{where}: expected either `models` or `slices`, got {given or 'neither'}")
-    if data.get("chat_template") is not None:
-        raise InputError(
-            f"{where / 'chat_template'}: not supported; the result has the base model's"
-        )
 
 
 def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.mergekit.chat import AUTO, commonest_template
 from evomerge.mergekit.document import Document, Slice, Source, read_document
 from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.parts import Making, parts_of
@@ -76,11 +77,30 @@ class _Reader:
             makings, path = self._stack(layers, outside)
         self._check(makings)
         parts = self._parts(makings)
-        return Recipe(members=self._members(parts, path), dtype=self._dtype, parts=parts, path=path)
+        return Recipe(
+            members=self._members(parts, path),
+            dtype=self._dtype,
+            parts=parts,
+            path=path,
+            chat_template=self._chat_template(),
+        )
 
     @property
     def _dtype(self) -> str:
         return self.document.dtype or self.pool.dtype
+
+    def _chat_template(self) -> str | None:
+        template = self.document.chat_template
+        if template != AUTO:
+            return template
+        named: list[str | None] = []
+        for piece in self.document.slices:
+            named += [piece.base, *(source.model for source in piece.sources)]
+        # A base that the method ignores may be no model of the pool.
+        models = [
+            self.pool[self.names[model]] for model in dict.fromkeys(named) if model in self.names
+        ]
+        return commonest_template(self.pool.base, models)
 
     def _layers(self, piece: Slice) -> list[_Layer]:
         spans = {source.layers or (0, self.num_layers) for source in piece.sources}

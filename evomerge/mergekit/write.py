@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError
+from evomerge.mergekit.chat import is_jinja
 from evomerge.mergekit.parts import Making
 from evomerge.mergekit.rules import RULES, Rule
 from evomerge.mergekit.settings import options_of, setting_of
@@ -99,6 +100,11 @@ class _Writer:
             data["parameters"] = options
         # Float32 arithmetic and one cast at the end.
         data |= {"dtype": "float32", "out_dtype": self.recipe.dtype}
+        template = self.recipe.chat_template
+        if template is not None:
+            if not is_jinja(template):
+                raise InputError(f"mergekit takes the chat template {template!r} for a name")
+            data["chat_template"] = template
         note = RANDOM_NOTE if self._is_random() else ""
         return note + str(yaml.safe_dump(data, sort_keys=False))
 

@@ -215,6 +215,11 @@ def _score(
     split: Split,
 ) -> Scores:
     """Score in this process: no Ray for a single model."""
+    if recipe is not None and recipe.chat_template is not None and config.score.apply_chat_template:
+        raise InputError(
+            "the recipe has a chat template of its own, and score.apply_chat_template would use "
+            "the base's: build the recipe and score the folder"
+        )
     config = config.model_copy(update={"pool": pool})
     setup = set_up(config, tasks_dir)
     if recipe is None:

@@ -338,10 +338,20 @@ MISTAKES = {
         lambda data: data.update(tokenizer={"source": "base", "tokens": {"a": {}}}),
         ("tokenizer.tokens",),
     ),
-    "a chat template": (
+    "a chat template of mergekit's": (
         "ties",
-        lambda data: data.update(chat_template="auto"),
-        ("chat_template", "not supported"),
+        lambda data: data.update(chat_template="chatml"),
+        ("chat_template", "'chatml'", "template itself"),
+    ),
+    "a misspelt chat template": (
+        "ties",
+        lambda data: data.update(chat_template="atuo"),
+        ("chat_template", "'atuo'", "'auto'"),
+    ),
+    "a chat template that is a number": (
+        "ties",
+        lambda data: data.update(chat_template=1),
+        ("chat_template", "got 1", "'auto'"),
     ),
     "a type": (
         "ties",
