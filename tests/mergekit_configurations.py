@@ -72,6 +72,31 @@ slices:
   - sources: [{model: pool/base+pool/lora, layer_range: [0, 2]}]
   - sources: [{model: pool/base, layer_range: [0, 4]}]
 """,
+    "linear, in a module": """
+merge_method: linear
+parameters: {weight: [{filter: mlp, value: 3}, {value: 1}]}
+modules:
+  default:
+    parameters: {weight: [{filter: q_proj, value: [5, 2]}]}
+    models:
+      - {model: pool/expert0, parameters: {weight: [{filter: k_proj, value: 7}]}}
+      - {model: pool/expert1}
+""",
+    "ties, slices in a module": """
+merge_method: ties
+base_model: pool/base
+parameters: {weight: 0.7, density: 0.6}
+modules:
+  default:
+    slices:
+      - sources:
+          - {model: pool/base, layer_range: [0, 3]}
+          - {model: pool/expert0, layer_range: [0, 3]}
+          - {model: pool/expert1, layer_range: [0, 3], parameters: {weight: 0.4}}
+      - sources:
+          - {model: pool/base, layer_range: [3, 4]}
+          - {model: pool/expert1, layer_range: [3, 4]}
+""",
     "slerp": """
 merge_method: slerp
 base_model: pool/expert1

@@ -33,6 +33,11 @@ KEYS = (
     "chat_template",
 )
 
+MODULE = "default"
+"""mergekit's only module of a model that has not several, such as one for pictures."""
+
+MODULE_KEYS = ("models", "slices", "parameters")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -125,13 +130,21 @@ def read_document(path: Path) -> Document:
     where = Where(path)
     data = _mapping(data, KEYS, where)
     rule = rule_of(data.get("merge_method"), where / "merge_method")
-    _refuse_what_has_no_counterpart(data, where)
     base = read_model(data["base_model"], where / "base_model") if data.get("base_model") else None
     settings = _parameters(data, rule, where, of_a_model=False)
+    body, place = data, where
+    if data.get("modules") is not None:
+        body, place = _module(data, where)
+        of_all, settings = settings, _parameters(body, rule, place, of_a_model=False)
+        # What the module does not say of a tensor, the file does.
+        settings |= {name: (*settings.get(name, ()), *of_all[name]) for name in of_all}
+    given = [key for key in ("models", "slices") if body.get(key) is not None]
+    if len(given) != 1:
+        raise InputError(f"{place}: expected either `models` or `slices`, got {given or 'neither'}")
     slices = (
-        _slices(data["slices"], base, rule, where)
-        if "slices" in data
-        else (_models(data["models"], base, rule, where),)
+        _slices(body["slices"], base, rule, place)
+        if given == ["slices"]
+        else (_models(body["models"], base, rule, place),)
     )
     for piece in slices:
         _check_models(piece, data["merge_method"], rule)
@@ -144,12 +157,16 @@ def read_document(path: Path) -> Document:
     return Document(path, data["merge_method"], rule, base, slices, settings, dtype, template)
 
 
-def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> None:
-    if data.get("modules") is not None:
-        raise InputError(f"{where / 'modules'}: models of several modules are not supported")
-    given = [key for key in ("models", "slices") if data.get(key) is not None]
-    if len(given) != 1:
-        raise InputError(f"{where}: expected either `models` or `slices`, got {given or 'neither'}")
+def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Where]:
+    """The only module, where the models and their parameters stand."""
+    place = where / "modules"
+    for key in ("models", "slices"):
+        if data.get(key) is not None:
+            raise InputError(f"{where}: expected either `{key}` or `modules`, got both")
+    modules = _mapping(data["modules"], (MODULE,), place)
+    if not modules:
+        raise InputError(f"{place}: got none, expected {MODULE}")
+    return _mapping(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
 
 
 def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
@@ -190,7 +207,7 @@ def _models(data: Any, base: str | None, rule: Rule, where: Where) -> Slice:
         sources.append(Source(place, model, None, settings))
     if base is not None and base not in [source.model for source in sources]:
         # A base that is not listed takes part all the same.
-        sources.insert(0, Source(where / "base_model", base, None, {}))
+        sources.insert(0, Source(Where(where.path) / "base_model", base, None, {}))
     return Slice(where / "models", tuple(sources), base, {})
 
 

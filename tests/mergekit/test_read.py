@@ -312,7 +312,36 @@ MISTAKES = {
         lambda data: data.update(merge_method="arcee_fusion"),
         ("merge_method", "'arcee_fusion'", "not supported"),
     ),
-    "modules": ("ties", lambda data: data.update(modules={}), ("modules", "not supported")),
+    "modules beside models": (
+        "ties",
+        lambda data: data.update(modules={"default": {}}),
+        ("either `models` or `modules`",),
+    ),
+    "another module": (
+        "linear, in a module",
+        lambda data: data["modules"].update(vision_tower={}),
+        ("modules", "'vision_tower'", "valid: default"),
+    ),
+    "no module": (
+        "linear, in a module",
+        lambda data: data.update(modules={}),
+        ("modules", "expected default"),
+    ),
+    "an empty module": (
+        "linear, in a module",
+        lambda data: data["modules"]["default"].pop("models"),
+        ("modules.default: ", "neither"),
+    ),
+    "a misspelt key of a module": (
+        "linear, in a module",
+        lambda data: data["modules"]["default"].update(paramters={}),
+        ("modules.default: ", "did you mean 'parameters'"),
+    ),
+    "a mistake in a module": (
+        "ties, slices in a module",
+        lambda data: data["modules"]["default"].update(parameters={"density": 1.7}),
+        ("modules.default.parameters.density", "1.7"),
+    ),
     "models and slices": (
         "ties",
         lambda data: data.update(slices=[{}]),
