@@ -14,6 +14,7 @@ from evomerge.mergekit.parts import Making
 from evomerge.mergekit.rules import RULES, Rule
 from evomerge.mergekit.settings import options_of, setting_of
 from evomerge.mergekit.values import Value
+from evomerge.mergekit.vectors import in_its_options
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Adapter, Pool
@@ -70,6 +71,7 @@ class _Writer:
         self.is_weighted = "weight" in self.rule.keywords and self.rule.most is None
         self.is_around_base = self.rule.base == "origin" or getattr(self.config, "base", False)
         self.slices = self._slices()
+        self._use_its_options()
 
     def text(self) -> str:
         rule, base = self.rule, self._source("base")
@@ -162,6 +164,20 @@ class _Writer:
                 piece = slices[0 if place.component == "embedding" else -1]
                 piece.makings[name] = self._made(outer, name)
         return slices
+
+    def _use_its_options(self) -> None:
+        """All tensors or none: mergekit has one set of options."""
+        shapes = self.pool.layout.shapes
+        found = [
+            {name: in_its_options(m, shapes[name]) for name, m in piece.makings.items()}
+            for piece in self.slices
+        ]
+        makings = [{name: m for name, m in of.items() if m is not None} for of in found]
+        if makings != found:
+            return
+        for piece, of_piece in zip(self.slices, makings, strict=True):
+            piece.makings = of_piece
+        self.config = next(m for of_piece in makings for m in of_piece.values()).method
 
     def _joins(self, piece: _Slice, added: _Slice, hop: Hop) -> bool:
         if hop.model == MERGED and self.is_weighted and self.recipe.path is None:
