@@ -30,6 +30,9 @@ RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run f
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field.")
 ]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML).")
+]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")]
 
 
@@ -125,18 +128,24 @@ def front(
 
 
 @app.command()
-def build(
-    recipe: Annotated[
-        Path,
-        typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML)."),
-    ],
-    out: OutOption,
-) -> None:
+def build(recipe: RecipeArgument, out: OutOption) -> None:
     """Build a recipe and write it as a checkpoint."""
     from evomerge.search.tools import build_recipe
 
     build_recipe(recipe, out)
     typer.echo(f"{out}: built")
+
+
+@app.command()
+def convert(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file.")],
+) -> None:
+    """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe."""
+    from evomerge.search.tools import convert_recipe
+
+    convert_recipe(recipe, out)
+    typer.echo(f"{out}: written")
 
 
 @app.command()

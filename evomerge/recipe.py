@@ -178,6 +178,7 @@ class Recipe(Section):
         dtype: Type of the result; arithmetic is float32 whatever it is.
         parts: How tensors are merged; the first part that matches a tensor applies.
         path: The order of layers; by default the base's own order, of the merged model.
+        chat_template: The result's, in Jinja; by default the base's.
     """
 
     schema_version: Literal[1] = 1
@@ -186,6 +187,7 @@ class Recipe(Section):
     dtype: Dtype = "float32"
     parts: tuple[Part, ...] = ()
     path: LayerPath | None = None
+    chat_template: str | None = Field(default=None, min_length=1)
 
     @field_validator("members")
     @classmethod
@@ -223,8 +225,9 @@ class Recipe(Section):
             part["method"] = own.method.identity()
         content["members"] = {name: member.sha256 for name, member in self.members.items()}
         # Fields that came later are left out where they say nothing: older hashes stay.
-        if self.path is None:
-            del content["path"]
+        for field in ("path", "chat_template"):
+            if content[field] is None:
+                del content[field]
         for selector in (s for part in content["parts"] for s in part["select"]):
             if selector["names"] is None:
                 del selector["names"]

@@ -45,6 +45,58 @@ models:
   - {model: pool/expert0, parameters: {weight: 2}}
   - {model: pool/expert1, parameters: {weight: 0.5}}
 """,
+    "linear, adapters alone": """
+merge_method: linear
+models:
+  - {model: pool/base+pool/lora, parameters: {weight: 0.6}}
+  - {model: pool/base, parameters: {weight: 0.3}}
+""",
+    "task_arithmetic, an adapter and a whole model": """
+merge_method: task_arithmetic
+base_model: pool/base
+models:
+  - {model: pool/base+pool/lora, parameters: {weight: 0.6}}
+  - {model: {model: {path: pool/expert0}}, parameters: {weight: 0.5}}
+""",
+    "slerp, from an adapter": """
+merge_method: slerp
+base_model: {model: pool/base, lora: {path: pool/lora}}
+models:
+  - model: pool/base+pool/lora
+  - model: pool/expert1
+parameters: {t: 0.3}
+""",
+    "passthrough, through an adapter": """
+merge_method: passthrough
+slices:
+  - sources: [{model: pool/base+pool/lora, layer_range: [0, 2]}]
+  - sources: [{model: pool/base, layer_range: [0, 4]}]
+""",
+    "linear, in a module": """
+merge_method: linear
+parameters: {weight: [{filter: mlp, value: 3}, {value: 1}]}
+modules:
+  default:
+    parameters: {weight: [{filter: q_proj, value: [5, 2]}]}
+    models:
+      - {model: pool/expert0, parameters: {weight: [{filter: k_proj, value: 7}]}}
+      - {model: pool/expert1}
+""",
+    "ties, slices in a module": """
+merge_method: ties
+base_model: pool/base
+parameters: {weight: 0.7, density: 0.6}
+modules:
+  default:
+    slices:
+      - sources:
+          - {model: pool/base, layer_range: [0, 3]}
+          - {model: pool/expert0, layer_range: [0, 3]}
+          - {model: pool/expert1, layer_range: [0, 3], parameters: {weight: 0.4}}
+      - sources:
+          - {model: pool/base, layer_range: [3, 4]}
+          - {model: pool/expert1, layer_range: [3, 4]}
+""",
     "slerp": """
 merge_method: slerp
 base_model: pool/expert1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pools import NAMES
 
+from evomerge.methods.breadcrumbs import BreadcrumbsConfig
 from evomerge.methods.dare import DareLinearConfig
 from evomerge.methods.karcher import KarcherConfig
 from evomerge.methods.linear import LinearConfig
@@ -11,6 +12,7 @@ from evomerge.methods.multislerp import MultislerpConfig
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Hop, LayerPath, Part, Selector
 
 
@@ -84,6 +86,22 @@ RECIPES = {
                 weight=(0.5, 0.6),
                 density=(0.5, 0.9),
             ),
+        )
+    },
+    "ties of one expert, 1-D tensors whole": {
+        "parts": (
+            merge(TiesConfig(), models=("expert0",), weight=(0.7,), density=(0.4,), scale=0.8),
+        )
+    },
+    "ties of two experts where nothing is 1-D": {
+        "parts": (
+            merge(TiesConfig(), (MLP,), weight=(0.7, 0.3), density=(0.4, 0.5)),
+            merge(TiesConfig(), models=("expert1",), weight=(0.9,), density=(0.2,)),
+        )
+    },
+    "breadcrumbs, 1-D tensors whole": {
+        "parts": (
+            merge(BreadcrumbsConfig(), weight=(0.7, 0.3), density=(0.4, 0.5), gamma=(0.02, 0.01)),
         )
     },
     "karcher": {"parts": (merge(KarcherConfig(), weight=(0.5, 0.5)),)},

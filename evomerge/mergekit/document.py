@@ -11,6 +11,8 @@ from typing import Any, cast, get_args
 import yaml
 
 from evomerge.errors import InputError, closest
+from evomerge.mergekit.chat import read_template
+from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
 from evomerge.recipe import Dtype
@@ -30,6 +32,11 @@ KEYS = (
     "tokenizer",
     "chat_template",
 )
+
+MODULE = "default"
+"""mergekit's only module of a model that has not several, such as one for pictures."""
+
+MODULE_KEYS = ("models", "slices", "parameters")
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,12 @@ class Document:
         path: Its file.
         method: mergekit's name of the method.
         rule: What the method takes.
-        base: What gives configuration and tokenizer: the base model, else the first model.
+        base: What gives configuration and tokenizer: the base model, else the first model, without
+            its adapter.
         slices: The result's layers in order; one of all layers for a list of models.
         parameters: Of everything.
         dtype: Of the result, if the file says it.
+        chat_template: Of the result: Jinja, "auto", or None if the file does not say it.
     """
 
     path: Path
@@ -87,6 +96,7 @@ class Document:
     slices: tuple[Slice, ...]
     parameters: Settings
     dtype: Dtype | None
+    chat_template: str | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -120,33 +130,43 @@ def read_document(path: Path) -> Document:
     where = Where(path)
     data = _mapping(data, KEYS, where)
     rule = rule_of(data.get("merge_method"), where / "merge_method")
-    _refuse_what_has_no_counterpart(data, where)
-    base = _model(data["base_model"], where / "base_model") if data.get("base_model") else None
+    base = read_model(data["base_model"], where / "base_model") if data.get("base_model") else None
     settings = _parameters(data, rule, where, of_a_model=False)
+    body, place = data, where
+    if data.get("modules") is not None:
+        body, place = _module(data, where)
+        of_all, settings = settings, _parameters(body, rule, place, of_a_model=False)
+        # What the module does not say of a tensor, the file does.
+        settings |= {name: (*settings.get(name, ()), *of_all[name]) for name in of_all}
+    given = [key for key in ("models", "slices") if body.get(key) is not None]
+    if len(given) != 1:
+        raise InputError(f"{place}: expected either `models` or `slices`, got {given or 'neither'}")
     slices = (
-        _slices(data["slices"], base, rule, where)
-        if "slices" in data
-        else (_models(data["models"], base, rule, where),)
+        _slices(body["slices"], base, rule, place)
+        if given == ["slices"]
+        else (_models(body["models"], base, rule, place),)
     )
     for piece in slices:
         _check_models(piece, data["merge_method"], rule)
-    if base is None:
-        base = slices[0].base or slices[0].sources[0].model
+    base = whole_of(base or slices[0].base or slices[0].sources[0].model)
+    for source in (source for piece in slices for source in piece.sources):
+        check_adapted(source.model, base, source.where / "model")
     _check_tokenizer(data, base, where)
     dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
-    return Document(path, data["merge_method"], rule, base, slices, settings, dtype)
+    template = read_template(data.get("chat_template"), where / "chat_template")
+    return Document(path, data["merge_method"], rule, base, slices, settings, dtype, template)
 
 
-def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> None:
-    if data.get("modules") is not None:
-        raise InputError(f"{where / 'modules'}: models of several modules are not supported")
-    given = [key for key in ("models", "slices") if data.get(key) is not None]
-    if len(given) != 1:
-        raise InputError(f"{where}: expected either `models` or `slices`, got {given or 'neither'}")
-    if data.get("chat_template") is not None:
-        raise InputError(
-            f"{where / 'chat_template'}: not supported; the result has the base model's"
-        )
+def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Where]:
+    """The only module, where the models and their parameters stand."""
+    place = where / "modules"
+    for key in ("models", "slices"):
+        if data.get(key) is not None:
+            raise InputError(f"{where}: expected either `{key}` or `modules`, got both")
+    modules = _mapping(data["modules"], (MODULE,), place)
+    if not modules:
+        raise InputError(f"{place}: got none, expected {MODULE}")
+    return _mapping(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
 
 
 def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
@@ -182,12 +202,12 @@ def _models(data: Any, base: str | None, rule: Rule, where: Where) -> Slice:
     for number, item in enumerate(entries):
         place = where / "models" / number
         entry = _mapping(item, ("model", "parameters"), place)
-        model = _model(entry.get("model"), place / "model")
+        model = read_model(entry.get("model"), place / "model")
         settings = _parameters(entry, rule, place, of_a_model=True)
         sources.append(Source(place, model, None, settings))
     if base is not None and base not in [source.model for source in sources]:
         # A base that is not listed takes part all the same.
-        sources.insert(0, Source(where / "base_model", base, None, {}))
+        sources.insert(0, Source(Where(where.path) / "base_model", base, None, {}))
     return Slice(where / "models", tuple(sources), base, {})
 
 
@@ -198,7 +218,7 @@ def _slices(data: Any, base: str | None, rule: Rule, where: Where) -> tuple[Slic
         entry = _mapping(item, ("sources", "base_model", "parameters"), place)
         own_base = base
         if entry.get("base_model") is not None:
-            own_base = _model(entry["base_model"], place / "base_model")
+            own_base = read_model(entry["base_model"], place / "base_model")
         sources = []
         for index, source in enumerate(_list(entry.get("sources"), place / "sources")):
             sources.append(_source(source, rule, place / "sources" / index))
@@ -219,7 +239,7 @@ def _source(data: Any, rule: Rule, where: Where) -> Source:
         raise InputError(
             f"{where / 'layer_range'}: got {layers!r}, expected [FIRST, BEHIND_LAST], from 0"
         )
-    model = _model(entry.get("model"), where / "model")
+    model = read_model(entry.get("model"), where / "model")
     settings = _parameters(entry, rule, where, of_a_model=True)
     return Source(where, model, (layers[0], layers[1]), settings)
 
@@ -231,6 +251,11 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
             raise InputError(f"{piece.where}: model {name!r} is given twice")
     if rule.base in ("first", "origin") and piece.base is None:
         raise InputError(f"{piece.where}: method {method} needs a `base_model`")
+    if rule.base in ("origin", "either") and piece.base is not None and is_adapted(piece.base):
+        raise InputError(
+            f"{piece.where}: the base model {piece.base!r} is a model with an adapter; {method}'s "
+            "task vectors need a whole one: merge the adapter into it with PEFT"
+        )
     if rule.base != "input" and piece.base is not None and piece.base not in names:
         raise InputError(
             f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
@@ -278,15 +303,4 @@ def _mapping(data: Any, keys: tuple[str, ...], where: Where) -> dict[str, Any]:
 def _list(data: Any, where: Where) -> list[Any]:
     if not isinstance(data, list) or not data:
         raise InputError(f"{where}: got {data!r}, expected a list")
-    return data
-
-
-def _model(data: Any, where: Where) -> str:
-    if not isinstance(data, str) or not data:
-        raise InputError(f"{where}: got {data!r}, expected a folder or a hub id")
-    if "+" in data:
-        raise InputError(
-            f"{where}: {data!r}: an adapter on a model is not supported here; merge it into the "
-            "model first"
-        )
     return data

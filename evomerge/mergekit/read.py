@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.mergekit.chat import AUTO, commonest_template
 from evomerge.mergekit.document import Document, Slice, Source, read_document
+from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
 from evomerge.mergekit.values import Value, Where, value_of
 from evomerge.methods import METHODS
 from evomerge.methods.ties import num_kept
-from evomerge.pool import ModelConfig, Pool, layers_name, open_models
+from evomerge.pool import Pool, layers_name, open_models
 from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
 
 
@@ -26,33 +27,11 @@ def open_mergekit(path: Path) -> tuple[Pool, Recipe]:
         InputError: The file or a model cannot be used.
     """
     document = read_document(path)
-    entries = model_entries(document)
+    entries = model_entries(document.models, path)
     base, *experts = entries.values()
     pool = open_models(base, tuple(experts), document.dtype, Path())
+    check_kinds(pool, entries, path)
     return pool, recipe_of(document, pool)
-
-
-def model_entries(document: Document) -> dict[str, ModelConfig]:
-    """The models as a pool has them, by their names in the file; the base is first.
-
-    Raises:
-        InputError: A folder is given with a revision.
-    """
-    entries: dict[str, ModelConfig] = {}
-    taken = {"base", MERGED}
-    for model in document.models:
-        source, _, revision = model.partition("@")
-        if revision and Path(source).expanduser().is_dir():
-            raise InputError(f"{document.path}: {model!r}: a folder has no revision")
-        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).name).lstrip("_.-") or "model"
-        name, number = stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        name = name if entries else "base"
-        taken.add(name)
-        entries[model] = ModelConfig(source=source, revision=revision or None, name=name)
-    return entries
 
 
 def recipe_of(document: Document, pool: Pool) -> Recipe:
@@ -82,7 +61,7 @@ class _Reader:
         self.document = document
         self.rule = document.rule
         self.pool = pool
-        entries = model_entries(document)
+        entries = model_entries(document.models, document.path)
         self.names = {model: entry.name or "" for model, entry in entries.items()}
         self.num_layers = pool.layout.num_layers
 
@@ -98,11 +77,30 @@ class _Reader:
             makings, path = self._stack(layers, outside)
         self._check(makings)
         parts = self._parts(makings)
-        return Recipe(members=self._members(parts, path), dtype=self._dtype, parts=parts, path=path)
+        return Recipe(
+            members=self._members(parts, path),
+            dtype=self._dtype,
+            parts=parts,
+            path=path,
+            chat_template=self._chat_template(),
+        )
 
     @property
     def _dtype(self) -> str:
         return self.document.dtype or self.pool.dtype
+
+    def _chat_template(self) -> str | None:
+        template = self.document.chat_template
+        if template != AUTO:
+            return template
+        named: list[str | None] = []
+        for piece in self.document.slices:
+            named += [piece.base, *(source.model for source in piece.sources)]
+        # A base that the method ignores may be no model of the pool.
+        models = [
+            self.pool[self.names[model]] for model in dict.fromkeys(named) if model in self.names
+        ]
+        return commonest_template(self.pool.base, models)
 
     def _layers(self, piece: Slice) -> list[_Layer]:
         spans = {source.layers or (0, self.num_layers) for source in piece.sources}

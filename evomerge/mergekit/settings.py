@@ -44,10 +44,11 @@ def options_of(rule: Rule, config: MethodConfig) -> dict[str, Value]:
         }
         for other in found
     ]
-    name, (ours, theirs) = next(iter(min(differences, key=len).items()))
+    nearest = min(differences, key=len).items()
     raise InputError(
-        f"mergekit cannot express option {name!r} = {ours!r} of method {config.kind}; there it is "
-        f"{theirs!r}"
+        f"mergekit cannot express {' and '.join(f'{k!r} = {ours!r}' for k, (ours, _) in nearest)} "
+        f"of method {config.kind}; a recipe that can be written has "
+        f"{' and '.join(f'{k!r} = {theirs!r}' for k, (_, theirs) in nearest)}"
     )
 
 

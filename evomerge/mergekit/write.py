@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError
+from evomerge.mergekit.chat import is_jinja
 from evomerge.mergekit.parts import Making
 from evomerge.mergekit.rules import RULES, Rule
 from evomerge.mergekit.settings import options_of, setting_of
 from evomerge.mergekit.values import Value
+from evomerge.mergekit.vectors import in_its_options
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Adapter, Pool
@@ -69,6 +71,7 @@ class _Writer:
         self.is_weighted = "weight" in self.rule.keywords and self.rule.most is None
         self.is_around_base = self.rule.base == "origin" or getattr(self.config, "base", False)
         self.slices = self._slices()
+        self._use_its_options()
 
     def text(self) -> str:
         rule, base = self.rule, self._source("base")
@@ -99,6 +102,11 @@ class _Writer:
             data["parameters"] = options
         # Float32 arithmetic and one cast at the end.
         data |= {"dtype": "float32", "out_dtype": self.recipe.dtype}
+        template = self.recipe.chat_template
+        if template is not None:
+            if not is_jinja(template):
+                raise InputError(f"mergekit takes the chat template {template!r} for a name")
+            data["chat_template"] = template
         note = RANDOM_NOTE if self._is_random() else ""
         return note + str(yaml.safe_dump(data, sort_keys=False))
 
@@ -157,6 +165,20 @@ class _Writer:
                 piece.makings[name] = self._made(outer, name)
         return slices
 
+    def _use_its_options(self) -> None:
+        """All tensors or none: mergekit has one set of options."""
+        shapes = self.pool.layout.shapes
+        found = [
+            {name: in_its_options(m, shapes[name]) for name, m in piece.makings.items()}
+            for piece in self.slices
+        ]
+        makings = [{name: m for name, m in of.items() if m is not None} for of in found]
+        if makings != found:
+            return
+        for piece, of_piece in zip(self.slices, makings, strict=True):
+            piece.makings = of_piece
+        self.config = next(m for of_piece in makings for m in of_piece.values()).method
+
     def _joins(self, piece: _Slice, added: _Slice, hop: Hop) -> bool:
         if hop.model == MERGED and self.is_weighted and self.recipe.path is None:
             return True
@@ -182,11 +204,13 @@ class _Writer:
 
     def _written(self, piece: _Slice, is_passthrough: bool) -> dict[str, Any]:
         models = piece.models
-        span = [piece.first, piece.stop]
         makings = {name: self._filled(name, m, models) for name, m in piece.makings.items()}
         sources = []
         for index, model in enumerate(models):
-            source: dict[str, Any] = {"model": self._source(model), "layer_range": span}
+            source: dict[str, Any] = {
+                "model": self._source(model),
+                "layer_range": [piece.first, piece.stop],
+            }
             if not is_passthrough:
                 parameters = {
                     keyword: self._setting(
@@ -197,6 +221,7 @@ class _Writer:
                 source |= {"parameters": parameters} if parameters else {}
             sources.append(source)
         if self.is_around_base:
+            span = [piece.first, piece.stop]  # a list of its own: YAML has names for shared ones
             sources.insert(0, {"model": self._source("base"), "layer_range": span})
         written: dict[str, Any] = {"sources": sources}
         if self.rule.base == "first":

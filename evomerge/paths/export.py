@@ -19,6 +19,7 @@ from evomerge.merge import Engine
 from evomerge.mergekit import mergekit_yaml
 from evomerge.paths.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool
+from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.recipe import Recipe
 
@@ -127,6 +128,8 @@ def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]
 def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
     """Write the recipe, the base's configuration in its dtype, tokenizer and chat template.
 
+    The chat template is the recipe's own where it has one.
+
     A recipe that mergekit has words for is written in these as well.
     """
     (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
@@ -148,3 +151,5 @@ def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
         is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"
         if is_companion and path.name not in NOT_COPIED and path.is_file():
             shutil.copyfile(path, folder / path.name)
+    if recipe.chat_template is not None:
+        write_chat_template(recipe.chat_template, folder)

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
-from evomerge.mergekit import is_mergekit, open_mergekit
+from evomerge.files import write_text
+from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
 from evomerge.paths import export_checkpoint
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_members
 from evomerge.recipe import Recipe, read_recipe
@@ -49,6 +50,26 @@ def build_recipe(recipe_path: Path, out_dir: Path) -> None:
         "",
     ]
     export_checkpoint(pool, recipe, out_dir, "\n".join(card))
+
+
+def convert_recipe(path: Path, out_path: Path) -> None:
+    """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe.
+
+    Raises:
+        InputError: It cannot be read, its models are not there, mergekit has no words for it, or
+            the file exists.
+    """
+    if out_path.exists():
+        raise InputError(f"{out_path} exists already; name a file that does not")
+    pool, recipe = _open_recipe(path)
+    if is_mergekit(path):
+        text = recipe.to_yaml()
+    else:
+        try:
+            text = mergekit_yaml(pool, recipe)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    write_text(out_path, text)
 
 
 def score_model(model: str, config_path: Path, split: str) -> Scores:
@@ -194,6 +215,11 @@ def _score(
     split: Split,
 ) -> Scores:
     """Score in this process: no Ray for a single model."""
+    if recipe is not None and recipe.chat_template is not None and config.score.apply_chat_template:
+        raise InputError(
+            "the recipe has a chat template of its own, and score.apply_chat_template would use "
+            "the base's: build the recipe and score the folder"
+        )
     config = config.model_copy(update={"pool": pool})
     setup = set_up(config, tasks_dir)
     if recipe is None:

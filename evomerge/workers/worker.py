@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.errors import CandidateError
 from evomerge.paths.resident import ResidentModel
 from evomerge.paths.weights import weights_sha256
 from evomerge.pool import PoolConfig, open_pool
@@ -71,6 +72,7 @@ class MergeWorker:
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pool.base.model_dir)
+        self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
         self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
         )
@@ -84,6 +86,12 @@ class MergeWorker:
         """See `Worker`."""
         started = time.perf_counter()
         recipe = Recipe.from_json(job.recipe_json)
+        if self.has_chats and recipe.chat_template is not None:
+            # Prompts are made once, for all candidates.
+            raise CandidateError(
+                "the recipe has a chat template of its own, and scores are taken with the base's "
+                "(score.apply_chat_template)"
+            )
         self.resident.load(recipe)
         built = time.perf_counter()
         rows: list[Row] = []

@@ -53,6 +53,7 @@ def by_position(pool: Pool, recipe: Recipe) -> dict[str, torch.Tensor]:
 def run_mergekit(config_path: Path, out_dir: Path) -> dict[str, torch.Tensor]:
     # It would look the models' names up for its card.
     options = ["--allow-crimes", "--no-copy-tokenizer", "--no-write-model-card"]
+    options += ["--lora-merge-cache", str(out_dir.parent / "adapters")]
     done = subprocess.run(
         [EXECUTABLE, str(config_path), str(out_dir), *options],
         capture_output=True,

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from evomerge.errors import InputError
 from evomerge.mergekit import is_mergekit, open_mergekit
-from evomerge.mergekit.values import Entry
+from evomerge.mergekit.models import model_entries, read_model
+from evomerge.mergekit.values import Entry, Where
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Hop, LayerPath, Recipe, Selector, read_recipe
@@ -113,6 +114,30 @@ models:
 """
         recipe = read(tmp_path, text)
         assert list(recipe.members) == ["base", "expert1", "expert1-2"]
+
+    def test_an_adapter_is_an_expert_of_its_model(self, here, tmp_path):
+        recipe = read(tmp_path, CONFIGURATIONS["linear, adapters alone"])
+        assert {name: Path(m.source).name for name, m in recipe.members.items()} == {
+            "base": "base",
+            "lora": "lora",
+        }
+        assert recipe.parts[0].models == ("lora", "base")
+
+    def test_an_adapter_of_the_base_by_another_path(self, here, tmp_path):
+        text = CONFIGURATIONS["task_arithmetic, an adapter and a whole model"]
+        other = text.replace("pool/base+", "./pool/../pool/base+")
+        assert read(tmp_path, other) == read(tmp_path, text)
+
+    def test_parts_of_a_model_s_name(self, here):
+        def entry(data):
+            model = read_model(data, Where(here))
+            _, found = model_entries(["base", model], here).values()
+            return model, found.source, found.revision, found.name
+
+        assert entry("a/b@c") == ("a/b@c", "a/b", "c", "b")
+        assert entry("a/b@c+d/e@f") == ("a/b@c+d/e@f", "d/e", "f", "e")
+        parts = {"lora": {"path": "d/e", "revision": "f"}, "model": {"path": "a/b"}}
+        assert entry(parts) == ("a/b+d/e@f", "d/e", "f", "e")
 
     def test_types(self, here, tmp_path):
         text = CONFIGURATIONS["linear"]
@@ -287,7 +312,36 @@ MISTAKES = {
         lambda data: data.update(merge_method="arcee_fusion"),
         ("merge_method", "'arcee_fusion'", "not supported"),
     ),
-    "modules": ("ties", lambda data: data.update(modules={}), ("modules", "not supported")),
+    "modules beside models": (
+        "ties",
+        lambda data: data.update(modules={"default": {}}),
+        ("either `models` or `modules`",),
+    ),
+    "another module": (
+        "linear, in a module",
+        lambda data: data["modules"].update(vision_tower={}),
+        ("modules", "'vision_tower'", "valid: default"),
+    ),
+    "no module": (
+        "linear, in a module",
+        lambda data: data.update(modules={}),
+        ("modules", "expected default"),
+    ),
+    "an empty module": (
+        "linear, in a module",
+        lambda data: data["modules"]["default"].pop("models"),
+        ("modules.default: ", "neither"),
+    ),
+    "a misspelt key of a module": (
+        "linear, in a module",
+        lambda data: data["modules"]["default"].update(paramters={}),
+        ("modules.default: ", "did you mean 'parameters'"),
+    ),
+    "a mistake in a module": (
+        "ties, slices in a module",
+        lambda data: data["modules"]["default"].update(parameters={"density": 1.7}),
+        ("modules.default.parameters.density", "1.7"),
+    ),
     "models and slices": (
         "ties",
         lambda data: data.update(slices=[{}]),
@@ -313,20 +367,75 @@ MISTAKES = {
         lambda data: data.update(tokenizer={"source": "base", "tokens": {"a": {}}}),
         ("tokenizer.tokens",),
     ),
-    "a chat template": (
+    "a chat template of mergekit's": (
         "ties",
-        lambda data: data.update(chat_template="auto"),
-        ("chat_template", "not supported"),
+        lambda data: data.update(chat_template="chatml"),
+        ("chat_template", "'chatml'", "template itself"),
+    ),
+    "a misspelt chat template": (
+        "ties",
+        lambda data: data.update(chat_template="atuo"),
+        ("chat_template", "'atuo'", "'auto'"),
+    ),
+    "a chat template that is a number": (
+        "ties",
+        lambda data: data.update(chat_template=1),
+        ("chat_template", "got 1", "'auto'"),
     ),
     "a type": (
         "ties",
         lambda data: data.update(dtype="bfloat"),
         ("dtype", "did you mean 'bfloat16'"),
     ),
-    "an adapter": (
+    "an adapter of another model": (
         "linear",
-        _set("models", 0, "model", value="pool/expert0+pool/lora"),
-        ("models.0.model", "adapter"),
+        _set("models", 1, "model", value="pool/base+pool/lora"),
+        ("models.1.model", "'pool/base'", "'pool/expert0'"),
+    ),
+    "an adapter of the model with an adapter": (
+        "linear",
+        _set("models", 0, "model", value="pool/base+pool/lora+pool/lora"),
+        ("models.0.model", "MODEL+LORA"),
+    ),
+    "an adapter that stands alone": (
+        "linear",
+        _set("models", 1, "model", value="pool/lora"),
+        ("'pool/lora' is an adapter", "'pool/expert0+pool/lora'"),
+    ),
+    "an adapter that is a whole model": (
+        "linear",
+        _set("models", 1, "model", value="pool/expert0+pool/expert1"),
+        ("'pool/expert1' is a whole model",),
+    ),
+    "task vectors from an adapter": (
+        "ties",
+        _set("base_model", value="pool/base+pool/lora"),
+        ("models", "'pool/base+pool/lora'", "whole one"),
+    ),
+    "two revisions": (
+        "linear",
+        _set("models", 0, "model", value="a/b@c@d"),
+        ("models.0.model", "@REVISION"),
+    ),
+    "a revision of a folder with an adapter": (
+        "linear",
+        _set("models", 1, "model", value="pool/expert0+pool/lora@main"),
+        ("'pool/lora@main'", "no revision"),
+    ),
+    "a misspelt key of a model's name": (
+        "linear",
+        _set("models", 0, "model", value={"model": "pool/expert0", "lroa": "pool/lora"}),
+        ("models.0.model", "did you mean 'lora'"),
+    ),
+    "a misspelt key of a path": (
+        "linear",
+        _set("models", 0, "model", value={"model": {"path": "a/b", "revison": "c"}}),
+        ("models.0.model.model", "did you mean 'revision'"),
+    ),
+    "an architecture of one's own": (
+        "linear",
+        _set("models", 0, "model", value={"model": "a", "override_architecture": "b"}),
+        ("models.0.model", "'override_architecture'"),
     ),
     "a revision of a folder": (
         "linear",

@@ -13,7 +13,7 @@ from pools import NAMES, open_at
 
 from evomerge.errors import InputError
 from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
-from evomerge.methods.dare import DareLinearConfig
+from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
@@ -74,6 +74,23 @@ class TestRoundTrip:
         recipe = recipe_of(pool, **RECIPES["masks"])
         assert mergekit_yaml(pool, recipe).startswith("# mergekit draws this method's masks anew")
 
+    def test_nothing_is_said_by_an_alias(self, pool):
+        for fields in RECIPES.values():
+            assert "&" not in mergekit_yaml(pool, recipe_of(pool, **fields))
+
+    @pytest.mark.parametrize(
+        ("config", "models"), [(DareLinearConfig, NAMES), (DareTiesConfig, NAMES[1:])]
+    )
+    def test_masks_that_leave_1_d_tensors_whole(self, pool, tmp_path, config, models):
+        part = merge(
+            config(rescale="l1", normalize=False),
+            models=models,
+            weight=(0.5, 0.6)[: len(models)],
+            density=(0.5, 0.9)[: len(models)],
+        )
+        recipe = recipe_of(pool, parts=(part,))
+        assert_equal_weights((pool, recipe), again(tmp_path, pool, recipe))
+
     def test_a_stack_is_passthrough(self, pool):
         recipe = recipe_of(pool, **RECIPES["a path of members"])
         data = yaml.safe_load(mergekit_yaml(pool, recipe))
@@ -98,6 +115,14 @@ REFUSALS = {
     "an option": (
         {"parts": (merge(TiesConfig(none_kept="refuse"), weight=(0.1, 0.2)),)},
         ("'vectors'", "'whole'", "'same'"),
+    ),
+    "an option that several experts need": (
+        {"parts": (merge(TiesConfig(), weight=(0.1, 0.2), density=(0.5, 0.5)),)},
+        ("can be written has", "'none_kept' = 'refuse' and 'vectors' = 'same'"),
+    ),
+    "a density that keeps one all the same": (
+        {"parts": (merge(TiesConfig(), models=NAMES[:1], weight=(0.1,), density=(0.001,)),)},
+        ("'none_kept' = 'refuse'",),
     ),
     "a factor": (
         {"parts": (merge(DareLinearConfig(vectors="same"), weight=(0.1, 0.2)),)},

@@ -1,0 +1,45 @@
+"""Chat templates as transformers keeps them beside a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evomerge.pool.checkpoint import read_json
+
+TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def read_chat_template(name: str, model_dir: Path) -> str | None:
+    """A model's own chat template, in Jinja; of several the default one.
+
+    Args:
+        name: The model's, for messages.
+        model_dir: Its folder.
+
+    Raises:
+        InputError: Its tokenizer's configuration is damaged.
+    """
+    path = model_dir / TEMPLATE_FILE
+    if path.is_file():
+        # Where there are both, this is what transformers reads.
+        return path.read_text(encoding="utf-8")
+    if not (model_dir / TOKENIZER_CONFIG).is_file():
+        return None
+    template = read_json(name, model_dir / TOKENIZER_CONFIG).get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) and template else None
+
+
+def write_chat_template(template: str, model_dir: Path) -> None:
+    """Put a chat template in the place of a written model's."""
+    (model_dir / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    path = model_dir / TOKENIZER_CONFIG
+    if path.is_file():
+        # Older programs look here only.
+        config = json.loads(path.read_text(encoding="utf-8")) | {"chat_template": template}
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8")
