@@ -16,9 +16,10 @@ from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import Pool, open_pool
-from evomerge.recipe import Recipe, read_recipe
+from evomerge.recipe import Recipe
 from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
+from evomerge.search.start import read_start
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
 
@@ -99,11 +100,9 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
     spaces = _make_spaces(config, pool)
-    start_from = []
-    for name in config.search.start_from:
-        recipe = read_recipe(config_dir / name)
-        pool.check_recipe(recipe)
-        start_from.append(recipe)
+    start_from = [
+        read_start(config_dir / name, pool, spaces[0]) for name in config.search.start_from
+    ]
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
