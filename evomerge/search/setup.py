@@ -182,11 +182,11 @@ def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
     for number, phase in enumerate(config.all_phases):
         spaces.append(_make_space(phase, pool, merged))
         bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
-        if bits and isinstance(phase.optimizer, CmaConfig):
-            other = "" if phase.space.kind == "parameter" else ", or a continuous encoding"
+        # A few choices beside real numbers it can make, paths of bits it cannot.
+        if bits and isinstance(phase.optimizer, CmaConfig) and phase.space.kind != "parameter":
             raise InputError(
                 f"optimizer: cma moves numbers, and {bits[0].name!r} has two values; use "
-                f"`optimizer: {{kind: nevergrad}}`{other}"
+                "`optimizer: {kind: nevergrad}`, or a continuous encoding"
             )
         merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
         if merged.path is not None and number + 1 < len(config.all_phases):

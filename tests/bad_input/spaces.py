@@ -46,16 +46,9 @@ CASES = {
         choice({"kind": "slerp"}, LINEAR, experts=["expert0"]),
         ("space.methods", "slerp merges exactly 2"),
     ),
-    "a choice by CMA-ES": Case(
-        choice(TIES, LINEAR),
-        ("optimizer: cma", "'method' has two values", "{kind: nevergrad}"),
-    ),
     "a subset of exactly two": Case(
         space(method={"kind": "slerp"}, subset=True),
         ("space.subset", "slerp merges exactly 2", "no subset"),
-    ),
-    "a subset by CMA-ES": Case(
-        space(subset=True), ("optimizer: cma", "'use/expert0' has two values")
     ),
     "an unknown sum": Case(
         space(weights_sum="two"),
