@@ -40,9 +40,11 @@ def _both(layout: Layout, ones: Selectors, others: Selectors) -> Selectors:
     if not ones or not others or ones == others:
         return ones or others
     found: list[Selector] = []
+    of_others = [set(selected(layout, (other,))) for other in others]
     for one in ones:
-        for other in others:
-            kept = [name for name in selected(layout, (one,)) if name in selected(layout, (other,))]
+        of_one = selected(layout, (one,))
+        for other, names in zip(others, of_others, strict=True):
+            kept = [name for name in of_one if name in names]
             if kept:
                 found += _of_pair(layout, one, other, kept)
     return tuple(dict.fromkeys(found))
