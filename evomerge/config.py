@@ -82,7 +82,8 @@ class SearchConfig(Section):
         finalists: Best candidates on search documents that validation ranks; by default 10, and 30
             of a search for a front.
         task_arithmetic_scales: Baselines: equal weights at these scales.
-        start_from: Recipe files to try first, relative to the configuration's folder.
+        start_from: Recipe files or mergekit configurations to try first, relative to the
+            configuration's folder.
         landmarks: Whether base, experts and their average, as far as the space has them, are the
             first candidates of every optimizer; some ask for them anyway.
         export: Write the chosen model as a checkpoint into the run folder at the end.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import nevergrad as ng
 from pydantic import Field, model_validator
 
-from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
-from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig
+from evomerge.optimize.nevergrad_optimizer import Build, NevergradOptimizer
+from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig, Point
 
 DIAGONAL_ABOVE = 1000
 """Dimensions beyond which the full covariance matrix costs the driver more than it brings."""
@@ -17,6 +18,8 @@ DIAGONAL_ABOVE = 1000
 
 class CmaConfig(OptimizerConfig):
     """CMA-ES (Hansen and Ostermeier 2001).
+
+    A choice of two is a real number and a threshold in the middle of its range.
 
     Attributes:
         kind: The optimizer.
@@ -50,6 +53,46 @@ class CmaConfig(OptimizerConfig):
         return num_dimensions > DIAGONAL_ABOVE if self.diagonal is None else self.diagonal
 
 
+class Cma(NevergradOptimizer):
+    """CMA-ES whose two-valued numbers lie half a standard deviation from where they turn.
+
+    At 0 or 1 they would hardly ever turn: that is three standard deviations away.
+
+    Args:
+        config: Its settings.
+        box: The domain.
+        goals: The losses.
+        seed: Of every random number.
+        build: See `NevergradOptimizer`.
+    """
+
+    def __init__(
+        self, config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int, build: Build
+    ) -> None:
+        self._halves = {
+            place: ((low + high) / 2, config.sigma * (high - low) / 2)
+            for place, (low, high) in enumerate(zip(box.low, box.high, strict=True))
+            if box.integer and box.integer[place] and high - low == 1.0
+        }
+        super().__init__(
+            replace(box, start=self._around_middle(box.start)),
+            goals,
+            seed,
+            build,
+            max_outstanding=lambda inner: (1 if config.generational else 2) * inner._popsize,
+            generational=config.generational,
+        )
+
+    def _around_middle(self, genome: Point) -> Point:
+        numbers = list(genome)
+        for place, (middle, away) in self._halves.items():
+            numbers[place] = middle + (away if numbers[place] > middle else -away)
+        return tuple(numbers)
+
+    def _in_place_of(self, asked: Any, genome: Point) -> Any:
+        return super()._in_place_of(asked, self._around_middle(genome))
+
+
 def make_cma(config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
     """Build the optimizer; at most two generations may be outstanding."""
     num_dimensions = max(len(box.low), 2)
@@ -68,14 +111,7 @@ def make_cma(config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> A
             optimizer.es.stop = _never
         return optimizer
 
-    return NevergradOptimizer(
-        box,
-        goals,
-        seed,
-        build,
-        max_outstanding=lambda inner: (1 if config.generational else 2) * inner._popsize,
-        generational=config.generational,
-    )
+    return Cma(config, box, goals, seed, build)
 
 
 def _never(*_arguments: Any, **_keywords: Any) -> dict[str, Any]:

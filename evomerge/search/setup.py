@@ -16,10 +16,11 @@ from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import Pool, open_pool
-from evomerge.recipe import Recipe, read_recipe
+from evomerge.recipe import Recipe
 from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.search.gpu_memory import require_gpu_memory
+from evomerge.search.start import read_start
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
 
@@ -100,11 +101,9 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
     spaces = _make_spaces(config, pool)
-    start_from = []
-    for name in config.search.start_from:
-        recipe = read_recipe(config_dir / name)
-        pool.check_recipe(recipe)
-        start_from.append(recipe)
+    start_from = [
+        read_start(config_dir / name, pool, spaces[0]) for name in config.search.start_from
+    ]
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
@@ -186,11 +185,11 @@ def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
     for number, phase in enumerate(config.all_phases):
         spaces.append(_make_space(phase, pool, merged))
         bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
-        if bits and isinstance(phase.optimizer, CmaConfig):
-            other = "" if phase.space.kind == "parameter" else ", or a continuous encoding"
+        # A few choices beside real numbers it can make, paths of bits it cannot.
+        if bits and isinstance(phase.optimizer, CmaConfig) and phase.space.kind != "parameter":
             raise InputError(
                 f"optimizer: cma moves numbers, and {bits[0].name!r} has two values; use "
-                f"`optimizer: {{kind: nevergrad}}`{other}"
+                "`optimizer: {kind: nevergrad}`, or a continuous encoding"
             )
         merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
         if merged.path is not None and number + 1 < len(config.all_phases):

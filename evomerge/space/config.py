@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.recipe import Component, Selector
@@ -63,13 +63,55 @@ class GroupConfig(Section):
 def _kind_of_groups(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "list"
+    if isinstance(value, dict | GroupingConfig):
+        return "mapping"
     return "number" if isinstance(value, int) else "word"
 
 
-Groups = Annotated[
-    Annotated[Literal["whole", "layer"], Tag("word")]
-    | Annotated[int, Field(ge=1), Tag("number")]
-    | Annotated[tuple[GroupConfig, ...], Field(min_length=1), Tag("list")],
+def _names_differ(groups: tuple[GroupConfig, ...]) -> tuple[GroupConfig, ...]:
+    names = [group.name for group in groups]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two groups are called {name!r}")
+    return groups
+
+
+_Word = Annotated[Literal["whole", "layer"], Tag("word")]
+_Number = Annotated[int, Field(ge=1), Tag("number")]
+_List = Annotated[
+    tuple[GroupConfig, ...], Field(min_length=1), AfterValidator(_names_differ), Tag("list")
+]
+
+Groups = Annotated[_Word | _Number | _List, Discriminator(_kind_of_groups)]
+
+
+def _check_components(groups: Any, components: bool) -> None:
+    if components and isinstance(groups, tuple):
+        raise ValueError(
+            "components: true cuts groups that are not listed; say under groups which components "
+            "each has"
+        )
+
+
+class GroupingConfig(Section):
+    """Groups and whether they are cut by components.
+
+    Attributes:
+        groups: As the space's.
+        components: As the space's.
+    """
+
+    groups: Groups = "whole"
+    components: bool = False
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        _check_components(self.groups, self.components)
+        return self
+
+
+GroupsOf = Annotated[
+    _Word | _Number | _List | Annotated[GroupingConfig, Tag("mapping")],
     Discriminator(_kind_of_groups),
 ]
 
@@ -90,8 +132,14 @@ class ParameterSpaceConfig(Choice):
             tensor (the first that selects a tensor has it).
         components: Attention, MLP and norms of a group apart, and embedding and head by
             themselves.
+        groups_of: Parameters with groups of their own in the place of `groups`, as `groups` or
+            with `components` (a choice of method has `groups`). Tensors that share all their
+            groups are one part of a recipe.
         vary: Ranges by parameter of the method; by default every number that varies, in [0, 1].
-        fix: Values of parameters that do not vary.
+            The first words of a dimension's name, where "*" stands for any, give some of a
+            parameter's numbers a range of their own: "weight/math", "density/*/embedding".
+        fix: Values of parameters that do not vary, or of some of their numbers ("weight/*/head"),
+            of an expert's use ("use/math") or of a group's method ("method/head").
         over_depth: Parameters that follow the depth, and how many control points each has: they
             lie evenly over the layers that a curve goes through, straight lines between them. What
             is outside the layers takes the first (embeddings) or the last (final norm, head).
@@ -109,11 +157,23 @@ class ParameterSpaceConfig(Choice):
     subset: bool = False
     groups: Groups = "whole"
     components: bool = False
+    groups_of: dict[str, GroupsOf] = Field(default_factory=dict)
     vary: dict[str, Range] | None = None
     fix: dict[str, float] = Field(default_factory=dict)
     over_depth: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     weights_sum: Literal["free", "one"] = "free"
     mask_seed: int = 0
+
+    @property
+    def groupings(self) -> dict[str | None, GroupingConfig]:
+        """The groups of the parameters that have their own, by name, behind those of all else."""
+        found: dict[str | None, GroupingConfig] = {
+            None: GroupingConfig(groups=self.groups, components=self.components)
+        }
+        for name, given in self.groups_of.items():
+            own = given if isinstance(given, GroupingConfig) else GroupingConfig(groups=given)
+            found[name] = own
+        return found
 
     @property
     def choices(self) -> tuple[MethodConfig, ...]:
@@ -130,26 +190,13 @@ class ParameterSpaceConfig(Choice):
                 raise ValueError(f"{method.kind} stands here twice with the same options")
         return value
 
-    @field_validator("groups")
-    @classmethod
-    def _names_differ(cls, value: Any) -> Any:
-        names = [group.name for group in value] if isinstance(value, tuple) else []
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two groups are called {name!r}")
-        return value
-
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.method is None and not self.methods:
             raise ValueError("method: this field is required, or methods, to choose from")
         if self.method is not None and self.methods:
             raise ValueError("give method, or methods to choose from, and not both")
-        if self.components and isinstance(self.groups, tuple):
-            raise ValueError(
-                "components: true cuts groups that are not listed; say under groups which "
-                "components each has"
-            )
+        _check_components(self.groups, self.components)
         return self
 
 

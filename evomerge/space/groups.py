@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evomerge.errors import InputError, closest
 from evomerge.pool import Layout
 from evomerge.recipe import Component, Selector
-from evomerge.space.config import GroupConfig
+from evomerge.space.config import GroupConfig, GroupingConfig
 
 INNER: tuple[Component, ...] = ("attention", "mlp", "norm", "other")
 FIRST: tuple[Component, ...] = ("embedding",)
@@ -41,26 +41,25 @@ class Group:
         return any(self.matches(layout, name) for name in layout.places)
 
 
-def layer_groups(
-    layout: Layout, groups: str | int | tuple[GroupConfig, ...], components: bool
-) -> list[Group]:
+def layer_groups(layout: Layout, config: GroupingConfig, field: str) -> list[Group]:
     """Cut a model into groups that cover every tensor; the first that selects one has it.
 
     Args:
         layout: The model's places.
-        groups: "whole", "layer", a number of contiguous groups, or groups of one's own.
-        components: Whether kinds of tensors stand apart.
+        config: How.
+        field: The configuration's field, for messages.
 
     Raises:
         InputError: More groups than blocks, a model without blocks, or groups of one's own that
             leave a tensor out or have none.
     """
+    groups, components = config.groups, config.components
     if isinstance(groups, tuple):
-        return _own_groups(layout, groups)
+        return _own_groups(layout, groups, field)
     if groups == "whole":
         spans = [("all", tuple(range(layout.num_layers)))]
     else:
-        spans = _spans(layout, layout.num_layers if groups == "layer" else int(groups))
+        spans = _spans(layout, layout.num_layers if groups == "layer" else int(groups), field)
     own_ends = groups == "layer" or components
     first = Selector(layers=("outside",), components=FIRST)
     last = Selector(layers=("outside",), components=LAST)
@@ -100,19 +99,19 @@ def owners(layout: Layout, groups: list[Group]) -> dict[str, int]:
     return found
 
 
-def _own_groups(layout: Layout, configs: tuple[GroupConfig, ...]) -> list[Group]:
+def _own_groups(layout: Layout, configs: tuple[GroupConfig, ...], field: str) -> list[Group]:
     words = dict.fromkeys(word for name in layout.places for word in name.split("."))
     for config in configs:
         for layer in config.layers or ():
             if layer != "outside" and not 0 <= layer < layout.num_layers:
                 raise InputError(
-                    f"space.groups: {config.name!r} has layer {layer}; "
+                    f"{field}: {config.name!r} has layer {layer}; "
                     f"valid: 0 to {layout.num_layers - 1}, outside"
                 )
         for part in config.names or ():
             if not any(part in name for name in layout.places):
                 raise InputError(
-                    f"space.groups: {config.name!r}: no tensor's name has {part!r} in it; "
+                    f"{field}: {config.name!r}: no tensor's name has {part!r} in it; "
                     f"{closest(part, [word for word in words if not word.isdecimal()])}"
                 )
     groups = [Group(config.name, (config.selector,), config.name) for config in configs]
@@ -120,21 +119,21 @@ def _own_groups(layout: Layout, configs: tuple[GroupConfig, ...]) -> list[Group]
     for index, group in enumerate(groups):
         if index not in owner.values():
             raise InputError(
-                f"space.groups: {group.name!r} selects no tensor that no group before it has"
+                f"{field}: {group.name!r} selects no tensor that no group before it has"
             )
     left = [name for name in layout.places if name not in owner]
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise InputError(
-            f"space.groups: in no group: {shown}\nadd a last group of the rest: {{name: rest}}"
+            f"{field}: in no group: {shown}\nadd a last group of the rest: {{name: rest}}"
         )
     return groups
 
 
-def _spans(layout: Layout, count: int) -> list[tuple[str, tuple[int, ...]]]:
+def _spans(layout: Layout, count: int, field: str) -> list[tuple[str, tuple[int, ...]]]:
     total = layout.num_layers
     if not 1 <= count <= total:
-        raise InputError(f"space.groups: {count} groups of {total} layers; valid: 1 to {total}")
+        raise InputError(f"{field}: {count} groups of {total} layers; valid: 1 to {total}")
     cuts = [round(index * total / count) for index in range(count + 1)]
     spans = []
     for start, stop in itertools.pairwise(cuts):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from evomerge.errors import InputError, closest
 from evomerge.methods import METHODS, Method, MethodConfig, Parameter
 from evomerge.pool import Pool
 from evomerge.space.config import ParameterSpaceConfig, Range
+from evomerge.space.overrides import Value, of_all, of_some
 
 
 class MethodChoice:
@@ -115,7 +117,8 @@ class MethodChoice:
 
     def _ranges(self) -> dict[str, Range]:
         known, config = self.parameters, self.config
-        for section, names in (("vary", config.vary or {}), ("fix", config.fix)):
+        vary, fix = of_all(config.vary or {}), of_all(config.fix)
+        for section, names in (("vary", vary), ("fix", fix)):
             for name in names:
                 if name not in known:
                     whose = "none of the methods has a" if config.methods else "the method has no"
@@ -123,19 +126,21 @@ class MethodChoice:
                         f"space.{section}: {whose} parameter {name!r}; {closest(name, known)}"
                     )
         for name, number in config.fix.items():
-            _check_bounds(f"space.fix.{name}", known[name], number, number)
-        ranges = config.vary
-        if ranges is None:
+            self._check_bounds("fix", name, number, number)
+        for name, span in (config.vary or {}).items():
+            self._check_bounds("vary", name, span.low, span.high)
+        ranges = vary
+        if config.vary is None or (config.vary and not vary):
             ranges = {
                 parameter.name: Range()
                 for parameter in known.values()
-                if parameter.varies and parameter.name not in config.fix
+                if parameter.varies and parameter.name not in fix
             }
         for name, span in ranges.items():
-            if name in config.fix:
+            if name in fix:
                 raise InputError(f"space: {name!r} stands under both vary and fix")
-            _check_bounds(f"space.vary.{name}", known[name], span.low, span.high)
-            self._check_divisor(name, span)
+            self._check_bounds("vary", name, span.low, span.high)
+        self._check_divisor(ranges)
         for name in config.over_depth:
             if name not in ranges:
                 raise InputError(
@@ -143,18 +148,34 @@ class MethodChoice:
                 )
         return ranges
 
-    def _check_divisor(self, name: str, span: Range) -> None:
-        if self.config.weights_sum == "one" or name != "weight":
+    def _check_bounds(self, section: str, name: str, low: float, high: float) -> None:
+        parameter = self.parameters.get(name.split("/")[0])
+        if parameter is None:
             return
+        below = parameter.low is not None and low < parameter.low
+        above = parameter.high is not None and high > parameter.high
+        if below or above:
+            raise InputError(
+                f"space.{section}.{name}: {low} to {high} leaves the method's range "
+                f"{parameter.low} to {parameter.high}"
+            )
+
+    def _check_divisor(self, ranges: dict[str, Range]) -> None:
+        if self.config.weights_sum == "one" or "weight" not in ranges:
+            return
+        spans = [ranges["weight"], *_of_weights(self.config.vary or {})]
+        fixed = _of_weights(self.config.fix)
+        low = min([*(span.low for span in spans), *fixed])
+        high = max([*(span.high for span in spans), *fixed])
         dividing = [n for n in range(len(self.methods)) if self.divides_by_sum(n)]
-        if dividing and span.low < 0.0 < span.high:
+        if dividing and low < 0.0 < high:
             plain = [
                 f"`{option}: false`"
                 for option in ("normalize", "normalize_weights")
                 if any(getattr(self.configs[number], option, False) for number in dividing)
             ]
             raise InputError(
-                f"space.vary.weight: weights of both signs ({span.low} to {span.high}) can sum to "
+                f"space.vary.weight: weights of both signs ({low} to {high}) can sum to "
                 "zero, and the method divides by their sum\n"
                 f"give {', or '.join(['low 0 or more', *plain])}"
             )
@@ -175,13 +196,14 @@ class MethodChoice:
                 "space.vary.weight: start is 1 / number of experts where weights sum to one "
                 "(weights_sum); leave it out"
             )
+        for section, entries in (("vary", self.config.vary or {}), ("fix", self.config.fix)):
+            for name in of_some(entries):
+                if name.startswith("weight/"):
+                    raise InputError(
+                        f"space.{section}: {name!r}: weights that sum to one (weights_sum) have "
+                        "one range, and none is fixed by itself; leave it out"
+                    )
 
 
-def _check_bounds(where: str, parameter: Parameter, low: float, high: float) -> None:
-    below = parameter.low is not None and low < parameter.low
-    above = parameter.high is not None and high > parameter.high
-    if below or above:
-        raise InputError(
-            f"{where}: {low} to {high} leaves the method's range "
-            f"{parameter.low} to {parameter.high}"
-        )
+def _of_weights(entries: Mapping[str, Value]) -> list[Value]:
+    return [value for name, value in of_some(entries).items() if name.startswith("weight/")]

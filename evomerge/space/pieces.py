@@ -10,6 +10,7 @@ from evomerge.errors import InputError
 from evomerge.pool import Layout
 from evomerge.recipe import Component, Selector
 from evomerge.space.groups import FIRST, LAST, Group, owners
+from evomerge.space.selectors import Selectors, common, selected
 
 Where = int | Literal["first", "last"] | None
 """A transformer block; what is before all or behind all; None: all of a group."""
@@ -17,11 +18,17 @@ Where = int | Literal["first", "last"] | None
 
 @dataclass(frozen=True)
 class Piece:
-    """Tensors that one part of a recipe makes: a group, or one layer of it."""
+    """Tensors that one part of a recipe makes: those of a group of each cut, or one layer of them.
 
-    group: int
+    Attributes:
+        groups: Its group in each cut of the model.
+        where: The layer.
+        select: The tensors.
+    """
+
+    groups: tuple[int, ...]
     where: Where
-    select: tuple[Selector, ...]
+    select: Selectors
 
 
 @dataclass(frozen=True)
@@ -41,20 +48,30 @@ class Blend:
         return min(max(between, min(begin, end)), max(begin, end))
 
 
-def whole_groups(groups: list[Group]) -> list[Piece]:
-    """A piece for each group."""
-    return [Piece(index, None, group.select) for index, group in enumerate(groups)]
+def cut(layout: Layout, cuts: Sequence[list[Group]], *, by_layer: bool) -> list[Piece]:
+    """The pieces of a model that is cut in several ways at once.
 
-
-def by_layer(groups: list[Group], layout: Layout) -> list[Piece]:
-    """A piece for each layer of each group, and for what is outside the layers."""
-    owner = owners(layout, groups)
+    Args:
+        layout: The model's places.
+        cuts: Groups that cover every tensor, of which the first that selects one has it.
+        by_layer: Whether the layers, and what is outside them, are pieces of their own.
+    """
+    owner = [owners(layout, groups) for groups in cuts]
+    places: dict[tuple[int, ...], set[Where]] = {}
+    for name in layout.places:
+        cell = tuple(by_name[name] for by_name in owner)
+        places.setdefault(cell, set()).add(_where(layout, name))
     pieces = []
-    for index, group in enumerate(groups):
-        places = {_where(layout, name) for name, number in owner.items() if number == index}
+    # In this order: the first of groups that overlap selects a tensor first in every cut.
+    for cell in sorted(places):
+        sets = [groups[number].select for groups, number in zip(cuts, cell, strict=True)]
+        select = common(layout, sets)
+        if not by_layer:
+            pieces.append(Piece(cell, None, select))
+            continue
         for where in ("first", *range(layout.num_layers), "last"):
-            if where in places:
-                pieces.append(Piece(index, where, _at(group, where, layout)))
+            if where in places[cell]:
+                pieces.append(Piece(cell, where, _at(select, where, layout)))
     return pieces
 
 
@@ -96,18 +113,18 @@ def _where(layout: Layout, name: str) -> Where:
     return "first" if place.component in FIRST else "last"
 
 
-def _at(group: Group, where: Where, layout: Layout) -> tuple[Selector, ...]:
-    """A group's selectors, restricted to a layer or an end."""
+def _at(select: Selectors, where: Where, layout: Layout) -> Selectors:
+    """Selectors restricted to a layer or an end."""
     place: int | Literal["outside"] = where if isinstance(where, int) else "outside"
     ends: dict[Where, tuple[Component, ...]] = {"first": FIRST, "last": LAST}
     found = []
-    for selector in group.select or (Selector(),):
+    for selector in select or (Selector(),):
         if selector.layers is not None and place not in selector.layers:
             continue
         kinds = selector.components
         if where in ends:
             kinds = tuple(kind for kind in ends[where] if kinds is None or kind in kinds)
         narrow = Selector(layers=(place,), components=kinds, names=selector.names)
-        if Group(group.name, (narrow,)).has_tensors(layout):
+        if selected(layout, (narrow,)):
             found.append(narrow)
     return tuple(found)

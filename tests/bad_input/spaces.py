@@ -46,16 +46,9 @@ CASES = {
         choice({"kind": "slerp"}, LINEAR, experts=["expert0"]),
         ("space.methods", "slerp merges exactly 2"),
     ),
-    "a choice by CMA-ES": Case(
-        choice(TIES, LINEAR),
-        ("optimizer: cma", "'method' has two values", "{kind: nevergrad}"),
-    ),
     "a subset of exactly two": Case(
         space(method={"kind": "slerp"}, subset=True),
         ("space.subset", "slerp merges exactly 2", "no subset"),
-    ),
-    "a subset by CMA-ES": Case(
-        space(subset=True), ("optimizer: cma", "'use/expert0' has two values")
     ),
     "an unknown sum": Case(
         space(weights_sum="two"),
@@ -90,6 +83,67 @@ CASES = {
     "a curve of which some groups know nothing": Case(
         choice(TIES, LINEAR, groups=2, over_depth={"density": 2}),
         ("space.over_depth", "'density'", "groups: whole"),
+    ),
+    "groups of no parameter": Case(
+        space(method=TIES, groups_of={"densty": "whole"}),
+        ("space.groups_of", "'densty' does not vary", "did you mean 'density'?"),
+    ),
+    "unknown groups of a parameter": Case(
+        space(method=TIES, groups_of={"density": "layers"}),
+        ("space.groups_of.density", "'whole' or 'layer'", "got 'layers'"),
+        line="density:",
+    ),
+    "too many groups of a parameter": Case(
+        space(method=TIES, groups_of={"density": 4}),
+        ("space.groups_of.density: 4 groups of 3 layers",),
+    ),
+    "listed groups of a parameter that leave tensors out": Case(
+        space(method=TIES, groups_of={"density": [{"name": "attn", "names": ["self_attn"]}]}),
+        ("space.groups_of.density: in no group", "embed_tokens"),
+    ),
+    "listed groups of a parameter with components": Case(
+        space(method=TIES, groups_of={"density": {"groups": [{"name": "a"}], "components": True}}),
+        ("space.groups_of.density", "components: true"),
+        line="density:",
+    ),
+    "groups of a curve by layer": Case(
+        space(method=TIES, groups_of={"weight": "layer"}, over_depth={"weight": 2}),
+        ("space.groups_of.weight: layer", "over_depth", "`whole`"),
+    ),
+    "a fixed number of no dimension": Case(
+        space(method=TIES, fix={"weigth/expert0": 0.5}),
+        ("space.fix: no dimension 'weigth/expert0'", "did you mean 'weight/expert0'?"),
+    ),
+    "a range of no dimension": Case(
+        space(method=TIES, vary={"weight/expert0/layer0": {}}),
+        ("space.vary: no dimension 'weight/expert0/layer0'", "did you mean 'weight/expert0'?"),
+    ),
+    "a number fixed twice": Case(
+        space(method=TIES, fix={"weight/expert0": 0.5, "weight/*": 0.1}),
+        ("space.fix: 'weight/expert0' and 'weight/*' both mean 'weight/expert0'",),
+    ),
+    "a fixed number out of bounds": Case(
+        space(method=TIES, fix={"density/expert0": 1.5}),
+        ("space.fix.density/expert0", "0.0 to 1.0"),
+    ),
+    "a range of a choice": Case(
+        space(subset=True, vary={"use/expert0": {}}),
+        ("space.vary: 'use/expert0' is a choice", "fixed"),
+    ),
+    "a choice fixed between": Case(
+        space(subset=True, fix={"use/expert0": 0.5}),
+        ("space.fix: 'use/expert0' is a choice, got 0.5", "from 0 to 1"),
+    ),
+    "all experts fixed out": Case(
+        space(subset=True, fix={"use/*": 0}), ("space.fix: leaves 0 experts", "expected 1")
+    ),
+    "a fixed weight of a sum": Case(
+        space(weights_sum="one", fix={"weight/expert0": 0.5}),
+        ("space.fix: 'weight/expert0'", "weights_sum", "leave it out"),
+    ),
+    "an expert's weights of another sign": Case(
+        space(method=LINEAR, vary={"weight/expert0": {"low": -0.5, "high": 0}}),
+        ("space.vary.weight", "-0.5 to 1.0", "normalize: false"),
     ),
     "a group without a name": Case(
         space(groups=[{"layers": [0]}]), ("space.groups.0.name: this field is required",)

@@ -98,4 +98,13 @@ CASES = {
     "start_from is missing": Case(
         config(search={"start_from": ["nothing.yaml"]}), ("nothing.yaml", "cannot read")
     ),
+    "start_from names another model": Case(
+        both(
+            lambda folder: (folder / "merge.yaml").write_text(
+                "{merge_method: passthrough, models: [{model: pool/nothing}]}"
+            ),
+            config(search={"start_from": ["merge.yaml"]}),
+        ),
+        ("merge.yaml: model 'pool/nothing' is not in the pool",),
+    ),
 }

@@ -34,3 +34,27 @@ def test_it_runs_through(workspace, tmp_path):
     # The base is the very recipe of the baseline.
     state = result.results.state
     assert state.candidates["e0000"].recipe_sha256 == state.candidates["base"].recipe_sha256
+
+
+def test_choices_by_cma_es_with_parameters_in_groups_of_their_own(workspace, tmp_path):
+    config = workspace(
+        space={
+            "kind": "parameter",
+            "method": None,
+            "methods": [{"kind": "ties"}, {"kind": "task_arithmetic"}],
+            "subset": True,
+            "groups": 2,
+            "groups_of": {"density": "whole", "weight": {"groups": "whole", "components": True}},
+            "fix": {"weight/*/embedding": 0.5, "use/expert0": 1},
+        },
+        search={"budget": {"candidates": 12}, "finalists": 2},
+    )
+    run_dir = tmp_path / "run"
+    evomerge.run(config, run_dir)
+    events = read_journal(run_dir / "journal.jsonl")[0]
+    told = [event.data for event in events if event.kind == "told"]
+    assert len(told) == 12
+    assert not any(data["outcome"].get("failed") for data in told)
+    # An expert's use, two methods, four weights and a density of each expert.
+    assert {len(data["genome"]) for data in told} == {1 + 2 + 8 + 2}
+    assert {data["genome"][0] for data in told} == {0.0, 1.0}

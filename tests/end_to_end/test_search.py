@@ -223,3 +223,16 @@ def test_start_from_comes_first_and_is_a_foreign_point(workspace, tmp_path):
     told = kinds(tmp_path / "run", "told")
     assert told[0]["candidate"] == "e0000" and told[0]["genome"] == [0.75, 0.75]
     assert len(told) == 3
+
+
+def test_start_from_a_mergekit_configuration(workspace, tmp_path):
+    (tmp_path / "merge.yaml").write_text(
+        "merge_method: task_arithmetic\nbase_model: pool/base\nmodels:\n"
+        "- {model: pool/expert0, parameters: {weight: 0.25}}\n"
+        "- {model: pool/expert1, parameters: {weight: 0.5}}\n"
+    )
+    config = workspace(search={"budget": {"candidates": 3}, "start_from": ["merge.yaml"]})
+    evomerge.run(config, tmp_path / "run")
+    told = kinds(tmp_path / "run", "told")
+    assert told[0]["candidate"] == "e0000" and told[0]["genome"] == [0.25, 0.5]
+    assert len(told) == 3

@@ -118,7 +118,7 @@ def test_a_curve_within_each_own_group(pool):
 class TestMethodChoice:
     def test_dimensions(self, pool):
         space = make(pool, methods=[TIES, PLAIN], groups=2, experts=["expert0"])
-        groups = [group.name for group in space.groups]
+        groups = [group.name for group in space.plan.cuts[0]]
         assert [d.name for d in space.dimensions] == [
             f"{name}/{group}"
             for group in groups

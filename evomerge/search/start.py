@@ -1,0 +1,158 @@
+"""Recipes that a search is told to start from: ours, or mergekit's configurations."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+
+from evomerge.errors import InputError
+from evomerge.mergekit import is_mergekit
+from evomerge.mergekit.document import Document, read_document
+from evomerge.mergekit.models import check_kinds, model_entries
+from evomerge.mergekit.read import recipe_of
+from evomerge.methods import METHODS
+from evomerge.pool import Checkpoint, ModelConfig, Pool
+from evomerge.pool.adapter import is_adapter
+from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.recipe import MERGED, Part, Recipe, read_recipe
+from evomerge.space import Space
+
+
+def read_start(path: Path, pool: Pool, space: Space) -> Recipe:
+    """A recipe of a pool's models from a file.
+
+    A mergekit configuration's models are those of the pool that lie in the same folder (relative
+    ones in the file's own), have the same hub id, or the same files.
+
+    Args:
+        path: A recipe, or a mergekit configuration.
+        pool: The search's models.
+        space: What is searched first. A configuration that is one of its points is read as that.
+
+    Raises:
+        InputError: The file, and what it has that is not valid or not the pool's.
+    """
+    if is_mergekit(path):
+        return _in_words_of(space, _from_mergekit(read_document(path), pool))
+    recipe = read_recipe(path)
+    try:
+        pool.check_recipe(recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return recipe
+
+
+def _from_mergekit(document: Document, pool: Pool) -> Recipe:
+    members = pool.members
+    entries = model_entries(document.models, document.path)
+    found = {model: _in_pool(entry, document, pool) for model, entry in entries.items()}
+    for model, checkpoint in found.items():
+        twin = next(other for other, same in found.items() if same is checkpoint)
+        if twin != model:
+            raise InputError(
+                f"{document.path}: {twin!r} and {model!r} are one model, the pool's "
+                f"{checkpoint.name!r}"
+            )
+    names = {entry.name or "": found[model].name for model, entry in entries.items()}
+    base, *experts = (_called(found[model], entry.name) for model, entry in entries.items())
+    named = Pool(base, tuple(experts), pool.layout, pool.dtype)
+    check_kinds(named, entries, document.path)
+    recipe = recipe_of(document, named)
+    for part in recipe.parts:
+        if METHODS.make(part.method).needs.base and found[document.base] is not pool.base:
+            raise InputError(
+                f"{document.path}: task vectors of {part.method.kind} are from the base model "
+                f"{document.base!r}, the pool's {found[document.base].name!r}; here they are from "
+                f"the pool's base, {pool.base.source}"
+            )
+    return _renamed(recipe, names).model_copy(update={"members": members})
+
+
+def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
+    model_dir = (document.path.parent / Path(entry.source).expanduser()).resolve()
+    same_id = {entry.source, f"{entry.source}@{entry.revision}"}
+    for checkpoint in pool:
+        repository = checkpoint.source.partition("@")[0] if entry.revision is None else None
+        if model_dir == checkpoint.model_dir or same_id & {checkpoint.source, repository}:
+            return checkpoint
+    if model_dir.is_dir() and not is_adapter(model_dir):
+        sha256 = open_checkpoint(entry.source, model_dir, str(model_dir)).sha256
+        for checkpoint in pool:
+            if checkpoint.sha256 == sha256:
+                return checkpoint
+    what = "has other files than its models" if model_dir.is_dir() else "is no folder"
+    raise InputError(
+        f"{document.path}: model {entry.source!r} is not in the pool: it is no hub id there, and "
+        f"{model_dir} {what}\n"
+        f"its models are {', '.join(checkpoint.name for checkpoint in pool)}"
+    )
+
+
+def _in_words_of(space: Space, recipe: Recipe) -> Recipe:
+    """The same model as a point of a space, where it is one.
+
+    mergekit's configurations are read with all parameters, a space says those that vary or are
+    fixed: some of the others may be left out where they have their defaults.
+    """
+    said = {name for part in recipe.parts for name in part.parameters}
+    idle = [name for name in sorted(said) if all(_is_default(part, name) for part in recipe.parts)]
+    for left_out in itertools.chain.from_iterable(
+        itertools.combinations(idle, count) for count in range(len(idle) + 1)
+    ):
+        parts = tuple(
+            part.model_copy(
+                update={
+                    "parameters": {
+                        name: value
+                        for name, value in part.parameters.items()
+                        if name not in left_out
+                    }
+                }
+            )
+            for part in recipe.parts
+        )
+        variant = recipe.model_copy(update={"parts": parts})
+        if space.to_genome(variant) is not None:
+            return variant
+    return recipe
+
+
+def _is_default(part: Part, name: str) -> bool:
+    value = part.parameters.get(name)
+    numbers = value.values() if isinstance(value, dict) else [value]
+    known = {
+        parameter.name: parameter.default for parameter in METHODS.make(part.method).parameters
+    }
+    return value is None or all(number == known[name] for number in numbers)
+
+
+def _called(checkpoint: Checkpoint, name: str | None) -> Checkpoint:
+    """The same checkpoint, its hash included, by another name."""
+    twin = copy.copy(checkpoint)
+    twin.name = name or ""
+    return twin
+
+
+def _renamed(recipe: Recipe, names: dict[str, str]) -> Recipe:
+    """A recipe with other names of its members."""
+    names = {**names, MERGED: MERGED}
+    parts = tuple(
+        part.model_copy(
+            update={
+                "models": tuple(names[model] for model in part.models),
+                "parameters": {
+                    name: {names[model]: number for model, number in value.items()}
+                    if isinstance(value, dict)
+                    else value
+                    for name, value in part.parameters.items()
+                },
+            }
+        )
+        for part in recipe.parts
+    )
+    path = recipe.path
+    if path is not None:
+        hops = tuple(hop.model_copy(update={"model": names[hop.model]}) for hop in path.hops)
+        path = path.model_copy(update={"outer": names[path.outer], "hops": hops})
+    return recipe.model_copy(update={"parts": parts, "path": path})

@@ -1,0 +1,184 @@
+"""Recipes and mergekit's configurations that a search starts from, as models of its pool."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from adapters import save_adapter
+from fixtures import make_config, make_pool, make_tasks, save_model
+from mergekit_configurations import CONFIGURATIONS
+
+from evomerge.config import load_config
+from evomerge.errors import InputError
+from evomerge.mergekit import open_mergekit
+from evomerge.paths.export import recipe_tensors
+from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.recipe import Recipe
+from evomerge.search import start
+from evomerge.search.setup import set_up
+from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
+
+NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    make_pool(folder / "pool", 3, num_hidden_layers=4)
+    modules = ["q_proj", "up_proj", "lm_head"]
+    save_adapter(folder / "pool/lora", folder / "pool/base", r=4, target_modules=modules)
+    save_model(folder / "pool/other", 9, num_hidden_layers=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(workspace) -> Pool:
+    return open_named(workspace, NAMES)
+
+
+def open_named(workspace: Path, names: dict[str, str]) -> Pool:
+    experts = [{"source": source, "name": name} for source, name in names.items()]
+    return open_pool(PoolConfig(base="pool/base", experts=experts), workspace)
+
+
+def read_start(path: Path, pool: Pool, **options) -> Recipe:
+    config = ParameterSpaceConfig(**(options or {"method": {"kind": "linear"}}))
+    return start.read_start(path, pool, ParameterSpace(config, pool))
+
+
+def write(workspace: Path, text: str, name: str = "merge.yaml") -> Path:
+    path = workspace / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_same_weights_by_the_pools_names(workspace, monkeypatch, name):
+    pool = open_named(workspace, NAMES | {"pool/lora": "adapter"})
+    path = write(workspace, CONFIGURATIONS[name])
+    recipe = read_start(path, pool)
+    assert recipe.members == pool.members
+    pool.check_recipe(recipe)
+    monkeypatch.chdir(workspace)
+    theirs = dict(recipe_tensors(*open_mergekit(path)))
+    ours = dict(recipe_tensors(pool, recipe))
+    assert ours.keys() == theirs.keys()
+    for tensor, numbers in ours.items():
+        assert torch.equal(numbers, theirs[tensor]), tensor
+
+
+@pytest.mark.parametrize(
+    ("options", "genome"),
+    [
+        ({"method": {"kind": "task_arithmetic"}}, (0.25, 0.5, 1.0)),
+        (
+            {"method": {"kind": "task_arithmetic"}, "vary": {"weight": {}, "scale": {}}},
+            (0.25, 0.5, 1.0, 1.0),
+        ),
+        ({"methods": [{"kind": "linear"}, {"kind": "task_arithmetic"}]}, (1.0, 0.25, 0.5, 1.0)),
+        ({"method": {"kind": "task_arithmetic"}, "fix": {"scale": 0.5}}, None),
+        ({"method": {"kind": "linear"}}, None),
+    ],
+)
+def test_a_point_of_the_space(workspace, pool, options, genome):
+    """Whether the space says a parameter that has its default, or does not."""
+    text = """
+merge_method: task_arithmetic
+base_model: pool/base
+models:
+- {model: pool/expert0, parameters: {weight: 0.25}}
+- {model: pool/expert1, parameters: {weight: 0.5}}
+- {model: pool/expert2, parameters: {weight: 1.0}}
+"""
+    recipe = read_start(write(workspace, text), pool, **options)
+    space = ParameterSpace(ParameterSpaceConfig(**options), pool)
+    assert space.to_genome(recipe) == genome
+    assert recipe.parts[0].coefficients()["scale"] == (1.0,)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "copy", "link"])
+def test_a_model_is_known_by_its_place_or_its_files(workspace, pool, tmp_path, kind):
+    model = workspace / "pool/expert1"
+    if kind == "copy":
+        model = shutil.copytree(model, tmp_path / "elsewhere")
+    if kind == "link":
+        model = tmp_path / "link"
+        model.symlink_to(workspace / "pool/expert1")
+    source = "./link" if kind == "link" else model
+    text = f"merge_method: passthrough\nmodels: [{{model: {source}}}]\n"
+    recipe = read_start(write(tmp_path, text), pool)
+    assert recipe.parts[0].models == ("code",)
+
+
+def test_a_model_of_the_hub_is_known_by_its_id(workspace, pool):
+    experts = tuple(pool.experts)
+    hub = type(experts[0])("hub", experts[0].model_dir, "some/model@1234", experts[0].tensors)
+    hub.__dict__["sha256"] = experts[0].sha256
+    ours = Pool(pool.base, (hub,), pool.layout, pool.dtype)
+    for source in ("some/model", "some/model@1234"):
+        text = f"merge_method: passthrough\nmodels: [{{model: {source}}}]\n"
+        assert read_start(write(workspace, text), ours).parts[0].models == ("hub",)
+    text = "merge_method: passthrough\nmodels: [{model: some/model@main}]\n"
+    with pytest.raises(InputError, match="'some/model' is not in the pool"):
+        read_start(write(workspace, text), ours)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "{merge_method: passthrough, models: [{model: pool/nothing}]}",
+            ("'pool/nothing' is not in the pool", "is no folder", "its models are base, math"),
+        ),
+        (
+            "{merge_method: passthrough, models: [{model: pool/other}]}",
+            ("'pool/other' is not in the pool", "has other files"),
+        ),
+        (
+            "{merge_method: task_arithmetic, base_model: pool/expert0, "
+            "models: [{model: pool/expert1, parameters: {weight: 1}}]}",
+            ("task vectors of task_arithmetic", "'pool/expert0'", "'math'"),
+        ),
+        (
+            "{merge_method: linear, models: [{model: pool/expert0, parameters: {weight: 1}}, "
+            "{model: ./pool/expert0, parameters: {weight: 1}}]}",
+            ("'pool/expert0' and './pool/expert0' are one model", "'math'"),
+        ),
+        ("{merge_method: lineer, models: [{model: pool/expert0}]}", ("merge_method", "'linear'")),
+        ("{parts: [], members: {}}", ("members",)),
+    ],
+)
+def test_refused(workspace, pool, text, says):
+    path = write(workspace, text)
+    with pytest.raises(InputError) as error:
+        read_start(path, pool)
+    for words in (str(path), *says):
+        assert words in str(error.value)
+
+
+def test_our_own_recipes(workspace, pool):
+    recipe = recipes.uniform(pool)
+    assert read_start(write(workspace, recipe.to_yaml()), pool) == recipe
+    fewer = Pool(pool.base, pool.experts[:1], pool.layout, pool.dtype)
+    with pytest.raises(InputError, match=r"merge.yaml: recipe member 'code' is not in the pool"):
+        read_start(workspace / "merge.yaml", fewer)
+
+
+def test_a_run_finds_it_again(tmp_path):
+    """The resolved configuration stands in another folder and names the same file."""
+    make_pool(tmp_path / "pool")
+    make_tasks(tmp_path / "tasks")
+    write(tmp_path, "{merge_method: passthrough, models: [{model: pool/expert0}]}")
+    config = make_config(
+        tmp_path, search={"budget": {"candidates": 3}, "start_from": ["merge.yaml"]}
+    )
+    setup = set_up(load_config(config), tmp_path)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    setup.config.write(run_dir / "config.yaml")
+    again = set_up(load_config(run_dir / "config.yaml"), run_dir)
+    assert again.start_from == setup.start_from
+    assert again.start_from[0].parts[0].models == ("expert0",)
