@@ -94,6 +94,7 @@ class ParameterSpace:
                 self._part(genome, piece, blends, models)
                 for piece, blends in zip(self.pieces, self._blends, strict=True)
             ),
+            vocabulary=self.pool.vocabulary,
         )
 
     def to_genome(self, recipe: Recipe) -> Genome | None:
