@@ -14,7 +14,7 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
-from evomerge.pool import DTYPES, Adapter
+from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
@@ -183,9 +183,7 @@ def _time(setup: Setup) -> list[str]:
 
 def _tokens(setup: Setup) -> float:
     """Tokens of a candidate's requests on search documents, estimated."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(setup.pool.base.model_dir)
+    tokenizer = load_tokenizer(setup.pool)
     size = setup.config.score.splits.search
 
     def count(text: str) -> int:
