@@ -13,7 +13,7 @@ import yaml
 from evomerge.errors import InputError, closest
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
-from evomerge.recipe import Dtype
+from evomerge.recipe import Dtype, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class Document:
         slices: The result's layers in order; one of all layers for a list of models.
         parameters: Of everything.
         dtype: Of the result, if the file says it.
+        vocabulary: The result's tokens, if the file says it.
+        has_base: Whether the file says what the base is.
     """
 
     path: Path
@@ -87,6 +89,8 @@ class Document:
     slices: tuple[Slice, ...]
     parameters: Settings
     dtype: Dtype | None
+    vocabulary: Vocabulary | None
+    has_base: bool
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -132,9 +136,11 @@ def read_document(path: Path) -> Document:
         _check_models(piece, data["merge_method"], rule)
     if base is None:
         base = slices[0].base or slices[0].sources[0].model
-    _check_tokenizer(data, base, where)
+    vocabulary = _vocabulary(data, base, where)
     dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
-    return Document(path, data["merge_method"], rule, base, slices, settings, dtype)
+    has_base = bool(data.get("base_model"))
+    method = data["merge_method"]
+    return Document(path, method, rule, base, slices, settings, dtype, vocabulary, has_base)
 
 
 def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> None:
@@ -149,7 +155,7 @@ def _refuse_what_has_no_counterpart(data: Mapping[str, Any], where: Where) -> No
         )
 
 
-def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
+def _vocabulary(data: Mapping[str, Any], base: str, where: Where) -> Vocabulary | None:
     if data.get("tokenizer_source") is not None and data.get("tokenizer") is not None:
         raise InputError(f"{where}: `tokenizer_source` and `tokenizer` are both given")
     source, place = data.get("tokenizer_source"), where / "tokenizer_source"
@@ -160,12 +166,15 @@ def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
         for key in keys[1:]:
             if tokenizer.get(key):
                 raise InputError(f"{where / 'tokenizer' / key}: not supported")
-    if source not in (None, "base", base):
-        what = "a union of vocabularies" if source == "union" else f"the tokenizer of {source!r}"
+    if source is None:
+        return None
+    if source not in ("base", "union", base):
         raise InputError(
-            f"{place}: {what} is not supported yet: the result has the base model's tokenizer, "
-            f"which all models must share; valid: base, {base}"
+            f"{place}: the tokenizer of {source!r} is not supported: the result has the base "
+            f"model's, or the union; valid: base, union, {base}"
         )
+    # As mergekit: the base's row, else the only owner's, else the mean of the owners'.
+    return Vocabulary(tokens="union" if source == "union" else "base", missing="base")
 
 
 def _dtype(data: Mapping[str, Any], key: str, where: Where) -> Dtype | None:

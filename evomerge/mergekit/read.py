@@ -13,6 +13,7 @@ from evomerge.mergekit.document import Document, Slice, Source, read_document
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
 from evomerge.mergekit.values import Value, Where, value_of
+from evomerge.mergekit.vocabulary import check_rows
 from evomerge.methods import METHODS
 from evomerge.methods.ties import num_kept
 from evomerge.pool import ModelConfig, Pool, layers_name, open_models
@@ -28,7 +29,12 @@ def open_mergekit(path: Path) -> tuple[Pool, Recipe]:
     document = read_document(path)
     entries = model_entries(document)
     base, *experts = entries.values()
-    pool = open_models(base, tuple(experts), document.dtype, Path())
+    pool = open_models(base, tuple(experts), document.dtype, Path(), document.vocabulary)
+    if pool.vocabulary is not None and not document.has_base:
+        raise InputError(
+            f"{path}: the models' vocabularies differ, and the rows of tokens that one lacks are "
+            "those of the `base_model`; name one"
+        )
     return pool, recipe_of(document, pool)
 
 
@@ -89,6 +95,7 @@ class _Reader:
     def recipe(self) -> Recipe:
         layers = [layer for piece in self.document.slices for layer in self._layers(piece)]
         outside = self._outside()
+        self._check_rows(outside)
         makings = dict(outside)
         path = None
         if [layer.number for layer in layers] == list(range(self.num_layers)):
@@ -98,7 +105,13 @@ class _Reader:
             makings, path = self._stack(layers, outside)
         self._check(makings)
         parts = self._parts(makings)
-        return Recipe(members=self._members(parts, path), dtype=self._dtype, parts=parts, path=path)
+        return Recipe(
+            members=self._members(parts, path),
+            dtype=self._dtype,
+            parts=parts,
+            path=path,
+            vocabulary=self.pool.vocabulary,
+        )
 
     @property
     def _dtype(self) -> str:
@@ -134,6 +147,12 @@ class _Reader:
             for name, place in self.pool.layout.places.items()
             if place.layer is None
         }
+
+    def _check_rows(self, outside: dict[str, Making]) -> None:
+        for name, making in outside.items():
+            needs_base = METHODS.make(making.method).needs.base
+            models = ("base", *making.models) if needs_base else making.models
+            check_rows(self.pool, name, dict.fromkeys(models))
 
     def _layer_makings(self, layer: _Layer) -> dict[str, Making]:
         return {
@@ -266,6 +285,9 @@ class _Reader:
     def _members(self, parts: tuple[Part, ...], path: LayerPath | None) -> dict[str, Member]:
         used = {"base", *(model for part in parts for model in part.models)}
         used |= set(path.models) if path is not None else set()
+        if self.pool.vocabulary is not None:
+            # Every model's tokens are part of what is merged.
+            used |= set(self.pool.members)
         return {name: member for name, member in self.pool.members.items() if name in used}
 
 

@@ -19,8 +19,8 @@ from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
 from evomerge.pool.rows import vocabulary_tensors
-from evomerge.pool.tokenizers import check_tokenizers
-from evomerge.pool.vocabulary import align
+from evomerge.pool.tokenizers import ALIGNS, check_tokenizers
+from evomerge.pool.vocabulary import Aligned, align
 from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class Pool:
         layout: Where each tensor of the base belongs.
         dtype: Type of the merged models.
         ignore_config: Fields of config.json in which experts may differ from the base.
-        vocabulary: How rows were aligned, if the models' vocabularies differ.
-        added_tokens: Entries of tokenizer.json for the tokens that merged models have behind the
-            base's.
+        aligned: The merged models' vocabulary, where the models' own differ.
     """
 
     base: Checkpoint
@@ -83,8 +81,7 @@ class Pool:
     layout: Layout
     dtype: Dtype
     ignore_config: tuple[str, ...] = ()
-    vocabulary: Vocabulary | None = None
-    added_tokens: tuple[dict[str, Any], ...] = ()
+    aligned: Aligned | None = None
 
     def __iter__(self) -> Iterator[Checkpoint]:
         yield self.base
@@ -94,13 +91,23 @@ class Pool:
         return next(checkpoint for checkpoint in self if checkpoint.name == name)
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """How rows were aligned; None where there was nothing to align."""
+        return None if self.aligned is None else self.aligned.vocabulary
+
+    @property
+    def added_tokens(self) -> tuple[dict[str, Any], ...]:
+        """Entries of tokenizer.json for tokens that merged models have behind the base's."""
+        return () if self.aligned is None else self.aligned.added
+
+    @property
     def vocabulary_config(self) -> dict[str, Any]:
         """The fields of config.json that added rows change."""
         num_rows = self.layout.shapes[self.layout.embedding][0]
-        config = read_config(self.base.model_dir)
-        names: dict[str, str] = config.attribute_map
-        is_longer = self.vocabulary is not None and num_rows != config.vocab_size
-        return {names.get("vocab_size", "vocab_size"): num_rows} if is_longer else {}
+        if self.aligned is None or num_rows == self.base.tensors[self.layout.embedding].shape[0]:
+            return {}
+        names: dict[str, str] = read_config(self.base.model_dir).attribute_map
+        return {names.get("vocab_size", "vocab_size"): num_rows}
 
     @property
     def members(self) -> dict[str, Member]:
@@ -240,10 +247,9 @@ def _open_all(
     if vocabulary is None:
         check_tokenizers(base, experts)
         return pool
-    aligned = align(base, experts, vocabulary, layout, rows)
-    if aligned is not None:
-        pool.layout = aligned.layout
-        pool.vocabulary, pool.added_tokens = aligned.vocabulary, aligned.added
+    pool.aligned = align(base, experts, vocabulary, layout, rows)
+    if pool.aligned is not None:
+        pool.layout = pool.aligned.layout
     return pool
 
 
@@ -351,7 +357,7 @@ def _check_shapes(
         shape, expected = checkpoint.tensors[name].shape, layout.shapes[name]
         of_tokens = name in rows and shape[1:] == expected[1:] and len(heights) == 1
         if shape != expected and not (of_tokens and are_aligned):
-            hint = "\nits rows are tokens: `pool.vocabulary` aligns models with other added tokens"
+            hint = f"\nits rows are tokens; where models differ by added ones, {ALIGNS}"
             raise InputError(
                 f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, the base "
                 f"{base.name!r} has {list(expected)}{hint if of_tokens else ''}"

@@ -14,6 +14,11 @@ TOKENIZER_FILE = "tokenizer.json"
 READING = ("model", "normalizer", "pre_tokenizer")
 """Parts of tokenizer.json that cut a text into tokens, beside the added ones."""
 
+ALIGNS = (
+    "`pool.vocabulary: {tokens: base}` or `{tokens: union}` aligns them (in a mergekit "
+    "configuration, `tokenizer_source`)"
+)
+
 
 def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
     """Compare vocabularies; an expert without a tokenizer takes the base's.
@@ -33,10 +38,10 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
         difference = _difference(base_vocabulary, read_vocabulary(expert), base, expert)
         if difference is not None:
             is_added = only_added_differ(base, expert) is None
-            hint = "; these differ by added tokens only, which `pool.vocabulary` aligns"
+            hint = f"\nthey differ by added tokens only: {ALIGNS}" if is_added else ""
             raise InputError(
                 f"tokenizers differ: {difference}\n"
-                f"models of one pool must share the base's vocabulary{hint if is_added else ''}"
+                f"models of one pool must share the base's vocabulary{hint}"
             )
 
 

@@ -35,11 +35,13 @@ class Aligned:
     Attributes:
         vocabulary: The policy, with the hash of what it comes to.
         added: Entries of tokenizer.json for the tokens behind the base's, with their ids.
+        incomplete: Names of models that lack one of the tokens.
         layout: The base's, with the shapes of the aligned tensors.
     """
 
     vocabulary: Vocabulary
     added: tuple[dict[str, Any], ...]
+    incomplete: frozenset[str]
     layout: Layout
 
 
@@ -95,7 +97,8 @@ def align(
         name: (num_rows, *shape[1:]) if name in names else shape
         for name, shape in layout.shapes.items()
     }
-    return Aligned(policy, added, replace(layout, shapes=shapes))
+    incomplete = frozenset(name for name, own in tokens.items() if target.keys() - own.keys())
+    return Aligned(policy, added, incomplete, replace(layout, shapes=shapes))
 
 
 def _num_rows(checkpoint: Checkpoint, layout: Layout) -> int:

@@ -281,10 +281,10 @@ def change_tokenizer(folder: Path, change) -> None:
 class TestRefused:
     def test_without_the_section_it_is_named(self, pool_dir):
         save(pool_dir / "permuted", 1, PERMUTED, num_rows=NUM_OWN + 4)
-        expected = r"(?s)tokenizers differ: token '<b>'.*`pool.vocabulary` aligns"
+        expected = r"(?s)tokenizers differ: token '<b>'.*`pool.vocabulary: .*aligns"
         with pytest.raises(InputError, match=expected):
             open_pool(PoolConfig(base="base", experts=("permuted",)), pool_dir)
-        with pytest.raises(InputError, match=r"shape \[20, 16\].*\n.*`pool.vocabulary` aligns"):
+        with pytest.raises(InputError, match=r"shape \[20, 16\].*\n.*`pool.vocabulary: .*aligns"):
             open_pool(PoolConfig(base="base", experts=("more",)), pool_dir)
 
     def test_another_model_vocabulary(self, tmp_path):
