@@ -62,7 +62,8 @@ def align(
         names: The tensors that have a row for each token.
 
     Returns:
-        None where all models have the same vocabulary and the same number of rows already.
+        None where all models have the same vocabulary and the same number of rows already, and
+        none is expected.
 
     Raises:
         InputError: Tokenizers differ by more than added tokens, an adapter has other tokens, or
@@ -75,16 +76,18 @@ def align(
     num_rows = max(
         [layout.shapes[layout.embedding][0], *(token_id + 1 for token_id in target.values())]
     )
-    is_same = all(
-        tokens[c.name] == target and _num_rows(c, layout) == num_rows for c in (base, *experts)
-    )
-    if is_same:
+    same = [
+        c.name
+        for c in (base, *experts)
+        if tokens[c.name] == target and _num_rows(c, layout) == num_rows
+    ]
+    if len(same) == len(tokens) and policy.sha256 is None:
         return None
     owners = [c for c in order if tokens[c.name].keys() - tokens["base"].keys()]
     policy = _resolved(policy, owners, tokens, target, added)
     names = tuple(names)
     for checkpoint in (base, *experts):
-        if tokens[checkpoint.name] == target and _num_rows(checkpoint, layout) == num_rows:
+        if checkpoint.name in same:
             continue
         if isinstance(checkpoint, Adapter):
             _check_adapter(checkpoint, names)

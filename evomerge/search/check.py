@@ -56,6 +56,12 @@ def _pool(setup: Setup) -> list[str]:
         f"pool: {pool.base.config.get('model_type')}, {layout.num_layers} layers, "
         f"{layout.num_parameters:,} parameters, merged in float32, kept as {pool.dtype}"
     ]
+    if pool.vocabulary is not None:
+        lines.append(
+            f"vocabulary: the base's tokens and {len(pool.added_tokens)} added by experts, in "
+            f"{pool.layout.shapes[pool.layout.embedding][0]:,} rows; a missing row is by "
+            f"`{pool.vocabulary.missing}`"
+        )
     for checkpoint in pool:
         lines.append(
             f"  {checkpoint.name}: {checkpoint.source}, {_mib(checkpoint.size_bytes)}, "

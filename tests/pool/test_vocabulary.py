@@ -124,6 +124,9 @@ class TestUnion:
         assert pool.layout.shapes[HEAD] == pool.layout.shapes[EMBEDDING] == (first + 3, 16)
         other = open_with(pool_dir, "other", "more", tokens="union")
         assert [t["content"] for t in other.added_tokens] == ["<|y|>", "<z>", "<x>"]
+        vocabulary = Vocabulary(tokens="union", order=("other",))
+        config = PoolConfig(base="base", experts=("more", "other"), vocabulary=vocabulary)
+        assert open_pool(config, pool_dir).added_tokens == other.added_tokens
 
     def test_a_missing_row_is_the_bases_or_the_only_owners_or_their_mean(self, pool_dir):
         pool = open_with(pool_dir, "more", "fewer", "other", tokens="union")
@@ -255,6 +258,16 @@ class TestRecipes:
             open_members(recipe)
         with pytest.raises(InputError, match="a tokenizer.json has changed"):
             open_pool(pool.resolved(), pool_dir)
+
+    def test_tokenizers_that_differ_no_longer_are_refused(self, pool_dir):
+        save(pool_dir / "permuted", 1, PERMUTED, num_rows=NUM_OWN + 4)
+        pool = open_with(pool_dir, "permuted")
+        tokenizer_with(BASE).save_pretrained(pool_dir / "permuted")
+        assert open_with(pool_dir, "permuted").vocabulary is None
+        with pytest.raises(InputError, match="a tokenizer.json has changed"):
+            open_pool(pool.resolved(), pool_dir)
+        with pytest.raises(InputError, match="a tokenizer.json has changed"):
+            open_members(recipes.uniform(pool))
 
     def test_recipes_of_another_vocabulary_are_refused(self, pool_dir):
         pool = open_with(pool_dir, "more", tokens="union")
