@@ -255,6 +255,9 @@ class Recipe(Section):
             del content["path"]
         if self.vocabulary is None:
             del content["vocabulary"]
+        else:
+            # What its own hash says already.
+            del content["vocabulary"]["order"]
         for selector in (s for part in content["parts"] for s in part["select"]):
             if selector["names"] is None:
                 del selector["names"]

@@ -129,7 +129,7 @@ class Pool:
                     f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
                     f"that name has {here[name].sha256[:12]}: the files have changed"
                 )
-        if recipe.vocabulary != self.vocabulary:
+        if _unordered(recipe.vocabulary) != _unordered(self.vocabulary):
             raise InputError(
                 f"the recipe's vocabulary is {_described(recipe.vocabulary)}, the pool's "
                 f"{_described(self.vocabulary)}: rows of one are not those of the other"
@@ -275,6 +275,11 @@ def _entry(name: str, source: str) -> ModelConfig:
         return ModelConfig(source=source, name=name)
     repository, _, revision = source.partition("@")
     return ModelConfig(source=repository, revision=revision or None, name=name)
+
+
+def _unordered(vocabulary: Vocabulary | None) -> Vocabulary | None:
+    """Without what its hash says already."""
+    return None if vocabulary is None else vocabulary.model_copy(update={"order": ()})
 
 
 def _described(vocabulary: Vocabulary | None) -> str:

@@ -238,6 +238,13 @@ class TestRecipes:
             for checkpoint in pool:
                 assert torch.equal(again[checkpoint.name].tensor(name), checkpoint.tensor(name))
 
+    def test_the_order_need_not_be_said_where_it_is_the_pools(self, pool_dir):
+        recipe = recipes.uniform(open_with(pool_dir, "other", "more", tokens="union"))
+        vocabulary = recipe.vocabulary.model_copy(update={"order": ()})
+        same = recipe.model_copy(update={"vocabulary": vocabulary})
+        assert same.sha256 == recipe.sha256
+        assert open_members(same).vocabulary == recipe.vocabulary
+
     def test_canonical_json_sorts_members_and_changes_nothing(self, pool_dir):
         pool = open_with(pool_dir, "other", "more", tokens="union")
         recipe = type(recipes.uniform(pool)).from_json(recipes.uniform(pool).to_json())
