@@ -21,6 +21,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 Component = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Missing = Literal["base", "zero", "mean"]
 
 
 class Member(Section):
@@ -167,6 +168,24 @@ class LayerPath(Section):
         return tuple(dict.fromkeys([self.outer, *(hop.model for hop in self.hops)]))
 
 
+class Vocabulary(Section):
+    """The tokens of merged models whose members' tokenizers differ by added tokens.
+
+    Attributes:
+        tokens: The base's, with its ids; or the union, which has behind them those that experts
+            added.
+        missing: The row of a token that a model lacks: the base's (where it has none, the only
+            owner's, else the mean of the owners'), zeros, or the mean of the model's own.
+        order: Experts whose tokens come first in a union; the others follow in the pool's order.
+        sha256: Hash of these tokens and of their ids in every model. Other tokenizers are refused.
+    """
+
+    tokens: Literal["base", "union"] = "base"
+    missing: Missing = "base"
+    order: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
 class Recipe(Section):
     """One candidate: a merged model, or a path through layers of members and a merged model.
 
@@ -179,6 +198,7 @@ class Recipe(Section):
         parts: How tensors are merged; the first part that matches a tensor applies.
         path: The order of layers; by default the base's own order, of the merged model.
         chat_template: The result's, in Jinja; by default the base's.
+        vocabulary: The merged model's tokens, where its members' differ; by default the base's.
     """
 
     schema_version: Literal[1] = 1
@@ -188,6 +208,7 @@ class Recipe(Section):
     parts: tuple[Part, ...] = ()
     path: LayerPath | None = None
     chat_template: str | None = Field(default=None, min_length=1)
+    vocabulary: Vocabulary | None = None
 
     @field_validator("members")
     @classmethod
@@ -197,6 +218,13 @@ class Recipe(Section):
         if MERGED in members:
             raise ValueError(f"no member can be called {MERGED!r}")
         return members
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _has_hash(cls, vocabulary: Vocabulary | None) -> Vocabulary | None:
+        if vocabulary is not None and vocabulary.sha256 is None:
+            raise ValueError("expected a sha256, of the tokens that the recipe means")
+        return vocabulary
 
     @model_validator(mode="after")
     def _models_are_members(self) -> Self:
@@ -225,9 +253,12 @@ class Recipe(Section):
             part["method"] = own.method.identity()
         content["members"] = {name: member.sha256 for name, member in self.members.items()}
         # Fields that came later are left out where they say nothing: older hashes stay.
-        for field in ("path", "chat_template"):
+        for field in ("path", "chat_template", "vocabulary"):
             if content[field] is None:
                 del content[field]
+        if self.vocabulary is not None:
+            # What its own hash says already.
+            del content["vocabulary"]["order"]
         for selector in (s for part in content["parts"] for s in part["select"]):
             if selector["names"] is None:
                 del selector["names"]

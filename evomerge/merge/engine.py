@@ -209,7 +209,7 @@ class Engine:
         if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
             tensor = checkpoint.tensor(name) if on_cpu else self._changed(checkpoint, name)
             return tensor.reshape(-1)
-        if on_cpu and name in checkpoint.conversions:
+        if on_cpu and name in checkpoint.made:
             return checkpoint.tensor(name).reshape(-1)
         # On a CPU this is a view of the file's memory map.
         return self._on_device((checkpoint.name, name), lambda: checkpoint.tensor(name).reshape(-1))

@@ -15,7 +15,7 @@ from evomerge.mergekit.chat import read_template
 from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
-from evomerge.recipe import Dtype
+from evomerge.recipe import Dtype, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Document:
         parameters: Of everything.
         dtype: Of the result, if the file says it.
         chat_template: Of the result: Jinja, "auto", or None if the file does not say it.
+        vocabulary: The result's tokens, if the file says it.
+        has_base: Whether the file says what the base is.
     """
 
     path: Path
@@ -97,6 +99,8 @@ class Document:
     parameters: Settings
     dtype: Dtype | None
     chat_template: str | None
+    vocabulary: Vocabulary | None
+    has_base: bool
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -148,13 +152,22 @@ def read_document(path: Path) -> Document:
     )
     for piece in slices:
         _check_models(piece, data["merge_method"], rule)
+    has_base = base is not None
     base = whole_of(base or slices[0].base or slices[0].sources[0].model)
     for source in (source for piece in slices for source in piece.sources):
         check_adapted(source.model, base, source.where / "model")
-    _check_tokenizer(data, base, where)
-    dtype = _dtype(data, "out_dtype", where) or _dtype(data, "dtype", where)
-    template = read_template(data.get("chat_template"), where / "chat_template")
-    return Document(path, data["merge_method"], rule, base, slices, settings, dtype, template)
+    return Document(
+        path,
+        data["merge_method"],
+        rule,
+        base,
+        slices,
+        settings,
+        dtype=_dtype(data, "out_dtype", where) or _dtype(data, "dtype", where),
+        chat_template=read_template(data.get("chat_template"), where / "chat_template"),
+        vocabulary=_vocabulary(data, base, where),
+        has_base=has_base,
+    )
 
 
 def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Where]:
@@ -169,7 +182,7 @@ def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Wher
     return _mapping(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
 
 
-def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
+def _vocabulary(data: Mapping[str, Any], base: str, where: Where) -> Vocabulary | None:
     if data.get("tokenizer_source") is not None and data.get("tokenizer") is not None:
         raise InputError(f"{where}: `tokenizer_source` and `tokenizer` are both given")
     source, place = data.get("tokenizer_source"), where / "tokenizer_source"
@@ -180,12 +193,15 @@ def _check_tokenizer(data: Mapping[str, Any], base: str, where: Where) -> None:
         for key in keys[1:]:
             if tokenizer.get(key):
                 raise InputError(f"{where / 'tokenizer' / key}: not supported")
-    if source not in (None, "base", base):
-        what = "a union of vocabularies" if source == "union" else f"the tokenizer of {source!r}"
+    if source is None:
+        return None
+    if source not in ("base", "union", base):
         raise InputError(
-            f"{place}: {what} is not supported yet: the result has the base model's tokenizer, "
-            f"which all models must share; valid: base, {base}"
+            f"{place}: the tokenizer of {source!r} is not supported: the result has the base "
+            f"model's, or the union; valid: base, union, {base}"
         )
+    # As mergekit: the base's row, else the only owner's, else the mean of the owners'.
+    return Vocabulary(tokens="union" if source == "union" else "base", missing="base")
 
 
 def _dtype(data: Mapping[str, Any], key: str, where: Where) -> Dtype | None:

@@ -14,6 +14,7 @@ from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
 from evomerge.mergekit.values import Value, Where, value_of
+from evomerge.mergekit.vocabulary import check_rows
 from evomerge.methods import METHODS
 from evomerge.methods.ties import num_kept
 from evomerge.pool import Pool, layers_name, open_models
@@ -29,8 +30,13 @@ def open_mergekit(path: Path) -> tuple[Pool, Recipe]:
     document = read_document(path)
     entries = model_entries(document.models, path)
     base, *experts = entries.values()
-    pool = open_models(base, tuple(experts), document.dtype, Path())
+    pool = open_models(base, tuple(experts), document.dtype, Path(), document.vocabulary)
     check_kinds(pool, entries, path)
+    if pool.vocabulary is not None and not document.has_base:
+        raise InputError(
+            f"{path}: the models' vocabularies differ, and the rows of tokens that one lacks are "
+            "those of the `base_model`; name one"
+        )
     return pool, recipe_of(document, pool)
 
 
@@ -68,6 +74,7 @@ class _Reader:
     def recipe(self) -> Recipe:
         layers = [layer for piece in self.document.slices for layer in self._layers(piece)]
         outside = self._outside()
+        self._check_rows(outside)
         makings = dict(outside)
         path = None
         if [layer.number for layer in layers] == list(range(self.num_layers)):
@@ -83,6 +90,7 @@ class _Reader:
             parts=parts,
             path=path,
             chat_template=self._chat_template(),
+            vocabulary=self.pool.vocabulary,
         )
 
     @property
@@ -132,6 +140,12 @@ class _Reader:
             for name, place in self.pool.layout.places.items()
             if place.layer is None
         }
+
+    def _check_rows(self, outside: dict[str, Making]) -> None:
+        for name, making in outside.items():
+            needs_base = METHODS.make(making.method).needs.base
+            models = ("base", *making.models) if needs_base else making.models
+            check_rows(self.pool, name, dict.fromkeys(models))
 
     def _layer_makings(self, layer: _Layer) -> dict[str, Making]:
         return {
@@ -264,6 +278,9 @@ class _Reader:
     def _members(self, parts: tuple[Part, ...], path: LayerPath | None) -> dict[str, Member]:
         used = {"base", *(model for part in parts for model in part.models)}
         used |= set(path.models) if path is not None else set()
+        if self.pool.vocabulary is not None:
+            # Every model's tokens are part of what is merged.
+            used |= set(self.pool.members)
         return {name: member for name, member in self.pool.members.items() if name in used}
 
 

@@ -15,6 +15,7 @@ from evomerge.mergekit.rules import RULES, Rule
 from evomerge.mergekit.settings import options_of, setting_of
 from evomerge.mergekit.values import Value
 from evomerge.mergekit.vectors import in_its_options
+from evomerge.mergekit.vocabulary import check_rows, tokenizer_source
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Adapter, Pool
@@ -100,6 +101,9 @@ class _Writer:
             data["slices"] = slices
         if options:
             data["parameters"] = options
+        if self.pool.vocabulary is not None:
+            names = {name: self._source(name) for name in self.recipe.members}
+            data |= tokenizer_source(self.pool, data, names)
         # Float32 arithmetic and one cast at the end.
         data |= {"dtype": "float32", "out_dtype": self.recipe.dtype}
         template = self.recipe.chat_template
@@ -204,6 +208,8 @@ class _Writer:
 
     def _written(self, piece: _Slice, is_passthrough: bool) -> dict[str, Any]:
         models = piece.models
+        for name in piece.makings:
+            check_rows(self.pool, name, ["base", *models] if self.is_around_base else models)
         makings = {name: self._filled(name, m, models) for name, m in piece.makings.items()}
         sources = []
         for index, model in enumerate(models):

@@ -30,6 +30,8 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     config = read_config(pool.base.model_dir)
+    for name, value in pool.vocabulary_config.items():
+        setattr(config, name, value)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=TORCH_DTYPES[pool.dtype])
     # Without initialization transformers leaves a tied head apart, on memory never written.

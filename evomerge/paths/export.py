@@ -18,7 +18,7 @@ from evomerge.files import flush_to_disk
 from evomerge.merge import Engine
 from evomerge.mergekit import mergekit_yaml
 from evomerge.paths.stack import stack_config, stack_files, stack_tensors
-from evomerge.pool import Pool
+from evomerge.pool import Pool, copy_companions, write_added_tokens
 from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.recipe import Recipe
@@ -32,7 +32,7 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"
 MERGEKIT_FILE = "mergekit.yaml"
 
-NOT_COPIED = {"config.json", CARD_FILE, INDEX_FILE}
+NOT_COPIED = frozenset({"config.json", CARD_FILE})
 
 
 def export_checkpoint(
@@ -128,7 +128,8 @@ def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]
 def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
     """Write the recipe, the base's configuration in its dtype, tokenizer and chat template.
 
-    The chat template is the recipe's own where it has one.
+    The chat template is the recipe's own where it has one. Tokens that experts added are in
+    configuration and tokenizer where the pool's vocabulary is a union.
 
     A recipe that mergekit has words for is written in these as well.
     """
@@ -142,14 +143,13 @@ def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
     config = dict(pool.base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype
+    config |= pool.vocabulary_config
     if recipe.path is not None:
         config |= stack_config(pool, recipe.path)
         for name, text in stack_files(pool, recipe.path).items():
             (folder / name).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for path in sorted(pool.base.model_dir.iterdir()):
-        is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"
-        if is_companion and path.name not in NOT_COPIED and path.is_file():
-            shutil.copyfile(path, folder / path.name)
+    copy_companions(pool.base.model_dir, folder, NOT_COPIED)
+    write_added_tokens(pool, folder)
     if recipe.chat_template is not None:
         write_chat_template(recipe.chat_template, folder)

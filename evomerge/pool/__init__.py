@@ -1,6 +1,7 @@
 """Checkpoints: where they lie, what is in them, and whether they fit together."""
 
 from evomerge.pool.adapter import Adapter
+from evomerge.pool.added_tokens import copy_companions, load_tokenizer, write_added_tokens
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
@@ -16,9 +17,12 @@ __all__ = [
     "Place",
     "Pool",
     "PoolConfig",
+    "copy_companions",
     "layers_name",
+    "load_tokenizer",
     "open_members",
     "open_models",
     "open_pool",
     "read_config",
+    "write_added_tokens",
 ]

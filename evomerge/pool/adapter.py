@@ -70,7 +70,7 @@ class Adapter(Checkpoint):
     @property
     def made(self) -> Collection[str]:
         """See `Checkpoint`."""
-        return self.updates.keys()
+        return self.updates.keys() | self.base.aligned.keys()
 
     def start(self, name: str) -> Tensor:
         """What a tensor is before its update: the adapter's own copy, or the base's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ class Checkpoint:
         tensors: Every tensor's place by its name in the model; of one that is stored in parts, the
             first part's place, and its own shape.
         conversions: How those are made that are stored in another form.
+        aligned: What makes those tensors whose rows are put in the order of the pool's vocabulary.
         allow_nonfinite: Whether its tensors may hold NaN or infinity.
     """
 
@@ -55,6 +56,7 @@ class Checkpoint:
     source: str
     tensors: dict[str, TensorInfo]
     conversions: dict[str, Conversion] = field(default_factory=dict)
+    aligned: dict[str, Callable[[], Tensor]] = field(default_factory=dict, repr=False)
     allow_nonfinite: bool = False
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
@@ -63,6 +65,10 @@ class Checkpoint:
 
         One that is stored in another form is put together anew, in memory, at every call.
         """
+        return self.aligned[name]() if name in self.aligned else self.unaligned(name)
+
+    def unaligned(self, name: str) -> Tensor:
+        """A tensor with the rows of the model's own vocabulary."""
         if name in self.conversions:
             return self.conversions[name].convert(self.read)[name]
         return self.read(self.tensors[name])
@@ -141,7 +147,7 @@ class Checkpoint:
     @property
     def made(self) -> Collection[str]:
         """Names of the tensors that are put together in memory when they are asked for."""
-        return self.conversions.keys()
+        return self.conversions.keys() | self.aligned.keys()
 
     @cached_property
     def size_bytes(self) -> int:

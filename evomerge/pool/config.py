@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from evomerge.recipe import Dtype
+from evomerge.recipe import Dtype, Vocabulary
 from evomerge.registry import Section
 
 
@@ -41,6 +41,8 @@ class PoolConfig(Section):
         dtype: Type of the merged models; by default the base's.
         ignore_config: Fields of config.json in which an expert may differ from the base, whose
             values are used for every model.
+        vocabulary: Which tokens the merged models have where tokenizers differ by added tokens; by
+            default they may not differ.
         allow_nonfinite: Whether tensors may hold NaN or infinity; a candidate that comes out so
             fails all the same.
     """
@@ -49,4 +51,5 @@ class PoolConfig(Section):
     experts: tuple[ModelEntry, ...] = Field(min_length=1)
     dtype: Dtype | None = None
     ignore_config: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = None
     allow_nonfinite: bool = False

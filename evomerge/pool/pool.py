@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,8 +18,10 @@ from evomerge.pool.families import layers_name, warn_of_unknown
 from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
-from evomerge.pool.tokenizers import check_tokenizers
-from evomerge.recipe import MERGED, Dtype, Member, Recipe
+from evomerge.pool.rows import vocabulary_tensors
+from evomerge.pool.tokenizers import ALIGNS, check_tokenizers
+from evomerge.pool.vocabulary import Aligned, align
+from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,6 +73,7 @@ class Pool:
         layout: Where each tensor of the base belongs.
         dtype: Type of the merged models.
         ignore_config: Fields of config.json in which experts may differ from the base.
+        aligned: The merged models' vocabulary, where the models' own differ.
     """
 
     base: Checkpoint
@@ -78,6 +81,7 @@ class Pool:
     layout: Layout
     dtype: Dtype
     ignore_config: tuple[str, ...] = ()
+    aligned: Aligned | None = None
 
     def __iter__(self) -> Iterator[Checkpoint]:
         yield self.base
@@ -85,6 +89,25 @@ class Pool:
 
     def __getitem__(self, name: str) -> Checkpoint:
         return next(checkpoint for checkpoint in self if checkpoint.name == name)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """How rows were aligned; None where there was nothing to align."""
+        return None if self.aligned is None else self.aligned.vocabulary
+
+    @property
+    def added_tokens(self) -> tuple[dict[str, Any], ...]:
+        """Entries of tokenizer.json for tokens that merged models have behind the base's."""
+        return () if self.aligned is None else self.aligned.added
+
+    @property
+    def vocabulary_config(self) -> dict[str, Any]:
+        """The fields of config.json that added rows change."""
+        num_rows = self.layout.shapes[self.layout.embedding][0]
+        if self.aligned is None or num_rows == self.base.tensors[self.layout.embedding].shape[0]:
+            return {}
+        names: dict[str, str] = read_config(self.base.model_dir).attribute_map
+        return {names.get("vocab_size", "vocab_size"): num_rows}
 
     @property
     def members(self) -> dict[str, Member]:
@@ -106,6 +129,11 @@ class Pool:
                     f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
                     f"that name has {here[name].sha256[:12]}: the files have changed"
                 )
+        if _unordered(recipe.vocabulary) != _unordered(self.vocabulary):
+            raise InputError(
+                f"the recipe's vocabulary is {_described(recipe.vocabulary)}, the pool's "
+                f"{_described(self.vocabulary)}: rows of one are not those of the other"
+            )
         if recipe.path is not None:
             layers_name(self.base.config, self.base.model_dir)
             for number, hop in enumerate(recipe.path.hops):
@@ -123,6 +151,7 @@ class Pool:
             experts=tuple(entries[1:]),
             dtype=self.dtype,
             ignore_config=self.ignore_config,
+            vocabulary=self.vocabulary,
             allow_nonfinite=self.base.allow_nonfinite,
         )
 
@@ -141,7 +170,7 @@ def open_pool(
         InputError: A model is missing, damaged, of another architecture or shape, or reads text
             differently. (That a tensor is not finite is noticed when the model is hashed.)
     """
-    pool = _open_all(config.base, config.experts, config.dtype, config_dir)
+    pool = _open_all(config.base, config.experts, config.dtype, config_dir, config.vocabulary)
     pool.ignore_config = config.ignore_config
     for checkpoint in pool:
         checkpoint.allow_nonfinite = config.allow_nonfinite
@@ -156,20 +185,28 @@ def open_pool(
 
 
 def open_models(
-    base: ModelConfig, experts: tuple[ModelConfig, ...], dtype: Dtype | None, folder: Path
+    base: ModelConfig,
+    experts: tuple[ModelConfig, ...],
+    dtype: Dtype | None,
+    folder: Path,
+    vocabulary: Vocabulary | None = None,
 ) -> Pool:
     """Open and check models; unlike a search's pool, the base may stand alone.
 
     Raises:
         InputError: See `open_pool`.
     """
-    pool = _open_all(base, experts, dtype, folder)
+    pool = _open_all(base, experts, dtype, folder, vocabulary)
     _check_configs(pool)
     return pool
 
 
 def _open_all(
-    base_entry: ModelConfig, entries: tuple[ModelConfig, ...], dtype: Dtype | None, config_dir: Path
+    base_entry: ModelConfig,
+    entries: tuple[ModelConfig, ...],
+    dtype: Dtype | None,
+    config_dir: Path,
+    vocabulary: Vocabulary | None,
 ) -> Pool:
     names = ["base", *(entry.name or Path(entry.source).name for entry in entries)]
     for name in names:
@@ -193,18 +230,27 @@ def _open_all(
     base = open_checkpoint("base", model_dir, source)
     model = hollow_model(base.model_dir)
     layout = layout_of(model)
+    rows = vocabulary_tensors(model)
 
     def opened(name: str, entry: ModelConfig) -> Checkpoint:
         model_dir, source = locate(entry, config_dir)
         if is_adapter(model_dir):
             return open_adapter(name, model_dir, source, base, model, layout)
-        return _fitted(open_checkpoint(name, model_dir, source), base, model, layout)
+        checkpoint = _named(open_checkpoint(name, model_dir, source), base, model)
+        _check_shapes(checkpoint, base, layout, rows, vocabulary is not None)
+        return checkpoint
 
-    _fitted(base, base, model, layout)
+    _check_shapes(_named(base, base, model), base, layout)
     experts = tuple(opened(name, entry) for name, entry in zip(names[1:], entries, strict=True))
-    check_tokenizers(base, experts)
     first = next(iter(layout.places))
-    return Pool(base, experts, layout, dtype or DTYPES[base.tensors[first].dtype])
+    pool = Pool(base, experts, layout, dtype or DTYPES[base.tensors[first].dtype])
+    if vocabulary is None:
+        check_tokenizers(base, experts)
+        return pool
+    pool.aligned = align(base, experts, vocabulary, layout, rows)
+    if pool.aligned is not None:
+        pool.layout = pool.aligned.layout
+    return pool
 
 
 def open_members(recipe: Recipe) -> Pool:
@@ -214,7 +260,8 @@ def open_members(recipe: Recipe) -> Pool:
         InputError: One is missing or its hash is not the recipe's.
     """
     entries = {name: _entry(name, member.source) for name, member in recipe.members.items()}
-    pool = _open_all(entries.pop("base"), tuple(entries.values()), recipe.dtype, Path())
+    base = entries.pop("base")
+    pool = _open_all(base, tuple(entries.values()), recipe.dtype, Path(), recipe.vocabulary)
     for checkpoint in pool:
         # The recipe's pool took them as they are, and the hashes say that they are these.
         checkpoint.allow_nonfinite = True
@@ -230,13 +277,19 @@ def _entry(name: str, source: str) -> ModelConfig:
     return ModelConfig(source=repository, revision=revision or None, name=name)
 
 
-def _fitted(
-    checkpoint: Checkpoint, base: Checkpoint, model: PreTrainedModel, layout: Layout
-) -> Checkpoint:
-    """A checkpoint by the base's names, if it has the base's tensors."""
+def _unordered(vocabulary: Vocabulary | None) -> Vocabulary | None:
+    """Without what its hash says already."""
+    return None if vocabulary is None else vocabulary.model_copy(update={"order": ()})
+
+
+def _described(vocabulary: Vocabulary | None) -> str:
+    return "the base's" if vocabulary is None else str(vocabulary.model_dump(exclude_defaults=True))
+
+
+def _named(checkpoint: Checkpoint, base: Checkpoint, model: PreTrainedModel) -> Checkpoint:
+    """A checkpoint of the base's architecture, by the names of its tensors."""
     _check_architecture(checkpoint, base)
     use_model_names(checkpoint, model)
-    _check_shapes(checkpoint, base, layout)
     return checkpoint
 
 
@@ -294,15 +347,25 @@ def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:
         )
 
 
-def _check_shapes(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> None:
+def _check_shapes(
+    checkpoint: Checkpoint,
+    base: Checkpoint,
+    layout: Layout,
+    rows: Collection[str] = (),
+    are_aligned: bool = False,
+) -> None:
+    """Compare tensors with the base's; those of `rows` may have more or fewer if aligned."""
+    heights = {checkpoint.tensors[n].shape[0] for n in rows if n in checkpoint.tensors}
     for name in layout.places:
         if name not in checkpoint.tensors:
             raise InputError(f"model {checkpoint.name!r} has no tensor {name!r}")
         shape, expected = checkpoint.tensors[name].shape, layout.shapes[name]
-        if shape != expected:
+        of_tokens = name in rows and shape[1:] == expected[1:] and len(heights) == 1
+        if shape != expected and not (of_tokens and are_aligned):
+            hint = f"\nits rows are tokens; where models differ by added ones, {ALIGNS}"
             raise InputError(
-                f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, "
-                f"the base {base.name!r} has {list(expected)}"
+                f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, the base "
+                f"{base.name!r} has {list(expected)}{hint if of_tokens else ''}"
             )
     extra = checkpoint.tensors.keys() - layout.places.keys() - layout.tied
     if extra:

@@ -1,12 +1,23 @@
-"""Whether the models of a pool read text alike."""
+"""What a model's tokenizer.json says, and whether the models of a pool read text alike."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
 from evomerge.pool.checkpoint import Checkpoint, read_json
+
+TOKENIZER_FILE = "tokenizer.json"
+
+READING = ("model", "normalizer", "pre_tokenizer")
+"""Parts of tokenizer.json that cut a text into tokens, beside the added ones."""
+
+ALIGNS = (
+    "`pool.vocabulary: {tokens: base}` or `{tokens: union}` aligns them (in a mergekit "
+    "configuration, `tokenizer_source`)"
+)
 
 
 def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
@@ -15,34 +26,89 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
     Raises:
         InputError: A token has another id in an expert than in the base.
     """
-    base_path = base.model_dir / "tokenizer.json"
+    base_path = base.model_dir / TOKENIZER_FILE
     if not base_path.is_file():
         return
     base_vocabulary: dict[str, int] | None = None
     for expert in experts:
-        path = expert.model_dir / "tokenizer.json"
-        if not path.is_file() or sha256_file(path) == sha256_file(base_path):
+        if not has_own_tokenizer(expert, base):
             continue
         if base_vocabulary is None:
-            base_vocabulary = _vocabulary(base.name, base_path)
-        vocabulary = _vocabulary(expert.name, path)
-        for token in sorted(base_vocabulary.keys() | vocabulary.keys()):
-            ids = base_vocabulary.get(token), vocabulary.get(token)
-            if ids[0] != ids[1]:
-                raise InputError(
-                    f"tokenizers differ: token {token!r} has id {ids[0]} in {base.name!r} "
-                    f"and {ids[1]} in {expert.name!r}\n"
-                    "models of one pool must share the base's vocabulary"
-                )
+            base_vocabulary = read_vocabulary(base)
+        difference = _difference(base_vocabulary, read_vocabulary(expert), base, expert)
+        if difference is not None:
+            is_added = only_added_differ(base, expert) is None
+            hint = f"\nthey differ by added tokens only: {ALIGNS}" if is_added else ""
+            raise InputError(
+                f"tokenizers differ: {difference}\n"
+                f"models of one pool must share the base's vocabulary{hint}"
+            )
 
 
-def _vocabulary(name: str, path: Path) -> dict[str, int]:
-    data = read_json(name, path)
-    model = data.get("model", {}).get("vocab", {})
-    if isinstance(model, list):  # Unigram: pairs of (token, score), the id is the position
-        vocabulary = {token: index for index, (token, _) in enumerate(model)}
-    else:
-        vocabulary = dict(model)
+def has_own_tokenizer(expert: Checkpoint, base: Checkpoint) -> bool:
+    """Whether a model has a tokenizer, and not the base's file."""
+    path = expert.model_dir / TOKENIZER_FILE
+    return path.is_file() and sha256_file(path) != sha256_file(base.model_dir / TOKENIZER_FILE)
+
+
+def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
+    """Every token's id, added ones included."""
+    data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
+    vocabulary = _model_vocabulary(data)
     for token in data.get("added_tokens", []):
         vocabulary[token["content"]] = token["id"]
     return vocabulary
+
+
+def read_added(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The added tokens' entries, by id."""
+    data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
+    return sorted(data.get("added_tokens", []), key=lambda token: int(token["id"]))
+
+
+def only_added_differ(base: Checkpoint, expert: Checkpoint) -> str | None:
+    """What two tokenizers differ by beside added tokens; None where it is nothing."""
+    ours = read_json(base.name, base.model_dir / TOKENIZER_FILE)
+    theirs = read_json(expert.name, expert.model_dir / TOKENIZER_FILE)
+    if all(ours.get(part) == theirs.get(part) for part in READING):
+        return None
+    difference = _difference(_model_vocabulary(ours), _model_vocabulary(theirs), base, expert)
+    if difference is not None:
+        return difference
+    # Releases of `tokenizers` write the same differently (merges as pairs, new defaults).
+    ours, theirs = _canonical(base), _canonical(expert)
+    for part in READING:
+        if ours.get(part) != theirs.get(part):
+            what = "merges or other options of its model" if part == "model" else part
+            return f"{expert.name!r} has another {what} than {base.name!r}"
+    return None
+
+
+def _canonical(checkpoint: Checkpoint) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+
+    path = checkpoint.model_dir / TOKENIZER_FILE
+    try:
+        data: dict[str, Any] = json.loads(Tokenizer.from_file(str(path)).to_str())
+    except Exception as error:  # noqa: BLE001  (tokenizers raises nothing narrower)
+        raise InputError(f"model {checkpoint.name!r}: cannot read {path}: {error}") from None
+    return data
+
+
+def _difference(
+    ours: dict[str, int], theirs: dict[str, int], base: Checkpoint, expert: Checkpoint
+) -> str | None:
+    if ours == theirs:
+        return None
+    token = min(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
+    return (
+        f"token {token!r} has id {ours.get(token)} in {base.name!r} "
+        f"and {theirs.get(token)} in {expert.name!r}"
+    )
+
+
+def _model_vocabulary(data: dict[str, Any]) -> dict[str, int]:
+    model = (data.get("model") or {}).get("vocab", {})
+    if isinstance(model, list):  # Unigram: pairs of (token, score), the id is the position
+        return {token: index for index, (token, _) in enumerate(model)}
+    return dict(model)

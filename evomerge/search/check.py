@@ -14,7 +14,7 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
-from evomerge.pool import DTYPES, Adapter
+from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
 from evomerge.search.gpu_memory import gpu_need
@@ -57,6 +57,12 @@ def _pool(setup: Setup) -> list[str]:
         f"pool: {pool.base.config.get('model_type')}, {layout.num_layers} layers, "
         f"{layout.num_parameters:,} parameters, merged in float32, kept as {pool.dtype}"
     ]
+    if pool.vocabulary is not None:
+        lines.append(
+            f"vocabulary: the base's tokens and {len(pool.added_tokens)} added by experts, in "
+            f"{pool.layout.shapes[pool.layout.embedding][0]:,} rows; a missing row is by "
+            f"`{pool.vocabulary.missing}`"
+        )
     for checkpoint in pool:
         lines.append(
             f"  {checkpoint.name}: {checkpoint.source}, {_mib(checkpoint.size_bytes)}, "
@@ -190,9 +196,7 @@ def _time(setup: Setup) -> list[str]:
 
 def _tokens(setup: Setup) -> float:
     """Tokens of a candidate's requests on search documents, estimated."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(setup.pool.base.model_dir)
+    tokenizer = load_tokenizer(setup.pool)
     size = setup.config.score.splits.search
 
     def count(text: str) -> int:

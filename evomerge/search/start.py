@@ -44,6 +44,7 @@ def read_start(path: Path, pool: Pool, space: Space) -> Recipe:
 
 
 def _from_mergekit(document: Document, pool: Pool) -> Recipe:
+    _check_vocabulary(document, pool)
     members = pool.members
     entries = model_entries(document.models, document.path)
     found = {model: _in_pool(entry, document, pool) for model, entry in entries.items()}
@@ -66,7 +67,21 @@ def _from_mergekit(document: Document, pool: Pool) -> Recipe:
                 f"{document.base!r}, the pool's {found[document.base].name!r}; here they are from "
                 f"the pool's base, {pool.base.source}"
             )
-    return _renamed(recipe, names).model_copy(update={"members": members})
+    return _renamed(recipe, names).model_copy(
+        update={"members": members, "vocabulary": pool.vocabulary}
+    )
+
+
+def _check_vocabulary(document: Document, pool: Pool) -> None:
+    """Rows of tokens are the search's for all candidates; a file may say the same, or nothing."""
+    ours, said = pool.vocabulary, document.vocabulary
+    if ours is None or said is None or (said.tokens, said.missing) == (ours.tokens, ours.missing):
+        return
+    raise InputError(
+        f"{document.path}: `tokenizer_source: {said.tokens}` is a vocabulary with tokens: "
+        f"{said.tokens} and missing: {said.missing}, the pool's has tokens: {ours.tokens} and "
+        f"missing: {ours.missing}"
+    )
 
 
 def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:

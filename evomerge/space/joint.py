@@ -81,4 +81,5 @@ def _with_path(merge: Recipe, path: LayerPath) -> Recipe:
         dtype=merge.dtype,
         parts=merge.parts if MERGED in path.models else (),
         path=path,
+        vocabulary=merge.vocabulary,
     )

@@ -71,7 +71,12 @@ class LayerSwap:
             models=(self.config.outer,),
             parameters={"weight": {self.config.outer: 1.0}},
         )
-        return Recipe(members=self.pool.members, dtype=self.pool.dtype, parts=(*parts, outside))
+        return Recipe(
+            members=self.pool.members,
+            dtype=self.pool.dtype,
+            parts=(*parts, outside),
+            vocabulary=self.pool.vocabulary,
+        )
 
     def to_genome(self, recipe: Recipe) -> Genome | None:
         """See `Space`."""

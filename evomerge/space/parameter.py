@@ -57,6 +57,7 @@ class ParameterSpace:
                 self._part(numbers, piece, blends, models)
                 for piece, blends in zip(self.plan.pieces, self.plan.blends, strict=True)
             ),
+            vocabulary=self.pool.vocabulary,
         )
 
     def to_genome(self, recipe: Recipe) -> Genome | None:

@@ -74,6 +74,7 @@ class PathSpace:
             dtype=self.pool.dtype,
             parts=merged.parts if merged is not None else (),
             path=path,
+            vocabulary=self.pool.vocabulary,
         )
 
 

@@ -30,4 +30,4 @@ def _experts(pool: Pool) -> tuple[str, ...]:
 
 def _merge(pool: Pool, method: MethodConfig, models: tuple[str, ...], weight: float) -> Recipe:
     part = Part(method=method, models=models, parameters={"weight": dict.fromkeys(models, weight)})
-    return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,))
+    return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,), vocabulary=pool.vocabulary)

@@ -6,14 +6,13 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.errors import CandidateError
 from evomerge.paths.resident import ResidentModel
 from evomerge.paths.weights import weights_sha256
-from evomerge.pool import PoolConfig, open_pool
+from evomerge.pool import PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (
     SCORERS,
@@ -27,9 +26,6 @@ from evomerge.score import (
     to_table,
 )
 from evomerge.workers.protocol import Job, JobResult
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +58,6 @@ class MergeWorker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         from lm_eval import tasks as _  # noqa: F401  (imported before the clock of the first job)
-        from transformers import AutoTokenizer
 
         torch.set_num_threads(spec.num_threads)
         quiet_libraries()
@@ -71,8 +66,8 @@ class MergeWorker:
         self.resident = ResidentModel(pool, device, spec.statistics_bytes)
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(pool.base.model_dir)
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
+        tokenizer = load_tokenizer(pool)
         self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
         )

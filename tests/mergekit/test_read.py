@@ -352,10 +352,10 @@ MISTAKES = {
         lambda data: data.pop("models"),
         ("either `models` or `slices`", "neither"),
     ),
-    "a union of tokenizers": (
+    "a model's tokenizer": (
         "ties",
-        lambda data: data.update(tokenizer_source="union"),
-        ("tokenizer_source", "union", "valid: base"),
+        lambda data: data.update(tokenizer_source="pool/expert0"),
+        ("tokenizer_source", "'pool/expert0'", "valid: base, union"),
     ),
     "another tokenizer": (
         "ties",

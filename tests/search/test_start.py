@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import vocabularies
 from adapters import save_adapter
 from fixtures import make_config, make_pool, make_tasks, save_model
 from mergekit_configurations import CONFIGURATIONS
@@ -182,3 +183,34 @@ def test_a_run_finds_it_again(tmp_path):
     again = set_up(load_config(run_dir / "config.yaml"), run_dir)
     assert again.start_from == setup.start_from
     assert again.start_from[0].parts[0].models == ("expert0",)
+
+
+@pytest.fixture
+def aligned(tmp_path) -> Pool:
+    for seed, (name, added) in enumerate({"base": ("<a>",), "more": ("<a>", "<b>")}.items()):
+        vocabularies.save(tmp_path / name, seed, added, vocabularies.NUM_OWN + len(added))
+    return vocabularies.open_with(tmp_path, "more", tokens="union", dtype="float32")
+
+
+LINEAR = """
+merge_method: linear
+base_model: base
+models:
+- {model: base, parameters: {weight: 0.5}}
+- {model: more, parameters: {weight: 0.5}}
+"""
+
+
+@pytest.mark.parametrize("says", ["", "tokenizer_source: union\n"])
+def test_the_pools_vocabulary_is_the_recipes(tmp_path, aligned, says):
+    recipe = read_start(write(tmp_path, LINEAR + says), aligned)
+    aligned.check_recipe(recipe)
+    embedding = dict(recipe_tensors(aligned, recipe))[vocabularies.EMBEDDING]
+    base, more = (model.tensor(vocabularies.EMBEDDING) for model in aligned)
+    assert torch.allclose(embedding, (base + more) / 2)
+
+
+def test_another_vocabulary_than_the_pools_is_refused(tmp_path, aligned):
+    path = write(tmp_path, LINEAR + "tokenizer_source: base\n")
+    with pytest.raises(InputError, match="missing: base, the pool's has tokens: union"):
+        read_start(path, aligned)

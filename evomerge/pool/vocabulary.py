@@ -1,0 +1,196 @@
+"""Models whose vocabularies differ by added tokens: their rows in one order, by token string.
+
+Input embedding and output head have a row for each token id. Two fine-tunes may have added tokens
+of their own, or the same at other ids. Here every model's rows are put where the pool's vocabulary
+has their tokens; whoever reads a tensor behind it sees one shape and one meaning of a row.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evomerge.errors import InputError, closest
+from evomerge.files import sha256_json
+from evomerge.pool.adapter import Adapter
+from evomerge.pool.checkpoint import Checkpoint
+from evomerge.pool.layout import Layout
+from evomerge.pool.rows import rows_of
+from evomerge.pool.tokenizers import (
+    TOKENIZER_FILE,
+    has_own_tokenizer,
+    only_added_differ,
+    read_added,
+    read_vocabulary,
+)
+from evomerge.recipe import Vocabulary
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A pool's vocabulary, once its models are aligned.
+
+    Attributes:
+        vocabulary: The policy, with the hash of what it comes to.
+        added: Entries of tokenizer.json for the tokens behind the base's, with their ids.
+        incomplete: Names of models that lack one of the tokens.
+        layout: The base's, with the shapes of the aligned tensors.
+    """
+
+    vocabulary: Vocabulary
+    added: tuple[dict[str, Any], ...]
+    incomplete: frozenset[str]
+    layout: Layout
+
+
+def align(
+    base: Checkpoint,
+    experts: Sequence[Checkpoint],
+    policy: Vocabulary,
+    layout: Layout,
+    names: Iterable[str],
+) -> Aligned | None:
+    """Have every model give its tensors in the order of one vocabulary.
+
+    Args:
+        base: The base.
+        experts: The others; those that need it are changed, and so is the base.
+        policy: Which tokens, and what is missing.
+        layout: The base's.
+        names: The tensors that have a row for each token.
+
+    Returns:
+        None where all models have the same vocabulary and the same number of rows already, and
+        none is expected.
+
+    Raises:
+        InputError: Tokenizers differ by more than added tokens, an adapter has other tokens, or
+            the tokens are not those that the policy's hash was made of.
+    """
+    tokens = {c.name: _tokens(c, base, layout) for c in (base, *experts)}
+    order = _order(experts, policy)
+    added = _added(base, order, tokens) if policy.tokens == "union" else ()
+    target = tokens["base"] | {entry["content"]: entry["id"] for entry in added}
+    num_rows = max(
+        [layout.shapes[layout.embedding][0], *(token_id + 1 for token_id in target.values())]
+    )
+    same = [
+        c.name
+        for c in (base, *experts)
+        if tokens[c.name] == target and _num_rows(c, layout) == num_rows
+    ]
+    if len(same) == len(tokens) and policy.sha256 is None:
+        return None
+    owners = [c for c in order if tokens[c.name].keys() - tokens["base"].keys()]
+    policy = _resolved(policy, owners, tokens, target, added)
+    names = tuple(names)
+    for checkpoint in (base, *experts):
+        if checkpoint.name in same:
+            continue
+        if isinstance(checkpoint, Adapter):
+            _check_adapter(checkpoint, names)
+            continue
+        rows = rows_of(checkpoint, base, owners, policy.missing, tokens, target, num_rows)
+        for name in names:
+            if name in checkpoint.tensors:
+                checkpoint.aligned[name] = functools.partial(rows.make, name, layout.embedding)
+    shapes = {
+        name: (num_rows, *shape[1:]) if name in names else shape
+        for name, shape in layout.shapes.items()
+    }
+    incomplete = frozenset(name for name, own in tokens.items() if target.keys() - own.keys())
+    return Aligned(policy, added, incomplete, replace(layout, shapes=shapes))
+
+
+def _num_rows(checkpoint: Checkpoint, layout: Layout) -> int:
+    return checkpoint.tensors[layout.embedding].shape[0]
+
+
+def _tokens(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[str, int]:
+    """Ids of the tokens that a model has a row for."""
+    if not (base.model_dir / TOKENIZER_FILE).is_file():
+        raise InputError(
+            f"pool.vocabulary: model 'base' has no {base.model_dir / TOKENIZER_FILE}, which names "
+            "the tokens of its rows"
+        )
+    is_own = checkpoint is not base and has_own_tokenizer(checkpoint, base)
+    vocabulary = read_vocabulary(checkpoint if is_own else base)
+    if is_own:
+        difference = only_added_differ(base, checkpoint)
+        if difference is not None:
+            raise InputError(
+                f"tokenizers differ: {difference}\n"
+                "pool.vocabulary aligns added tokens; all else must be the base's"
+            )
+    if is_own and isinstance(checkpoint, Adapter) and vocabulary != read_vocabulary(base):
+        raise InputError(
+            f"model {checkpoint.name!r} is an adapter with other tokens than the base's; "
+            "pool.vocabulary aligns whole models: merge it into its base first"
+        )
+    num_rows = _num_rows(checkpoint, layout)
+    return {token: index for token, index in vocabulary.items() if index < num_rows}
+
+
+def _order(experts: Sequence[Checkpoint], policy: Vocabulary) -> list[Checkpoint]:
+    by_name = {expert.name: expert for expert in experts}
+    for name in policy.order:
+        if name not in by_name:
+            raise InputError(
+                f"pool.vocabulary.order: no expert {name!r}; {closest(name, list(by_name))}"
+            )
+    return [by_name[name] for name in dict.fromkeys([*policy.order, *by_name])]
+
+
+def _added(
+    base: Checkpoint, order: Sequence[Checkpoint], tokens: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, Any], ...]:
+    """Entries for the tokens that experts have and the base has not, with ids behind the base's."""
+    base_ids = read_vocabulary(base)
+    known = set(base_ids)
+    entries: list[dict[str, Any]] = []
+    for expert in order:
+        if tokens[expert.name].keys() <= known:
+            continue
+        for entry in read_added(expert):
+            if entry["content"] in tokens[expert.name] and entry["content"] not in known:
+                known.add(entry["content"])
+                entries.append(entry)
+    first = max(base_ids.values()) + 1
+    if entries and len(tokens["base"]) < len(base_ids):
+        token = next(token for token in base_ids if token not in tokens["base"])
+        raise InputError(
+            f"pool.vocabulary.tokens: model 'base' has token {token!r} with id {base_ids[token]} "
+            "and no row for it, so that none can follow it; valid: base"
+        )
+    return tuple(entry | {"id": first + number} for number, entry in enumerate(entries))
+
+
+def _resolved(
+    policy: Vocabulary,
+    owners: Sequence[Checkpoint],
+    tokens: Mapping[str, Mapping[str, int]],
+    target: Mapping[str, int],
+    added: Sequence[Mapping[str, Any]],
+) -> Vocabulary:
+    """The policy with the hash of the tokens, and of their rows in every model."""
+    sha256 = sha256_json({"target": target, "added": added, "tokens": tokens})
+    if policy.sha256 not in (None, sha256):
+        raise InputError(
+            f"vocabulary.sha256 is {str(policy.sha256)[:12]}, the models' tokenizers give "
+            f"{sha256[:12]}: a {TOKENIZER_FILE} has changed, or a model was added or left out"
+        )
+    is_union = policy.tokens == "union"
+    order = tuple(expert.name for expert in owners) if is_union else ()
+    return policy.model_copy(update={"order": order, "sha256": sha256})
+
+
+def _check_adapter(adapter: Adapter, names: Iterable[str]) -> None:
+    for name in names:
+        if name in adapter.updates or name in adapter.own:
+            raise InputError(
+                f"model {adapter.name!r} is an adapter that changes {name!r}, to which "
+                "pool.vocabulary adds rows; valid for such adapters: tokens: base\n"
+                "or merge it into its base first"
+            )

@@ -1,0 +1,409 @@
+"""Vocabularies that differ by added tokens: each row by its token, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from adapters import save_adapter
+from families import FAMILIES, family_config
+from fixtures import make_pool, save_model
+from safetensors.torch import load_file, save_file
+from tokenizers import normalizers, pre_tokenizers
+from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save, tokenizer_with
+
+from evomerge.errors import InputError
+from evomerge.pool import Pool, PoolConfig, open_members, open_pool
+from evomerge.pool.checkpoint import SINGLE_FILE
+from evomerge.pool.rows import vocabulary_tensors
+from evomerge.recipe import Vocabulary
+from evomerge.space import recipes
+
+BASE = ("<|a|>", "<b>", "<c>")
+PERMUTED = ("<c>", "<|a|>", "<b>")
+MORE = ("<b>", "<x>", "<|a|>", "<c>", "<|y|>")
+FEWER = ("<c>",)
+OTHER = ("<|y|>", "<|a|>", "<b>", "<z>", "<c>")
+
+
+@pytest.fixture
+def pool_dir(tmp_path) -> Path:
+    """A base with padding, and experts with other tokens; all are independent random models."""
+    save(tmp_path / "base", 0, BASE, num_rows=NUM_OWN + 4)
+    save(tmp_path / "permuted", 1, PERMUTED)
+    save(tmp_path / "more", 2, MORE, num_rows=NUM_OWN + 8)
+    save(tmp_path / "fewer", 3, FEWER)
+    save(tmp_path / "other", 4, OTHER)
+    return tmp_path
+
+
+def stored(folder: Path, name: str) -> torch.Tensor:
+    return load_file(folder / SINGLE_FILE)[name]
+
+
+def rows_by_token(pool: Pool, model: str, name: str) -> dict[str, torch.Tensor]:
+    """An aligned tensor's rows, by the tokens of the merged vocabulary."""
+    tensor = pool[model].tensor(name)
+    assert tuple(tensor.shape) == pool.layout.shapes[name]
+    tokens = ids(pool.base.model_dir) | {t["content"]: t["id"] for t in pool.added_tokens}
+    return {token: tensor[row] for token, row in tokens.items()}
+
+
+@pytest.mark.parametrize("name", [EMBEDDING, HEAD])
+def test_rows_follow_their_tokens(pool_dir, name):
+    pool = open_with(pool_dir, "permuted", "more", "fewer")
+    assert pool.layout.shapes[name] == (NUM_OWN + 4, 16)
+    base = stored(pool_dir / "base", name)
+    assert torch.equal(pool.base.tensor(name), base)
+    for model in ("permuted", "more", "fewer"):
+        own, own_ids = stored(pool_dir / model, name), ids(pool_dir / model)
+        for token, row in rows_by_token(pool, model, name).items():
+            expected = (
+                own[own_ids[token]] if token in own_ids else base[ids(pool_dir / "base")[token]]
+            )
+            assert torch.equal(row, expected), (model, token)
+        # The base's padding, whatever rows the expert has there.
+        assert torch.equal(pool[model].tensor(name)[-1], base[-1])
+
+
+def test_zeros_and_means_in_the_place_of_missing_rows(pool_dir):
+    own = stored(pool_dir / "fewer", HEAD)
+    zero = rows_by_token(open_with(pool_dir, "fewer", missing="zero"), "fewer", HEAD)
+    mean = rows_by_token(open_with(pool_dir, "fewer", missing="mean"), "fewer", HEAD)
+    for token in ("<|a|>", "<b>"):
+        assert not zero[token].any()
+        torch.testing.assert_close(mean[token], own.mean(dim=0), rtol=0, atol=1e-6)
+    assert torch.equal(zero["<c>"], own[NUM_OWN])
+    assert torch.equal(mean["<c>"], own[NUM_OWN])
+
+
+def test_the_mean_is_of_tokens_and_not_of_padding(tmp_path):
+    save(tmp_path / "base", 0, BASE)
+    save(tmp_path / "padded", 1, FEWER, num_rows=NUM_OWN + 9)
+    mean = rows_by_token(open_with(tmp_path, "padded", missing="mean"), "padded", HEAD)["<b>"]
+    own = stored(tmp_path / "padded", HEAD)[: NUM_OWN + 1]
+    torch.testing.assert_close(mean, own.mean(dim=0), rtol=0, atol=1e-6)
+
+
+def test_a_mean_is_rounded_once(tmp_path):
+    save(tmp_path / "base", 0, BASE)
+    save(tmp_path / "half", 1)
+    path = tmp_path / "half" / SINGLE_FILE
+    state = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+    pool = open_with(tmp_path, "half", missing="mean")
+    found = rows_by_token(pool, "half", HEAD)["<b>"]
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, state[HEAD].double().mean(dim=0).bfloat16())
+
+
+def test_a_row_of_the_base_keeps_its_type(tmp_path):
+    """Else a task vector that should be zero would be what rounding took away."""
+    save(tmp_path / "base", 0, BASE)
+    save(tmp_path / "half", 1)
+    path = tmp_path / "half" / SINGLE_FILE
+    state = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+    tensor = open_with(tmp_path, "half")["half"].tensor(HEAD)
+    assert torch.equal(tensor[NUM_OWN:], stored(tmp_path / "base", HEAD)[NUM_OWN:])
+    assert torch.equal(tensor[:NUM_OWN], state[HEAD].float())
+
+
+class TestUnion:
+    def test_experts_tokens_follow_the_bases_in_the_pools_order(self, pool_dir):
+        pool = open_with(pool_dir, "permuted", "more", "other", tokens="union")
+        entries = {t["content"]: (t["id"], t["special"]) for t in pool.added_tokens}
+        first = NUM_OWN + len(BASE)
+        assert entries == {
+            "<x>": (first, False),
+            "<|y|>": (first + 1, True),
+            "<z>": (first + 2, False),
+        }
+        assert pool.layout.shapes[HEAD] == pool.layout.shapes[EMBEDDING] == (first + 3, 16)
+        other = open_with(pool_dir, "other", "more", tokens="union")
+        assert [t["content"] for t in other.added_tokens] == ["<|y|>", "<z>", "<x>"]
+        vocabulary = Vocabulary(tokens="union", order=("other",))
+        config = PoolConfig(base="base", experts=("more", "other"), vocabulary=vocabulary)
+        assert open_pool(config, pool_dir).added_tokens == other.added_tokens
+
+    def test_a_missing_row_is_the_bases_or_the_only_owners_or_their_mean(self, pool_dir):
+        pool = open_with(pool_dir, "more", "fewer", "other", tokens="union")
+        more, other = stored(pool_dir / "more", HEAD), stored(pool_dir / "other", HEAD)
+        more_ids, other_ids = ids(pool_dir / "more"), ids(pool_dir / "other")
+        base = stored(pool_dir / "base", HEAD)
+        mean = (more[more_ids["<|y|>"]] + other[other_ids["<|y|>"]]) / 2
+        for model in ("base", "fewer"):
+            rows = rows_by_token(pool, model, HEAD)
+            assert torch.equal(rows["<x>"], more[more_ids["<x>"]])
+            assert torch.equal(rows["<z>"], other[other_ids["<z>"]])
+            torch.testing.assert_close(rows["<|y|>"], mean, rtol=0, atol=1e-6)
+            assert torch.equal(rows["<b>"], base[ids(pool_dir / "base")["<b>"]])
+        assert torch.equal(rows_by_token(pool, "more", HEAD)["<|y|>"], more[more_ids["<|y|>"]])
+        assert torch.equal(rows_by_token(pool, "more", HEAD)["<z>"], other[other_ids["<z>"]])
+
+    @pytest.mark.parametrize("missing", ["zero", "mean"])
+    def test_the_base_lacks_tokens_too(self, pool_dir, missing):
+        pool = open_with(pool_dir, "more", tokens="union", missing=missing)
+        row = rows_by_token(pool, "base", EMBEDDING)["<x>"]
+        own = stored(pool_dir / "base", EMBEDDING)[: NUM_OWN + len(BASE)]
+        expected = torch.zeros(16) if missing == "zero" else own.mean(dim=0)
+        torch.testing.assert_close(row, expected, rtol=0, atol=1e-6)
+
+    def test_added_tokens_take_padding_first(self, tmp_path):
+        save(tmp_path / "base", 0, BASE, num_rows=NUM_OWN + 9)
+        save(tmp_path / "more", 2, MORE)
+        pool = open_with(tmp_path, "more", tokens="union")
+        assert pool.layout.shapes[HEAD] == (NUM_OWN + 9, 16)
+        assert pool.vocabulary_config == {}
+        base = stored(tmp_path / "base", HEAD)
+        assert torch.equal(pool["more"].tensor(HEAD)[NUM_OWN + 5 :], base[NUM_OWN + 5 :])
+        row = rows_by_token(pool, "base", HEAD)["<x>"]
+        assert torch.equal(row, stored(tmp_path / "more", HEAD)[ids(tmp_path / "more")["<x>"]])
+
+
+def test_what_is_aligned_already_is_the_files_own(pool_dir):
+    save(pool_dir / "same", 7, BASE, num_rows=NUM_OWN + 4)
+    pool = open_with(pool_dir, "same", "permuted")
+    assert not pool.base.made
+    assert not pool["same"].made
+    assert set(pool["permuted"].made) == {EMBEDDING, HEAD}
+    only_same = open_with(pool_dir, "same", tokens="union")
+    assert only_same.vocabulary is None
+    assert only_same.resolved().vocabulary is None
+    recipe = recipes.uniform(only_same)
+    absent = open_pool(PoolConfig(base="base", experts=("same",)), pool_dir)
+    assert recipe == recipes.uniform(absent)
+
+
+def test_padding_alone(tmp_path):
+    save(tmp_path / "base", 0, BASE)
+    save(tmp_path / "padded", 1, BASE, num_rows=NUM_OWN + 9)
+    save(tmp_path / "bare", 2, BASE, num_rows=NUM_OWN + 5)
+    for path in (tmp_path / "bare").glob("tokenizer*"):
+        path.unlink()
+    pool = open_with(tmp_path, "padded", "bare")
+    for model in ("padded", "bare"):
+        expected = stored(tmp_path / model, HEAD)[: NUM_OWN + len(BASE)]
+        assert torch.equal(pool[model].tensor(HEAD), expected)
+
+
+def test_a_tied_head_is_the_embedding(tmp_path):
+    save(tmp_path / "base", 0, BASE, tie_word_embeddings=True)
+    save(tmp_path / "more", 1, MORE, tie_word_embeddings=True)
+    path = tmp_path / "more" / SINGLE_FILE
+    state = load_file(path)
+    # Stored although it is tied, as some programs do.
+    save_file(state | {HEAD: state[EMBEDDING].clone()}, path, metadata={"format": "pt"})
+    pool = open_with(tmp_path, "more", tokens="union")
+    assert HEAD in pool.layout.tied
+    assert pool.layout.shapes[HEAD] == pool.layout.shapes[EMBEDDING] == (NUM_OWN + 5, 16)
+    assert torch.equal(pool["more"].tensor(HEAD), pool["more"].tensor(EMBEDDING))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(tmp_path, family):
+    """Rows are found where the family has them: GPT-2's wte, GPT-NeoX's embed_out."""
+    save(tmp_path / "base", 0, BASE, config=family_config(family))
+    save(tmp_path / "more", 1, MORE, config=family_config(family))
+    pool = open_with(tmp_path, "more", tokens="union")
+    aligned = set(pool["more"].aligned) - pool.layout.tied
+    assert aligned == {
+        name
+        for name, place in pool.layout.places.items()
+        if place.component in ("embedding", "head") and "wpe" not in name
+    }
+    positions = [name for name in pool.layout.places if "wpe" in name]
+    assert all(torch.equal(pool["more"].tensor(n), pool["more"].unaligned(n)) for n in positions)
+
+
+def test_a_heads_bias_has_rows_too():
+    from transformers import PhiConfig, PhiForCausalLM
+
+    config = PhiConfig(vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    names = vocabulary_tensors(PhiForCausalLM(config))
+    assert names == {EMBEDDING, HEAD, "lm_head.bias"}
+
+
+class TestRecipes:
+    def test_a_recipe_opens_the_same_vocabulary(self, pool_dir):
+        pool = open_with(pool_dir, "other", "more", "fewer", tokens="union", missing="mean")
+        recipe = recipes.uniform(pool)
+        assert recipe.vocabulary == pool.vocabulary
+        assert recipe.vocabulary.order == ("other", "more")
+        again = open_members(recipe)
+        assert again.added_tokens == pool.added_tokens
+        for name in (EMBEDDING, HEAD):
+            for checkpoint in pool:
+                assert torch.equal(again[checkpoint.name].tensor(name), checkpoint.tensor(name))
+
+    def test_the_order_need_not_be_said_where_it_is_the_pools(self, pool_dir):
+        recipe = recipes.uniform(open_with(pool_dir, "other", "more", tokens="union"))
+        vocabulary = recipe.vocabulary.model_copy(update={"order": ()})
+        same = recipe.model_copy(update={"vocabulary": vocabulary})
+        assert same.sha256 == recipe.sha256
+        assert open_members(same).vocabulary == recipe.vocabulary
+
+    def test_canonical_json_sorts_members_and_changes_nothing(self, pool_dir):
+        pool = open_with(pool_dir, "other", "more", tokens="union")
+        recipe = type(recipes.uniform(pool)).from_json(recipes.uniform(pool).to_json())
+        assert list(recipe.members) == ["base", "more", "other"]
+        assert open_members(recipe).added_tokens == pool.added_tokens
+
+    def test_a_resolved_pool_is_the_same(self, pool_dir):
+        pool = open_with(pool_dir, "more", tokens="union")
+        assert pool.resolved().vocabulary == pool.vocabulary
+        again = open_pool(pool.resolved(), Path("/nowhere"))
+        assert again.vocabulary == pool.vocabulary
+
+    def test_a_changed_tokenizer_is_refused(self, pool_dir):
+        pool = open_with(pool_dir, "more", tokens="union")
+        recipe = recipes.uniform(pool)
+        tokenizer_with(("<b>", "<x>", "<|a|>", "<|y|>", "<c>")).save_pretrained(pool_dir / "more")
+        with pytest.raises(InputError, match=r"sha256 is .* a tokenizer.json has changed"):
+            open_members(recipe)
+        with pytest.raises(InputError, match="a tokenizer.json has changed"):
+            open_pool(pool.resolved(), pool_dir)
+
+    def test_tokenizers_that_differ_no_longer_are_refused(self, pool_dir):
+        save(pool_dir / "permuted", 1, PERMUTED, num_rows=NUM_OWN + 4)
+        pool = open_with(pool_dir, "permuted")
+        tokenizer_with(BASE).save_pretrained(pool_dir / "permuted")
+        assert open_with(pool_dir, "permuted").vocabulary is None
+        with pytest.raises(InputError, match="a tokenizer.json has changed"):
+            open_pool(pool.resolved(), pool_dir)
+        with pytest.raises(InputError, match="a tokenizer.json has changed"):
+            open_members(recipes.uniform(pool))
+
+    def test_recipes_of_another_vocabulary_are_refused(self, pool_dir):
+        pool = open_with(pool_dir, "more", tokens="union")
+        other = recipes.uniform(open_with(pool_dir, "more", missing="zero"))
+        with pytest.raises(InputError, match=r"the recipe's vocabulary is .*zero.*, the pool's"):
+            pool.check_recipe(other)
+        with pytest.raises(InputError, match="the recipe's vocabulary is the base's, the pool's"):
+            pool.check_recipe(other.model_copy(update={"vocabulary": None}))
+        assert len({recipes.uniform(pool).sha256, other.sha256}) == 2
+
+    def test_a_recipe_says_of_which_tokens_it_is(self, pool_dir):
+        data = recipes.uniform(open_with(pool_dir, "more")).model_dump()
+        data["vocabulary"]["sha256"] = None
+        with pytest.raises(ValueError, match="expected a sha256"):
+            type(recipes.uniform(open_with(pool_dir, "more"))).model_validate(data)
+
+
+def change_tokenizer(folder: Path, change) -> None:
+    tokenizer = tokenizer_with(BASE)
+    change(tokenizer.backend_tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+class TestRefused:
+    def test_without_the_section_it_is_named(self, pool_dir):
+        save(pool_dir / "permuted", 1, PERMUTED, num_rows=NUM_OWN + 4)
+        expected = r"(?s)tokenizers differ: token '<b>'.*`pool.vocabulary: .*aligns"
+        with pytest.raises(InputError, match=expected):
+            open_pool(PoolConfig(base="base", experts=("permuted",)), pool_dir)
+        with pytest.raises(InputError, match=r"shape \[20, 16\].*\n.*`pool.vocabulary: .*aligns"):
+            open_pool(PoolConfig(base="base", experts=("more",)), pool_dir)
+
+    def test_another_model_vocabulary(self, tmp_path):
+        make_pool(tmp_path)
+        path = tmp_path / "expert1/tokenizer.json"
+        data = json.loads(path.read_text())
+        data["model"]["vocab"] |= {"a": 3, "b": 2}
+        path.write_text(json.dumps(data))
+        with pytest.raises(InputError, match=r"token 'a' has id 2 in 'base' and 3 in 'expert1'"):
+            open_with(tmp_path, "expert0", "expert1")
+        with pytest.raises(InputError) as refused:
+            open_pool(PoolConfig(base="base", experts=("expert0", "expert1")), tmp_path)
+        assert "pool.vocabulary" not in str(refused.value)
+
+    @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "merges"])
+    def test_other_reading(self, pool_dir, part):
+        def change(tokenizer) -> None:
+            if part == "normalizer":
+                tokenizer.normalizer = normalizers.Lowercase()
+            elif part == "pre_tokenizer":
+                tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+            else:
+                tokenizer.model.unk_token = "a"
+
+        change_tokenizer(pool_dir / "permuted", change)
+        with pytest.raises(InputError, match=rf"'permuted' has another {part}.* than 'base'"):
+            open_with(pool_dir, "permuted")
+
+    def test_no_tokenizer(self, pool_dir):
+        (pool_dir / "base/tokenizer.json").unlink()
+        with pytest.raises(InputError, match=r"'base' has no .*tokenizer.json"):
+            open_with(pool_dir, "permuted")
+
+    def test_another_hidden_size(self, pool_dir):
+        save(pool_dir / "wide", 1, MORE, hidden_size=32)
+        with pytest.raises(InputError, match=r"'wide': tensor .* has shape \[17, 32\]"):
+            open_with(pool_dir, "wide")
+
+    def test_an_embedding_and_a_head_of_different_heights(self, pool_dir):
+        path = pool_dir / "more" / SINGLE_FILE
+        state = load_file(path)
+        state[HEAD] = state[HEAD][:-1].clone()
+        save_file(state, path, metadata={"format": "pt"})
+        with pytest.raises(InputError, match=r"'more': tensor .* has shape"):
+            open_with(pool_dir, "more")
+
+    def test_unknown_experts_in_the_order(self, pool_dir):
+        vocabulary = Vocabulary(tokens="union", order=("moer",))
+        config = PoolConfig(base="base", experts=("more",), vocabulary=vocabulary)
+        with pytest.raises(InputError, match=r"order: no expert 'moer'; did you mean 'more'"):
+            open_pool(config, pool_dir)
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("tokens", "all"), ("missing", "random"), ("mising", "zero")]
+    )
+    def test_bad_values(self, field, value):
+        with pytest.raises(ValueError, match=field):
+            PoolConfig.model_validate({"base": "b", "experts": ["e"], "vocabulary": {field: value}})
+
+
+class TestBasesWithoutRows:
+    """Tokenizers that have tokens beyond the matrix, as Gemma 3's."""
+
+    def test_they_are_let_be(self, tmp_path):
+        save(tmp_path / "base", 0, BASE, num_rows=NUM_OWN + 2)
+        save(tmp_path / "permuted", 1, PERMUTED)
+        pool = open_with(tmp_path, "permuted")
+        own = stored(tmp_path / "permuted", HEAD)
+        assert torch.equal(pool["permuted"].tensor(HEAD)[NUM_OWN:], own[[NUM_OWN + 1, NUM_OWN + 2]])
+
+    def test_nothing_can_follow_them(self, tmp_path):
+        save(tmp_path / "base", 0, BASE, num_rows=NUM_OWN + 2)
+        save(tmp_path / "more", 1, MORE)
+        expected = r"'<c>' with id 14 and no row for it.*valid: base"
+        with pytest.raises(InputError, match=expected):
+            open_with(tmp_path, "more", tokens="union")
+
+
+class TestAdapters:
+    @pytest.fixture
+    def base_dir(self, tmp_path) -> Path:
+        return save_model(tmp_path / "base", 0)
+
+    def test_layers_only(self, tmp_path, base_dir):
+        save_adapter(tmp_path / "lora", base_dir, r=4, target_modules=["q_proj"])
+        save(tmp_path / "more", 1, MORE)
+        pool = open_with(tmp_path, "lora", "more", tokens="union")
+        assert torch.equal(pool["lora"].tensor(HEAD), pool.base.tensor(HEAD))
+        assert pool["lora"].tensor(HEAD).shape == (NUM_OWN + 5, 16)
+
+    def test_of_the_rows(self, tmp_path, base_dir):
+        save_adapter(tmp_path / "lora", base_dir, r=4, target_modules=["lm_head"])
+        save(tmp_path / "more", 1, MORE)
+        assert open_with(tmp_path, "lora", "more")["lora"].tensor(HEAD).shape == (NUM_OWN, 16)
+        with pytest.raises(InputError, match=r"'lora' is an adapter that changes 'lm_head.weight'"):
+            open_with(tmp_path, "lora", "more", tokens="union")
+
+    def test_with_other_tokens(self, tmp_path, base_dir):
+        lora_dir = save_adapter(tmp_path / "lora", base_dir, r=4, target_modules=["q_proj"])
+        tokenizer_with(MORE).save_pretrained(lora_dir)
+        with pytest.raises(InputError, match=r"'lora' is an adapter with other tokens"):
+            open_with(tmp_path, "lora")
