@@ -24,7 +24,7 @@ def path_recipe(outer="math", steps=(("math", 0, 1.0), ("code", 3, 0.7)), **chan
 def first_content(recipe):
     """What the first release that knew paths made a hash from."""
     content = recipe.model_dump(mode="json")
-    del content["vocabulary"]
+    del content["vocabulary"], content["chat_template"]
     content["members"] = {n: m["sha256"] for n, m in content["members"].items()}
     for part in content["parts"]:
         for later in ("scope", "election", "rescale", "none_kept"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.merge.kept import KeptStatistics, size_bytes
+from evomerge.merge.kept import Kept, size_bytes
 from evomerge.merge.passes import Passes, not_finite
 from evomerge.methods import (
     METHODS,
@@ -73,7 +73,8 @@ class Engine:
     Args:
         pool: The checkpoints.
         device: Where to compute. On a GPU the pool's tensors stay there once they are used.
-        statistics_budget_bytes: Memory for what `Method.prepare` returns.
+        statistics_budget_bytes: Memory for what `Method.prepare` returns, and, where that leaves
+            some, for tensors that are no view of a file.
         fused_from: Numbers in a tensor from which on it is merged by a compiled loop, where there
             is one for it; the result is the same.
     """
@@ -88,7 +89,7 @@ class Engine:
         self.pool = pool
         self.fused_from = fused_from
         self.device = device or torch.device("cpu")
-        self.kept = KeptStatistics(statistics_budget_bytes)
+        self.kept = Kept(statistics_budget_bytes)
         self._surveys: OrderedDict[tuple[_MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
         self._resident: dict[tuple[str, str], Tensor] = {}
 
@@ -153,15 +154,15 @@ class Engine:
 
     def _merge_into(self, target: Tensor, name: str, merge: _Merge, passes: Passes) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
-        whole = self._operands(name, merge)
+        whole, held = self._operands(name, merge)
         statistics, is_kept = self._prepared(whole, merge)
         if self.device.type == "cpu" and len(target) >= self.fused_from:
             from evomerge.methods.fused.passes import fuse
 
             fused = fuse(merge.method, whole, statistics, merge.coefficients, target)
             if fused is not None:
-                held = self._made(whole, merge) + (() if is_kept else statistics)
-                passes.add(name, fused, len(target), size_bytes(held))
+                held_bytes = size_bytes(held if is_kept else held + statistics)
+                passes.add(name, fused, len(target), held_bytes)
                 return
         for start, block in self._combine(whole, statistics, merge):
             _write(name, target[start : start + block.numel()], block)
@@ -181,38 +182,37 @@ class Engine:
             block = _slice(whole, start, min(start + step, size))
             yield start, method.combine(block, statistics, merge.coefficients)
 
-    def _operands(self, name: str, merge: _Merge) -> Operands:
-        return Operands(
+    def _operands(self, name: str, merge: _Merge) -> tuple[Operands, tuple[Tensor, ...]]:
+        """A tensor's numbers, and those of them that are in memory for this use only."""
+        base = (self.pool.base,) if merge.method.needs.base else ()
+        found = [self._flat(checkpoint, name) for checkpoint in (*base, *merge.models)]
+        tensors = [tensor for tensor, _ in found]
+        whole = Operands(
             name=name,
-            base=self._flat(self.pool.base, name) if merge.method.needs.base else None,
-            models=tuple(self._flat(model, name) for model in merge.models),
+            base=tensors[0] if base else None,
+            models=tuple(tensors[len(base) :]),
             model_hashes=merge.hashes,
             offset=0,
             shape=self.pool.layout.shapes[name],
         )
+        return whole, tuple(tensor for tensor, stays in found if not stays)
 
-    def _made(self, whole: Operands, merge: _Merge) -> tuple[Tensor, ...]:
-        """The operands that are no view of a file."""
-        made = [
-            tensor
-            for model, tensor in zip(merge.models, whole.models, strict=True)
-            if whole.name in model.made
-        ]
-        if whole.base is not None and whole.name in self.pool.base.made:
-            made.append(whole.base)
-        return tuple(made)
-
-    def _flat(self, checkpoint: Checkpoint, name: str) -> Tensor:
+    def _flat(self, checkpoint: Checkpoint, name: str) -> tuple[Tensor, bool]:
+        """A checkpoint's tensor, and whether it stays in memory, or is a view of a file."""
         on_cpu = self.device.type == "cpu"
         if isinstance(checkpoint, Adapter) and name not in {*checkpoint.updates, *checkpoint.own}:
             checkpoint = checkpoint.base
-        if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
-            tensor = checkpoint.tensor(name) if on_cpu else self._changed(checkpoint, name)
-            return tensor.reshape(-1)
+        if isinstance(checkpoint, Adapter) and name in checkpoint.updates and not on_cpu:
+            return self._changed(checkpoint, name).reshape(-1), False
         if on_cpu and name in checkpoint.made:
-            return checkpoint.tensor(name).reshape(-1)
-        # On a CPU this is a view of the file's memory map.
-        return self._on_device((checkpoint.name, name), lambda: checkpoint.tensor(name).reshape(-1))
+            (made,), stays = self.kept.get(
+                (checkpoint.name, name),
+                lambda: (checkpoint.tensor(name).reshape(-1),),
+                is_cheap=True,
+            )
+            return made, stays
+        key = checkpoint.name, name
+        return self._on_device(key, lambda: checkpoint.tensor(name).reshape(-1)), True
 
     def _changed(self, adapter: Adapter, name: str) -> Tensor:
         """A tensor that an adapter changes, on the device: only what it is made of stays there."""
@@ -241,7 +241,7 @@ class Engine:
 
         def tensors() -> Iterable[tuple[Operands, Statistics]]:
             for name in self.pool.layout.places:
-                whole = self._operands(name, merge)
+                whole, _ = self._operands(name, merge)
                 statistics, _ = self._prepared(whole, merge)
                 yield whole, statistics
 

@@ -21,7 +21,8 @@ class WorkersConfig(Section):
         ready_timeout_s: How long the actors may take to start before the search gives up.
         job_timeout_s: How long one piece of work may take before its actor is replaced.
         max_attempts: Attempts at a candidate before it is recorded as failed.
-        statistics_gib: Memory of each actor for what methods compute once for the pool.
+        statistics_gib: Memory of each actor for what is computed once for the pool: methods'
+            statistics, and, where they leave some, tensors that are stored in another form.
     """
 
     address: str = "local"

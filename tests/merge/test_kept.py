@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from evomerge.merge.kept import KeptStatistics
+from evomerge.merge.kept import Kept
 
 EIGHT_BYTES = 8
 
@@ -15,16 +15,17 @@ class Maker:
     def __init__(self) -> None:
         self.made: list[str] = []
 
-    def use(self, kept: KeptStatistics, keys: str) -> None:
+    def use(self, kept: Kept, keys: str) -> None:
+        """Those in capitals are cheap."""
         for key in keys:
-            kept.get(key, lambda key=key: self._make(key))
+            kept.get(key, lambda key=key: self._make(key), is_cheap=key.isupper())
 
     def _make(self, key: str):
         self.made.append(key)
         return (torch.zeros(2),)
 
 
-def builds(kept: KeptStatistics, *all_keys: str) -> list[str]:
+def builds(kept: Kept, *all_keys: str) -> list[str]:
     """What each build makes anew."""
     made = []
     for keys in all_keys:
@@ -36,23 +37,41 @@ def builds(kept: KeptStatistics, *all_keys: str) -> list[str]:
 
 
 def test_what_fits_is_made_once():
-    assert builds(KeptStatistics(3 * EIGHT_BYTES), "abc", "abc", "cab") == ["abc", "", ""]
+    assert builds(Kept(3 * EIGHT_BYTES), "abc", "abc", "cab") == ["abc", "", ""]
 
 
 def test_beyond_the_budget_the_first_stay():
-    kept = KeptStatistics(2 * EIGHT_BYTES + 1)
+    kept = Kept(2 * EIGHT_BYTES + 1)
     assert builds(kept, "abcd", "abcd", "abcd") == ["abcd", "cd", "cd"]
     assert kept.size_bytes == 2 * EIGHT_BYTES
 
 
 def test_what_two_builds_did_not_use_makes_room():
-    kept = KeptStatistics(2 * EIGHT_BYTES)
+    kept = Kept(2 * EIGHT_BYTES)
     assert builds(kept, "ab", "cd", "cd", "cd") == ["ab", "cd", "cd", ""]
     assert builds(kept, "ad", "ab") == ["a", "ab"]
 
 
+def test_the_cheap_give_way():
+    kept = Kept(2 * EIGHT_BYTES)
+    assert builds(kept, "ABa", "ABab", "ABab") == ["ABa", "Ab", "AB"]
+    assert kept.size_bytes == 2 * EIGHT_BYTES
+
+
+def test_the_cheap_take_only_what_is_left():
+    kept = Kept(2 * EIGHT_BYTES)
+    assert builds(kept, "aA", "aABb", "abAB", "abAB") == ["aA", "Bb", "AB", "AB"]
+
+
+def test_what_never_fits_drops_nothing():
+    kept = Kept(EIGHT_BYTES)
+    assert builds(kept, "A") == ["A"]
+    kept.get("large", lambda: (torch.zeros(4),))
+    assert builds(kept, "A") == [""]
+
+
 def test_without_a_budget_nothing_is_kept():
-    kept = KeptStatistics(0)
+    kept = Kept(0)
     assert builds(kept, "a", "a") == ["a", "a"]
     assert kept.get("b", lambda: (torch.zeros(2),))[1] is False
     assert kept.get("c", lambda: ()) == ((), True)
