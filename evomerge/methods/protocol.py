@@ -26,7 +26,6 @@ class Parameter:
         high: Greatest value allowed, or None.
         scope: "model": one value for each merged model; "shared": one for the whole merge.
         varies: Whether a search varies it when the config does not say.
-        usual: Where a search looks when the config does not say.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Parameter:
     high: float | None
     scope: Literal["model", "shared"]
     varies: bool = True
-    usual: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
