@@ -194,9 +194,15 @@ def enqueue(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
 ) -> None:
     """Hand a recipe to a run, also while it is going on."""
+    from evomerge.mergekit import is_mergekit
     from evomerge.recipe import read_recipe
     from evomerge.search import put_into_inbox
 
+    if is_mergekit(recipe):
+        raise InputError(
+            f"{recipe} is a mergekit configuration; `evomerge convert {recipe} --out NEW_FILE` "
+            "writes it as a recipe, which can be queued"
+        )
     path = put_into_inbox(run_dir, read_recipe(recipe))
     typer.echo(f"{path}: queued")
 

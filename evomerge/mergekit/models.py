@@ -111,6 +111,8 @@ def _joined(data: dict[Any, Any], where: Where) -> str:
     steps = []
     for key, step in data.items():
         place = where / key
+        if key == "lora" and step is None:
+            continue
         if isinstance(step, dict):
             for name in step:
                 if name not in ("path", "revision"):

@@ -19,6 +19,7 @@ from evomerge.mergekit.vocabulary import check_rows, tokenizer_source
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Adapter, Pool
+from evomerge.pool.chat import read_chat_template
 from evomerge.recipe import MERGED, Hop, Part, Recipe
 
 RANDOM_NOTE = """\
@@ -106,13 +107,27 @@ class _Writer:
             data |= tokenizer_source(self.pool, data, names)
         # Float32 arithmetic and one cast at the end.
         data |= {"dtype": "float32", "out_dtype": self.recipe.dtype}
-        template = self.recipe.chat_template
+        template = self._chat_template(has_base="base_model" in data)
         if template is not None:
             if not is_jinja(template):
                 raise InputError(f"mergekit takes the chat template {template!r} for a name")
             data["chat_template"] = template
         note = RANDOM_NOTE if self._is_random() else ""
         return note + str(yaml.safe_dump(data, sort_keys=False))
+
+    def _chat_template(self, *, has_base: bool) -> str | None:
+        """What the file must say, or None; without a base model it has the first model's."""
+        template = self.recipe.chat_template
+        if template is None and not has_base:
+            own = {c.name: read_chat_template(c.name, c.model_dir) for c in self.pool}
+            if len(set(own.values())) > 1:
+                template = own["base"]
+                if template is None:
+                    raise InputError(
+                        f"mergekit's {self.config.kind} without an origin has the first model's "
+                        "chat template, and the base has none"
+                    )
+        return template
 
     def _one_method(self) -> MethodConfig:
         """The method of all parts; copies of one model are whatever linear merge the others are."""
@@ -165,6 +180,8 @@ class _Writer:
         outer = path.outer if path else MERGED
         for name, place in self.places.items():
             if place.layer is None:
+                if not slices:
+                    raise InputError("mergekit merges layers, and of this model none are known")
                 piece = slices[0 if place.component == "embedding" else -1]
                 piece.makings[name] = self._made(outer, name)
         return slices
@@ -293,12 +310,13 @@ class _Writer:
 
     def _source(self, model: str) -> str:
         checkpoint = self.pool[model]
-        source = checkpoint.source
+        steps = [checkpoint.source]
         if isinstance(checkpoint, Adapter):
-            return f"{checkpoint.base.source}+{source}"
-        if source.startswith("/") and ("+" in source or "@" in source):
-            raise InputError(f"mergekit reads '+' and '@' in a folder's name otherwise: {source}")
-        return source
+            steps.insert(0, checkpoint.base.source)
+        for step in steps:
+            if step.startswith("/") and ("+" in step or "@" in step):
+                raise InputError(f"mergekit reads '+' and '@' in a folder's name otherwise: {step}")
+        return "+".join(steps)
 
     def _is_random(self) -> bool:
         """Whether masks are drawn.

@@ -129,11 +129,7 @@ class Pool:
                     f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
                     f"that name has {here[name].sha256[:12]}: the files have changed"
                 )
-        if _unordered(recipe.vocabulary) != _unordered(self.vocabulary):
-            raise InputError(
-                f"the recipe's vocabulary is {_described(recipe.vocabulary)}, the pool's "
-                f"{_described(self.vocabulary)}: rows of one are not those of the other"
-            )
+        check_vocabulary(recipe, self.vocabulary)
         if recipe.path is not None:
             layers_name(self.base.config, self.base.model_dir)
             for number, hop in enumerate(recipe.path.hops):
@@ -275,6 +271,19 @@ def _entry(name: str, source: str) -> ModelConfig:
         return ModelConfig(source=source, name=name)
     repository, _, revision = source.partition("@")
     return ModelConfig(source=repository, revision=revision or None, name=name)
+
+
+def check_vocabulary(recipe: Recipe, vocabulary: Vocabulary | None) -> None:
+    """Refuse a recipe whose rows of tokens are not a pool's.
+
+    Raises:
+        InputError: They are not.
+    """
+    if _unordered(recipe.vocabulary) != _unordered(vocabulary):
+        raise InputError(
+            f"the recipe's vocabulary is {_described(recipe.vocabulary)}, the pool's "
+            f"{_described(vocabulary)}: rows of one are not those of the other"
+        )
 
 
 def _unordered(vocabulary: Vocabulary | None) -> Vocabulary | None:

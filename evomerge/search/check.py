@@ -17,7 +17,7 @@ from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
-from evomerge.search.gpu_memory import gpu_need
+from evomerge.search.gpu_memory import gpu_need, require_gpu_memory
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
 from evomerge.space import Space
 
@@ -45,6 +45,7 @@ def check(config: Config, config_dir: Path) -> Checked:
         InputError: Something is missing or wrong.
     """
     setup = set_up(config, config_dir)
+    require_gpu_memory(setup)
     return Checked(
         setup,
         [*_pool(setup), *_space(setup), *_documents(setup), *_workers(setup), *_time(setup)],

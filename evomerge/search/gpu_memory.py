@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ import torch
 from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.pool import Pool
+from evomerge.search.setup import Setup, on_gpu
 from evomerge.workers import WorkersConfig
+from evomerge.workers.config import num_fitting
 
 _GIB = 1 << 30
 
@@ -51,38 +54,40 @@ class GpuNeed:
 
 def gpu_need(workers: WorkersConfig, pool: Pool) -> GpuNeed:
     """What the actors of a search keep on one GPU."""
-    share = workers.num_gpus if workers.num_gpus else 1.0
-    # A tenth, ten times, is a bit more than one.
-    num_fitting = max(1, int(1.0 / share + 1e-9))
+    resources = {"GPU": 1.0}
+    if workers.address == "local":
+        resources["CPU"] = float(os.cpu_count() or 1)
+    num_actors = num_fitting(resources, workers.num_cpus, workers.num_gpus or 1.0)
     element_bytes = torch.empty((), dtype=TORCH_DTYPES[pool.dtype]).element_size()
     return GpuNeed(
-        num_actors=min(num_fitting, workers.num_actors or num_fitting),
+        num_actors=min(num_actors, workers.num_actors or num_actors),
         model_bytes=pool.layout.num_parameters * element_bytes,
         pool_bytes=sum(checkpoint.size_bytes for checkpoint in pool),
         statistics_bytes=int(workers.statistics_gib * _GIB),
     )
 
 
-def require_gpu_memory(workers: WorkersConfig, pool: Pool) -> None:
+def require_gpu_memory(setup: Setup) -> None:
     """Refuse actors whose GPU cannot hold what they keep on it, where its memory is known.
 
     Raises:
         InputError: It cannot.
     """
-    memory_bytes = _gpu_memory_bytes(workers)
+    workers = setup.config.workers
+    memory_bytes = _gpu_memory_bytes(workers) if on_gpu(setup.config) else None
     if memory_bytes is None or (workers.num_gpus or 1.0) > 1.0:
         return
-    need = gpu_need(workers, pool)
-    if need.total_bytes < memory_bytes:
+    need = gpu_need(workers, setup.pool)
+    if need.total_bytes <= memory_bytes:
         return
     one = GpuNeed(1, need.model_bytes, need.pool_bytes, need.statistics_bytes)
-    if need.num_actors > 1 and one.total_bytes < memory_bytes:
+    if need.num_actors > 1 and one.total_bytes <= memory_bytes:
         remedy = (
             f"an actor takes {_gib(one.total_bytes)}: give workers.num_gpus "
             f"{1.0 / (memory_bytes // one.total_bytes):.3g} or more, or lower "
             "workers.statistics_gib"
         )
-    elif one.total_bytes - one.statistics_bytes < memory_bytes:
+    elif one.total_bytes - one.statistics_bytes <= memory_bytes:
         remedy = "lower workers.statistics_gib, with workers.num_gpus 1"
     else:
         remedy = "take a larger GPU, a smaller pool, or CPUs (workers.num_gpus: 0)"

@@ -12,9 +12,11 @@ import yaml
 from evomerge.config import CONFIG_FILE, PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
+from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
 from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
 from evomerge.record.journal import Kind, check_is_run
+from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
 
@@ -147,9 +149,10 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
     """Begin a run in a new folder.
 
     Raises:
-        InputError: The folder has a journal already.
+        InputError: The folder has a journal already, or a GPU has no room for its actors.
     """
     check_free(run_dir)
+    require_gpu_memory(setup)
     run_dir.mkdir(parents=True, exist_ok=True)
     setup.config.write(run_dir / CONFIG_FILE)
     run = Run(run_dir, setup)
@@ -206,6 +209,7 @@ def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
                 f"recipe member {name!r} ({member.sha256[:12]}) is not a model of this run's pool: "
                 f"{', '.join(f'{n} ({h[:12]})' for n, h in config.resolved.pool_sha256.items())}"
             )
+    check_vocabulary(recipe, config.pool.vocabulary)
     inbox_dir = run_dir / INBOX_DIR
     inbox_dir.mkdir(exist_ok=True)
     path = inbox_dir / f"{recipe.sha256[:16]}.yaml"

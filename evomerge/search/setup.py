@@ -19,7 +19,6 @@ from evomerge.pool import Pool, open_pool
 from evomerge.recipe import Recipe
 from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
-from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.start import read_start
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
@@ -136,8 +135,6 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     )
     setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
     _check_optimizers(setup)
-    if on_gpu(config):
-        require_gpu_memory(config.workers, pool)
     return setup
 
 

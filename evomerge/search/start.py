@@ -14,6 +14,7 @@ from evomerge.mergekit.read import recipe_of
 from evomerge.methods import METHODS
 from evomerge.pool import Checkpoint, ModelConfig, Pool
 from evomerge.pool.adapter import is_adapter
+from evomerge.pool.chat import read_chat_template
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.recipe import MERGED, Part, Recipe, read_recipe
 from evomerge.space import Space
@@ -67,9 +68,12 @@ def _from_mergekit(document: Document, pool: Pool) -> Recipe:
                 f"{document.base!r}, the pool's {found[document.base].name!r}; here they are from "
                 f"the pool's base, {pool.base.source}"
             )
-    return _renamed(recipe, names).model_copy(
-        update={"members": members, "vocabulary": pool.vocabulary}
-    )
+    update: dict[str, object] = {"members": members, "vocabulary": pool.vocabulary}
+    if recipe.chat_template is None:
+        # Of a model that says nothing: the file's base, which need not be the pool's.
+        theirs, ours = (read_chat_template(c.name, c.model_dir) for c in (base, pool.base))
+        update["chat_template"] = theirs if theirs != ours else None
+    return _renamed(recipe, names).model_copy(update=update)
 
 
 def _check_vocabulary(document: Document, pool: Pool) -> None:
@@ -86,10 +90,11 @@ def _check_vocabulary(document: Document, pool: Pool) -> None:
 
 def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
     model_dir = (document.path.parent / Path(entry.source).expanduser()).resolve()
-    same_id = {entry.source, f"{entry.source}@{entry.revision}"}
     for checkpoint in pool:
-        repository = checkpoint.source.partition("@")[0] if entry.revision is None else None
-        if model_dir == checkpoint.model_dir or same_id & {checkpoint.source, repository}:
+        if model_dir == checkpoint.model_dir:
+            return checkpoint
+    for checkpoint in pool if not model_dir.is_dir() else ():
+        if _is_of_hub(checkpoint, entry):
             return checkpoint
     if model_dir.is_dir() and not is_adapter(model_dir):
         sha256 = open_checkpoint(entry.source, model_dir, str(model_dir)).sha256
@@ -102,6 +107,12 @@ def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
         f"{model_dir} {what}\n"
         f"its models are {', '.join(checkpoint.name for checkpoint in pool)}"
     )
+
+
+def _is_of_hub(checkpoint: Checkpoint, entry: ModelConfig) -> bool:
+    repository, _, revision = checkpoint.source.partition("@")
+    is_folder = Path(checkpoint.source).is_absolute()
+    return not is_folder and repository == entry.source and entry.revision in (None, revision)
 
 
 def _in_words_of(space: Space, recipe: Recipe) -> Recipe:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from evomerge.config import Config, load_config
+from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
+from evomerge.methods.linear import LinearConfig
+from evomerge.optimize.cma import CmaConfig
 from evomerge.paths import export_checkpoint
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_members
 from evomerge.recipe import Recipe, read_recipe
@@ -18,7 +20,7 @@ from evomerge.score import Estimate, Split
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages, export
-from evomerge.space import recipes
+from evomerge.space import ParameterSpaceConfig, recipes
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
 
@@ -207,6 +209,19 @@ def _check_split(split: str, valid: tuple[str, ...]) -> None:
         raise InputError(f"--split {split!r}; valid: {', '.join(valid)}{more}")
 
 
+def _measuring_alone(config: Config, pool: PoolConfig) -> Config:
+    """The configuration for other models: what it searches, and from where, is of its own."""
+    return config.model_copy(
+        update={
+            "pool": pool,
+            "space": ParameterSpaceConfig(method=LinearConfig()),
+            "optimizer": CmaConfig(),
+            "phases": (),
+            "search": SearchConfig(budget=BudgetConfig(candidates=1)),
+        }
+    )
+
+
 def _score(
     config: Config,
     tasks_dir: Path,
@@ -220,8 +235,7 @@ def _score(
             "the recipe has a chat template of its own, and score.apply_chat_template would use "
             "the base's: build the recipe and score the folder"
         )
-    config = config.model_copy(update={"pool": pool})
-    setup = set_up(config, tasks_dir)
+    setup = set_up(_measuring_alone(config, pool), tasks_dir)
     if recipe is None:
         recipe = recipes.member(setup.pool, "base")
     worker = MergeWorker(setup.worker_spec())

@@ -17,11 +17,19 @@ class Overrides:
 
     Args:
         config: What varies.
+
+    Raises:
+        InputError: A pattern means several parameters, or stands under both.
     """
 
     def __init__(self, config: ParameterSpaceConfig) -> None:
         self.ranges = of_some(config.vary or {})
         self.values = of_some(config.fix)
+        for field, entries in (("vary", self.ranges), ("fix", self.values)):
+            for pattern in entries:
+                _check_pattern(field, pattern)
+        for pattern in self.ranges.keys() & self.values.keys():
+            raise InputError(f"space: {pattern!r} stands under both vary and fix")
         self._names: list[str] = []
 
     def of(self, name: str, *, is_choice: bool) -> Range | float | None:
@@ -61,6 +69,15 @@ def of_all(entries: Mapping[str, Value]) -> dict[str, Value]:
 def of_some(entries: Mapping[str, Value]) -> dict[str, Value]:
     """The entries that mean some dimensions."""
     return {name: value for name, value in entries.items() if "/" in name}
+
+
+def _check_pattern(field: str, pattern: str) -> None:
+    first = pattern.partition("/")[0]
+    if any(sign in first for sign in "*?["):
+        raise InputError(
+            f"space.{field}: {pattern!r} begins with a pattern; begin with a parameter's name, "
+            "`use` or `method`"
+        )
 
 
 def _matches(pattern: str, name: str) -> bool:

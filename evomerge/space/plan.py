@@ -88,6 +88,7 @@ class Plan:
             for track in dict.fromkeys(group.track for group in self._groups_of(name)):
                 self._add_curves(name, num_points, track)
         self._overrides.check_used()
+        self._check_fixed_weights()
         if not self.free:
             raise InputError("space: nothing varies; name a parameter under space.vary")
 
@@ -105,6 +106,22 @@ class Plan:
                 raise InputError(
                     f"space.groups_of.{name}: {grouping.groups}, and a curve (over_depth) goes "
                     "through all layers; give `whole`, with components or without, or a list"
+                )
+
+    def _check_fixed_weights(self) -> None:
+        """Refuse weights that are all fixed and sum to zero where a method divides by their sum."""
+        numbers = range(len(self.choice.configs))
+        if not any(self.choice.divides_by_sum(number) for number in numbers):
+            return
+        free = set(self.free)
+        for piece, blends in zip(self.pieces, self.blends, strict=True):
+            weights = [blend for (name, _), blend in blends.items() if name == "weight"]
+            ends = {end for blend in weights for end in (blend.first, blend.second)}
+            if ends and free.isdisjoint(ends) and not any(self.dimensions[e].start for e in ends):
+                group = self._groups_of("weight")[piece.groups[self._cut_of.get("weight", 0)]]
+                raise InputError(
+                    f"space.fix: all weights of group {group.name!r} are 0, and the method divides "
+                    "by their sum\nleave one free, or give `normalize: false`"
                 )
 
     def _groups_of(self, name: str) -> list[Group]:

@@ -34,3 +34,17 @@ class WorkersConfig(Section):
     job_timeout_s: float | None = Field(default=None, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
     statistics_gib: float = Field(default=1.0, gt=0.0)
+
+
+def num_fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
+    """Actors that find room, at least one.
+
+    Args:
+        resources: Ray's, "CPU" and "GPU"; one that is not named does not limit them.
+        num_cpus: Of each actor.
+        num_gpus: Of each actor.
+    """
+    wanted = {"CPU": num_cpus, "GPU": num_gpus}
+    # A tenth goes ten times into one, and 1.0 // 0.1 is 9.
+    counts = [int(has / wanted[name] + 1e-9) for name, has in resources.items() if wanted.get(name)]
+    return max(1, min(counts, default=1))

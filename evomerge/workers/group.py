@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from evomerge.errors import EvomergeError, InputError
-from evomerge.workers.config import WorkersConfig
+from evomerge.workers.config import WorkersConfig, num_fitting
 from evomerge.workers.protocol import Job, JobResult
 from evomerge.workers.worker import MergeWorker, WorkerSpec
 
@@ -148,7 +148,7 @@ class WorkerGroup:
                 "max_restarts": 0,
                 "max_task_retries": 0,
             }
-            self.num_actors = config.num_actors or _fitting(resources, config.num_cpus, num_gpus)
+            self.num_actors = config.num_actors or num_fitting(resources, config.num_cpus, num_gpus)
             self._require(resources, num_gpus)
             self._spec = ray.put(spec)
             self._actor_class = ray.remote(MergeWorker)
@@ -261,12 +261,6 @@ class WorkerGroup:
             raise EvomergeError(f"workers: {self._deaths} actors died in a row; giving up")
         logger.warning("an actor died and is replaced")
         self._idle.append(self._start_actor())
-
-
-def _fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    by_cpu = int(resources.get("CPU", 0.0) // num_cpus)
-    by_gpu = int(resources.get("GPU", 0.0) // num_gpus) if num_gpus else by_cpu
-    return max(1, min(by_cpu, by_gpu))
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from bad_input.mistakes import (
     EXPERT,
@@ -16,6 +17,13 @@ from bad_input.mistakes import (
     recipe_file,
     run_folder,
 )
+
+
+def mergekit_file(folder: Path) -> None:
+    (folder / "merge.yaml").write_text(
+        "merge_method: linear\nmodels: [{model: pool/expert0, parameters: {weight: 1}}]\n"
+    )
+
 
 CASES = {
     "search into a run": Case(
@@ -92,6 +100,16 @@ CASES = {
         both(recipe_file, lambda folder: (folder / "out").mkdir()),
         ("out exists already",),
         ("build recipe.yaml --out out",),
+    ),
+    "enqueue a mergekit configuration": Case(
+        both(run_folder, mergekit_file),
+        ("merge.yaml is a mergekit configuration", "`evomerge convert"),
+        ("enqueue run merge.yaml",),
+    ),
+    "enqueue a recipe of another vocabulary": Case(
+        both(run_folder, recipe_file, edit_recipe(vocabulary={"sha256": "0" * 64})),
+        ("the recipe's vocabulary is {'sha256'", "the pool's the base's"),
+        ("enqueue run recipe.yaml",),
     ),
     "enqueue a recipe of another pool": Case(
         both(run_folder, flip_a_byte, recipe_file),

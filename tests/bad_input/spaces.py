@@ -118,6 +118,18 @@ CASES = {
         space(method=TIES, vary={"weight/expert0/layer0": {}}),
         ("space.vary: no dimension 'weight/expert0/layer0'", "did you mean 'weight/expert0'?"),
     ),
+    "a pattern of several parameters": Case(
+        space(method=TIES, fix={"*/expert0": 0.5}),
+        ("space.fix: '*/expert0' begins with a pattern", "a parameter's name, `use` or `method`"),
+    ),
+    "a number under vary and fix": Case(
+        space(method=TIES, vary={"weight": {}, "weight/expert0": {}}, fix={"weight/expert0": 0.5}),
+        ("space: 'weight/expert0' stands under both vary and fix",),
+    ),
+    "a group without weights": Case(
+        space(method=TIES, groups="layer", fix={"weight/*/embedding": 0.0}),
+        ("space.fix: all weights of group 'embedding' are 0", "divides", "`normalize: false`"),
+    ),
     "a number fixed twice": Case(
         space(method=TIES, fix={"weight/expert0": 0.5, "weight/*": 0.1}),
         ("space.fix: 'weight/expert0' and 'weight/*' both mean 'weight/expert0'",),

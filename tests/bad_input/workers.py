@@ -12,6 +12,7 @@ def actors(num_gpus: float, gpu_memory_gib: float, statistics_gib: float = 0.25)
     return config(
         workers={
             "num_actors": None,
+            "num_cpus": 0.1,
             "num_gpus": num_gpus,
             "gpu_memory_gib": gpu_memory_gib,
             "statistics_gib": statistics_gib,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from fixtures import make_config, make_tasks
 from mergekit_configurations import CONFIGURATIONS
-from mergekit_recipes import AVERAGE
+from mergekit_recipes import AVERAGE, RECIPES
 from pools import open_at
 from transformers import AutoTokenizer
 
@@ -126,3 +126,14 @@ def test_scores_by_another_template_are_refused(there):
     recipe = recipe.model_copy(update={"chat_template": TEMPLATE})
     with pytest.raises(CandidateError, match="chat template of its own"):
         worker.evaluate(Job("c", recipe.to_json(), "search", blocks, len(blocks)))
+
+
+def test_without_a_base_model_the_base_s_template_is_written(there):
+    pool = open_at(there / "pool")
+    recipe = Recipe(members=pool.members, **RECIPES["nuslerp"])
+    assert "chat_template" not in yaml.safe_load(mergekit_yaml(pool, recipe))
+    put_template(there / "pool/expert0", OTHER)
+    with pytest.raises(InputError, match="the first model's chat template, and the base has none"):
+        mergekit_yaml(pool, recipe)
+    put_template(there / "pool/base", TEMPLATE)
+    assert yaml.safe_load(mergekit_yaml(pool, recipe))["chat_template"] == TEMPLATE

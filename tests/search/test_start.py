@@ -127,6 +127,28 @@ def test_a_model_of_the_hub_is_known_by_its_id(workspace, pool):
         read_start(write(workspace, text), ours)
 
 
+def test_a_folder_comes_before_a_hub_id(workspace, pool, tmp_path):
+    hub = type(pool.base)("hub", pool.experts[0].model_dir, "some/model@1234", {})
+    at = type(pool.base)("at", workspace / "pool/expert2", f"{tmp_path / 'some/model'}@2", {})
+    ours = Pool(pool.base, (at, hub, pool.experts[1]), pool.layout, pool.dtype)
+    for checkpoint in (at, hub):
+        checkpoint.__dict__["sha256"] = "0" * 64
+    shutil.copytree(workspace / "pool/expert1", tmp_path / "some/model")
+    text = "merge_method: passthrough\nmodels: [{model: some/model}]\n"
+    assert read_start(write(tmp_path, text), ours).parts[0].models == ("code",)
+
+
+def test_the_files_base_has_the_chat_template(workspace, pool, tmp_path, monkeypatch):
+    for name in ("base", "expert0"):
+        shutil.copytree(workspace / "pool" / name, tmp_path / "pool" / name)
+    (tmp_path / "pool/expert0/chat_template.jinja").write_text("{% if messages %}A{% endif %}")
+    ours = open_pool(PoolConfig(base="pool/base", experts=["pool/expert0"]), tmp_path)
+    text = "merge_method: passthrough\nmodels: [{model: pool/%s}]\n"
+    recipe = read_start(write(tmp_path, text % "expert0"), ours)
+    assert recipe.chat_template == "{% if messages %}A{% endif %}"
+    assert read_start(write(tmp_path, text % "base"), ours).chat_template is None
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

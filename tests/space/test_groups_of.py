@@ -38,7 +38,7 @@ OPTIONS = {
     "subset": {"subset": True, "fix": {"use/expert1": 1.0}},
     "one": {"weights_sum": "one", "subset": True},
     "depth": {"over_depth": {"scale": 3}},
-    "fixed": {"fix": {"density/expert1": 0.25, "weight/*/*r*": 0.0}},
+    "fixed": {"fix": {"density/expert1": 0.25, "weight/*/*r*": 0.5}},
     "ranges": {"vary": {"density/expert2": {"low": 0.125, "high": 0.25}}},
 }
 SCALED = {"weight": {}, "density": {}, "scale": {}}

@@ -1,0 +1,17 @@
+"""A model scored by itself: of the configuration only what is measured counts."""
+
+from __future__ import annotations
+
+from fixtures import make_workspace
+
+from evomerge.search.tools import score_model
+
+
+def test_what_is_searched_does_not_matter(tmp_path):
+    space = {"fix": {"weight/expert0": 0.5}, "experts": ["expert0", "expert1"]}
+    config_path = make_workspace(tmp_path, space=space, search={"start_from": ["merge.yaml"]})
+    (tmp_path / "merge.yaml").write_text(
+        "merge_method: linear\nmodels: [{model: pool/expert1, parameters: {weight: 1}}]\n"
+    )
+    scores = score_model(str(tmp_path / "pool/expert1"), config_path, "validation")
+    assert scores.keys() == {"toy_choose", "toy_write"}
