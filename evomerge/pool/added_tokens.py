@@ -46,7 +46,7 @@ def write_added_tokens(pool: Pool, folder: Path) -> None:
     if not pool.added_tokens:
         return
     tokenizer = read_json("base", folder / TOKENIZER_FILE)
-    tokenizer["added_tokens"] = [*tokenizer.get("added_tokens", []), *pool.added_tokens]
+    tokenizer["added_tokens"] = [*(tokenizer.get("added_tokens") or []), *pool.added_tokens]
     _write(folder / TOKENIZER_FILE, tokenizer)
     # Releases of transformers before 5 read these too, where they are.
     if (folder / DECODER_FILE).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from evomerge.errors import InputError
@@ -45,6 +46,13 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
             )
 
 
+def share_vocabulary(base: Checkpoint, experts: Sequence[Checkpoint]) -> bool:
+    """Whether all tokens have the same ids, those without rows included."""
+    owners = [expert for expert in experts if has_own_tokenizer(expert, base)]
+    ours = read_vocabulary(base) if owners else {}
+    return all(read_vocabulary(expert) == ours for expert in owners)
+
+
 def has_own_tokenizer(expert: Checkpoint, base: Checkpoint) -> bool:
     """Whether a model has a tokenizer, and not the base's file."""
     path = expert.model_dir / TOKENIZER_FILE
@@ -55,7 +63,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
     """Every token's id, added ones included."""
     data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
     vocabulary = _model_vocabulary(data)
-    for token in data.get("added_tokens", []):
+    for token in data.get("added_tokens") or []:
         vocabulary[token["content"]] = token["id"]
     return vocabulary
 
@@ -63,7 +71,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
 def read_added(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The added tokens' entries, by id."""
     data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
-    return sorted(data.get("added_tokens", []), key=lambda token: int(token["id"]))
+    return sorted(data.get("added_tokens") or [], key=lambda token: int(token["id"]))
 
 
 def only_added_differ(base: Checkpoint, expert: Checkpoint) -> str | None:

@@ -24,6 +24,7 @@ from evomerge.pool.tokenizers import (
     only_added_differ,
     read_added,
     read_vocabulary,
+    share_vocabulary,
 )
 from evomerge.recipe import Vocabulary
 
@@ -63,7 +64,8 @@ def align(
 
     Returns:
         None where all models have the same vocabulary and the same number of rows already, and
-        none is expected.
+        none is expected. Where they differ in tokens without rows nothing is moved, but without
+        a policy they would not be opened again.
 
     Raises:
         InputError: Tokenizers differ by more than added tokens, an adapter has other tokens, or
@@ -81,7 +83,8 @@ def align(
         for c in (base, *experts)
         if tokens[c.name] == target and _num_rows(c, layout) == num_rows
     ]
-    if len(same) == len(tokens) and policy.sha256 is None:
+    is_one = len(same) == len(tokens) and share_vocabulary(base, experts)
+    if is_one and policy.sha256 is None:
         return None
     owners = [c for c in order if tokens[c.name].keys() - tokens["base"].keys()]
     policy = _resolved(policy, owners, tokens, target, added)

@@ -15,7 +15,7 @@ from tokenizers import normalizers, pre_tokenizers
 from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save, tokenizer_with
 
 from evomerge.errors import InputError
-from evomerge.pool import Pool, PoolConfig, open_members, open_pool
+from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_members, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
 from evomerge.pool.rows import vocabulary_tensors
 from evomerge.recipe import Vocabulary
@@ -175,6 +175,32 @@ def test_what_is_aligned_already_is_the_files_own(pool_dir):
     recipe = recipes.uniform(only_same)
     absent = open_pool(PoolConfig(base="base", experts=("same",)), pool_dir)
     assert recipe == recipes.uniform(absent)
+
+
+@pytest.mark.parametrize("tokens", ["base", "union"])
+def test_tokens_without_rows_leave_the_pool_openable(tmp_path, tokens):
+    """As of a fine-tune that added a padding token and resized nothing."""
+    save(tmp_path / "base", 0, ("<b>",))
+    save(tmp_path / "expert", 1, ("<b>", "[PAD]"), num_rows=NUM_OWN + 1)
+    pool = open_with(tmp_path, "expert", tokens=tokens)
+    assert pool.vocabulary is not None
+    assert not pool.added_tokens
+    assert not pool["expert"].made
+    assert open_pool(pool.resolved(), Path("/nowhere")).vocabulary == pool.vocabulary
+    recipe = recipes.uniform(pool)
+    assert open_members(recipe).vocabulary == recipe.vocabulary
+    for name in (EMBEDDING, HEAD):
+        assert torch.equal(pool["expert"].tensor(name), stored(tmp_path / "expert", name))
+
+
+def test_no_list_of_added_tokens(tmp_path):
+    save(tmp_path / "base", 0)
+    save(tmp_path / "more", 1, MORE)
+    path = tmp_path / "base/tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens": None}))
+    pool = open_with(tmp_path, "more", tokens="union")
+    assert [token["content"] for token in pool.added_tokens] == list(MORE)
+    assert load_tokenizer(pool).convert_tokens_to_ids("<x>") == NUM_OWN + 1
 
 
 def test_padding_alone(tmp_path):
