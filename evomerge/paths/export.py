@@ -58,8 +58,9 @@ def export_checkpoint(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary_dir = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
     try:
-        _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        # First, so that a tokenizer that cannot have the tokens is noticed before the work.
         write_companions(pool, recipe, temporary_dir)
+        _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
         (temporary_dir / CARD_FILE).write_text(card, encoding="utf-8")
         for path in temporary_dir.iterdir():
             flush_to_disk(path)

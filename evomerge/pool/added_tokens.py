@@ -41,23 +41,13 @@ def write_added_tokens(pool: Pool, folder: Path) -> None:
     All else in the files stays as the base has it.
 
     Raises:
-        InputError: Read again the tokens do not have their ids.
+        InputError: Read again the tokens, or the base's own, do not have their ids.
     """
     if not pool.added_tokens:
         return
-    tokenizer = read_json("base", folder / TOKENIZER_FILE)
-    tokenizer["added_tokens"] = [*(tokenizer.get("added_tokens") or []), *pool.added_tokens]
-    _write(folder / TOKENIZER_FILE, tokenizer)
-    # Releases of transformers before 5 read these too, where they are.
-    if (folder / DECODER_FILE).is_file():
-        config = read_json("base", folder / DECODER_FILE)
-        if "added_tokens_decoder" in config:
-            config["added_tokens_decoder"] |= _by_id(pool.added_tokens)
-            _write(folder / DECODER_FILE, config)
-    if (folder / IDS_FILE).is_file():
-        ids = read_json("base", folder / IDS_FILE)
-        _write(folder / IDS_FILE, ids | {t["content"]: t["id"] for t in pool.added_tokens})
-    _load(pool, folder)
+    # Not in the folder: transformers would ask whether to run the code of a path's own model.
+    load_tokenizer(pool)
+    _add(pool, folder)
 
 
 def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
@@ -66,29 +56,70 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
     Raises:
         InputError: It cannot have the tokens that experts added.
     """
+    from transformers import AutoTokenizer
+
+    model_dir = pool.base.model_dir
+    base: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_dir)
     if not pool.added_tokens:
-        return _load(pool, pool.base.model_dir)
+        return base
     with tempfile.TemporaryDirectory() as name:
-        copy_companions(pool.base.model_dir, Path(name))
-        write_added_tokens(pool, Path(name))
-        tokenizer = _load(pool, Path(name))
-    tokenizer.name_or_path = str(pool.base.model_dir)
+        copy_companions(model_dir, Path(name))
+        _add(pool, Path(name))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    _check_ids(pool, base.get_vocab(), tokenizer.get_vocab())
+    tokenizer.name_or_path = str(model_dir)
     return tokenizer
 
 
-def _load(pool: Pool, folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+def _check_ids(pool: Pool, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Every token must have the id of its row, and the base's must keep theirs."""
     for entry in pool.added_tokens:
-        found = tokenizer.convert_tokens_to_ids(entry["content"])
+        found = after.get(entry["content"])
         if found != entry["id"]:
             raise InputError(
                 f"pool.vocabulary.tokens: the base's tokenizer gives the added token "
                 f"{entry['content']!r} the id {found}, expected {entry['id']}: its ids have gaps; "
                 "valid: base"
             )
-    return tokenizer
+    for token, index in before.items():
+        if after.get(token) != index:
+            raise _unlisted(pool, token, index)
+
+
+def _add(pool: Pool, folder: Path) -> None:
+    tokenizer = read_json("base", folder / TOKENIZER_FILE)
+    listed = tokenizer.get("added_tokens") or []
+    _write(folder / TOKENIZER_FILE, tokenizer | {"added_tokens": [*listed, *pool.added_tokens]})
+    # Releases of transformers before 5 read these too, where they are.
+    if (folder / DECODER_FILE).is_file():
+        config = read_json("base", folder / DECODER_FILE)
+        decoder = config.get("added_tokens_decoder")
+        if decoder is not None:
+            _check_free(pool, {int(index): entry["content"] for index, entry in decoder.items()})
+            config["added_tokens_decoder"] = decoder | _by_id(pool.added_tokens)
+            _write(folder / DECODER_FILE, config)
+    if (folder / IDS_FILE).is_file():
+        ids = read_json("base", folder / IDS_FILE)
+        _check_free(pool, {index: token for token, index in ids.items()})
+        _write(folder / IDS_FILE, ids | {t["content"]: t["id"] for t in pool.added_tokens})
+
+
+def _check_free(pool: Pool, tokens: Mapping[int, str]) -> None:
+    """An added token must not take the place of another."""
+    for entry in pool.added_tokens:
+        token = tokens.get(entry["id"], entry["content"])
+        if token != entry["content"]:
+            raise _unlisted(pool, token, entry["id"])
+
+
+def _unlisted(pool: Pool, token: str, index: int) -> InputError:
+    model_dir = pool.base.model_dir
+    return InputError(
+        f"pool.vocabulary.tokens: the base's token {token!r} has id {index} in {model_dir}, and "
+        f"its {TOKENIZER_FILE} does not list it, so that an added token takes the id\n"
+        f"save the base's tokenizer again (`AutoTokenizer.from_pretrained(folder)"
+        f".save_pretrained(folder)`), or give `tokens: base`"
+    )
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

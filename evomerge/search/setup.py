@@ -15,7 +15,7 @@ from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
-from evomerge.pool import Pool, open_pool
+from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
@@ -96,6 +96,9 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         InputError: Something is missing, wrong, or other than when the run began.
     """
     pool = open_pool(config.pool, config_dir)
+    if pool.added_tokens:
+        # Else the first to notice that the base's tokenizer cannot have them is a worker.
+        load_tokenizer(pool)
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)

@@ -177,6 +177,25 @@ def test_paths_run_between_the_merged_rows(pool_dir, tmp_path, scale):
     assert torch.equal(logits(model, token_ids), logits(resident.model, token_ids))
 
 
+def test_an_export_asks_nothing(tmp_path, monkeypatch):
+    """A GPT-2 whose tokenizer names no class, and a path with code of its own beside it."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *arguments: asked.append(arguments) or "n")
+    end = "<|endoftext|>"
+    for name, added in (("base", (end,)), ("expert", ("<x>", end))):
+        save(tmp_path / name, len(added), added, config=family_config("GPT-2"))
+    (tmp_path / "base/tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    pool = open_with(tmp_path, "expert", tokens="union")
+    hops = (Hop(model="expert", layer=0, scale=0.9), Hop(model="base", layer=0, scale=1.1))
+    path = LayerPath(outer="expert", hops=hops)
+    recipe = Recipe(members=pool.members, vocabulary=pool.vocabulary, path=path)
+    export_checkpoint(pool, recipe, tmp_path / "out", "card")
+    check_companions(pool, recipe, tmp_path / "out")
+    assert not asked
+    assert "auto_map" in (tmp_path / "out/config.json").read_text()
+    assert ids(tmp_path / "out")["<x>"] == NUM_OWN + 1
+
+
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = ("build", str(folder / "recipe.yaml"), "--out", str(folder / "out"))
     command = [sys.executable, "-m", "evomerge", *arguments]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fixtures import llama_config
+from fixtures import llama_config, make_config, make_tasks
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
@@ -21,9 +21,13 @@ from transformers import (
 )
 from vocabularies import open_with
 
+from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.paths import export_checkpoint
 from evomerge.pool import load_tokenizer, write_added_tokens
 from evomerge.pool.added_tokens import copy_companions
+from evomerge.search.setup import set_up
+from evomerge.space import recipes
 
 TEXT = "hello world of merged models, a quick brown fox"
 PIECES = ["<unk>", "<s>", "</s>", "<pad>", "<eos>", "<bos>", "<mask>", "▁", *"abcdefghijklm"]
@@ -117,6 +121,61 @@ def test_ids_with_gaps_are_refused(tmp_path):
     pool = open_with(tmp_path, "expert", tokens="union")
     with pytest.raises(InputError, match=r"'<tool>' the id .* its ids have gaps; valid: base"):
         load_tokenizer(pool)
+
+
+def name_in_configuration(folder: Path, index: int | None) -> None:
+    """A padding token that tokenizer.json does not list."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"pad_token": "[PAD]"}
+    if index is not None:
+        config["added_tokens_decoder"] = {str(index): {"content": "[PAD]", "special": True}}
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("is_in_decoder", [False, True])
+def test_ids_of_tokens_that_the_configuration_names_are_not_taken(tmp_path, is_in_decoder):
+    save(tmp_path / "base", GPT2Tokenizer)
+    save(tmp_path / "expert", GPT2Tokenizer, "<tool>")
+    pool = open_with(tmp_path, "expert", tokens="union")
+    (entry,) = pool.added_tokens
+    name_in_configuration(tmp_path / "base", entry["id"] if is_in_decoder else None)
+    assert AutoTokenizer.from_pretrained(tmp_path / "base").pad_token_id == entry["id"]
+    expected = (
+        rf"token '\[PAD\]' has id {entry['id']} in .*/base.*\n.*save_pretrained.*tokens: base"
+    )
+    with pytest.raises(InputError, match=expected):
+        load_tokenizer(pool)
+    with pytest.raises(InputError, match=expected):
+        export_checkpoint(pool, recipes.uniform(pool), tmp_path / "out", "card")
+    assert not (tmp_path / "out").exists()
+    # What the message says helps.
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model = LlamaForCausalLM(llama_config(vocab_size=len(tokenizer)))
+    model.save_pretrained(tmp_path / "base")
+    again = load_tokenizer(open_with(tmp_path, "expert", tokens="union"))
+    assert again.convert_tokens_to_ids(["[PAD]", "<tool>"]) == [entry["id"], entry["id"] + 1]
+
+
+def test_tokenizers_are_tried_before_tensors_are_written(tmp_path, monkeypatch):
+    save(tmp_path / "base", GPT2Tokenizer)
+    save(tmp_path / "expert", GPT2Tokenizer, "<tool>")
+    name_in_configuration(tmp_path / "base", None)
+    pool = open_with(tmp_path, "expert", tokens="union")
+    monkeypatch.setattr("evomerge.paths.export.save_file", lambda *_, **__: pytest.fail("written"))
+    with pytest.raises(InputError, match=r"'\[PAD\]'"):
+        export_checkpoint(pool, recipes.uniform(pool), tmp_path / "out", "card")
+
+
+def test_a_search_tries_them_before_it_begins(tmp_path):
+    make_tasks(tmp_path / "tasks")
+    pool = {"base": "base", "experts": ["expert"], "vocabulary": {"tokens": "union"}}
+    config = load_config(make_config(tmp_path, pool=pool))
+    save(tmp_path / "base", GPT2Tokenizer)
+    save(tmp_path / "expert", GPT2Tokenizer, "<tool>")
+    name_in_configuration(tmp_path / "base", None)
+    with pytest.raises(InputError, match=r"'\[PAD\]'"):
+        set_up(config, tmp_path)
 
 
 def test_nothing_is_written_where_nothing_is_added(tmp_path):
