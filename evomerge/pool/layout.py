@@ -31,17 +31,14 @@ class Layout:
         tied: Names that alias another tensor's storage (a tied head).
         num_layers: Transformer blocks.
         shapes: Each tensor's shape by name, aliases included.
+        embedding: Name of the tensor with a row for each token, that a tied head is an alias of.
     """
 
     places: dict[str, Place]
     tied: frozenset[str]
     num_layers: int
     shapes: dict[str, tuple[int, ...]]
-
-    @cached_property
-    def embedding(self) -> str:
-        """Name of the tensor that a tied head is an alias of."""
-        return next(name for name, place in self.places.items() if place.component == "embedding")
+    embedding: str
 
     @cached_property
     def num_parameters(self) -> int:
@@ -117,7 +114,20 @@ def layout_of(model: PreTrainedModel) -> Layout:
             component = "norm" if "norm" in type(owner).__name__.lower() else "other"
         places[name] = Place(layer, component)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return Layout(places, frozenset(tied), num_layers, shapes)
+    rows = _embedding_tensor(model)
+    return Layout(places, frozenset(tied), num_layers, shapes, seen[id(state[rows])])
+
+
+def _embedding_tensor(model: PreTrainedModel) -> str:
+    """Name of the input embedding's tensor; not a position's, or a part's that reads images."""
+    embedding = model.get_input_embeddings()
+    for name in model.state_dict():
+        if model.get_submodule(name.rpartition(".")[0]) is embedding:
+            return name
+    raise InputError(
+        f"{type(model).__name__}: its input embedding ({type(embedding).__name__}) has no tensor "
+        "of its own, so that a token's row is not known; expected a module with one weight"
+    )
 
 
 def _blocks_prefix(model: PreTrainedModel) -> str:

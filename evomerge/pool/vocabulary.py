@@ -16,7 +16,7 @@ from evomerge.errors import InputError, closest
 from evomerge.files import sha256_json
 from evomerge.pool.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint
-from evomerge.pool.layout import Layout
+from evomerge.pool.layout import Layout, read_config
 from evomerge.pool.rows import rows_of
 from evomerge.pool.tokenizers import (
     TOKENIZER_FILE,
@@ -86,6 +86,8 @@ def align(
     is_one = len(same) == len(tokens) and share_vocabulary(base, experts)
     if is_one and policy.sha256 is None:
         return None
+    if num_rows != _num_rows(base, layout):
+        _check_configurable(base, num_rows)
     owners = [c for c in order if tokens[c.name].keys() - tokens["base"].keys()]
     policy = _resolved(policy, owners, tokens, target, added)
     names = tuple(names)
@@ -109,6 +111,17 @@ def align(
 
 def _num_rows(checkpoint: Checkpoint, layout: Layout) -> int:
     return checkpoint.tensors[layout.embedding].shape[0]
+
+
+def _check_configurable(base: Checkpoint, num_rows: int) -> None:
+    """The number of rows must be a field of config.json, and not of a part of it."""
+    config = read_config(base.model_dir)
+    if config.get_text_config() is not config:
+        raise InputError(
+            f"pool.vocabulary: the merged vocabulary has {num_rows} rows, and config.json of model "
+            f"'base' (model_type {config.model_type!r}) has their number inside another section; "
+            "rows can be put in order there, but none added; valid: tokens: base"
+        )
 
 
 def _tokens(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[str, int]:

@@ -12,6 +12,7 @@ from families import FAMILIES, family_config
 from fixtures import make_pool, save_model
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers, pre_tokenizers
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save, tokenizer_with
 
 from evomerge.errors import InputError
@@ -242,6 +243,42 @@ def test_every_family(tmp_path, family):
     }
     positions = [name for name in pool.layout.places if "wpe" in name]
     assert all(torch.equal(pool["more"].tensor(n), pool["more"].unaligned(n)) for n in positions)
+
+
+class TestModelsThatReadImages:
+    """Their first embedding is of an image's positions, and is no taller than a vocabulary."""
+
+    @pytest.fixture
+    def pool_dir(self, tmp_path) -> Path:
+        for seed, (name, added) in enumerate({"base": BASE, "more": MORE}.items()):
+            self.save(tmp_path / name, seed, added)
+        return tmp_path
+
+    def save(self, folder: Path, seed: int, added: tuple[str, ...]) -> None:
+        small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+        text = {**small, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}
+        vision = {**small, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+        text["vocab_size"] = NUM_OWN + len(added)
+        config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+        torch.manual_seed(seed)
+        Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+        tokenizer_with(added).save_pretrained(folder)
+
+    def test_rows_follow_their_tokens(self, pool_dir):
+        self.save(pool_dir / "permuted", 2, PERMUTED)
+        pool = open_with(pool_dir, "permuted", "more")
+        name = "model.language_model.embed_tokens.weight"
+        assert pool.layout.embedding == name
+        for model in ("permuted", "more"):
+            own, own_ids = pool[model].unaligned(name), ids(pool_dir / model)
+            for token, row in rows_by_token(pool, model, name).items():
+                assert torch.equal(row, own[own_ids[token]]), (model, token)
+        assert list(pool.base.made) == []
+
+    def test_rows_are_not_added(self, pool_dir):
+        expected = r"17 rows, and config.json of model 'base' .*'gemma3'.* valid: tokens: base"
+        with pytest.raises(InputError, match=expected):
+            open_with(pool_dir, "more", tokens="union")
 
 
 def test_a_heads_bias_has_rows_too():
