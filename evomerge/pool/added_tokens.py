@@ -59,14 +59,19 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     model_dir = pool.base.model_dir
-    base: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer: PreTrainedTokenizerBase
     if not pool.added_tokens:
-        return base
+        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        return tokenizer
     with tempfile.TemporaryDirectory() as name:
         copy_companions(model_dir, Path(name))
+        data = read_json("base", Path(name) / TOKENIZER_FILE)
+        if data.get("added_tokens") is None:  # which transformers cannot read
+            _write(Path(name) / TOKENIZER_FILE, data | {"added_tokens": []})
+        before = AutoTokenizer.from_pretrained(name).get_vocab()
         _add(pool, Path(name))
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-    _check_ids(pool, base.get_vocab(), tokenizer.get_vocab())
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    _check_ids(pool, before, tokenizer.get_vocab())
     tokenizer.name_or_path = str(model_dir)
     return tokenizer
 
