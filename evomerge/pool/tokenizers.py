@@ -12,6 +12,15 @@ from evomerge.pool.checkpoint import Checkpoint, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 
+SLOW_FILES = (
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "added_tokens.json",
+)
+"""Where tokenizers without tokenizer.json say their tokens."""
+
 READING = ("model", "normalizer", "pre_tokenizer")
 """Parts of tokenizer.json that cut a text into tokens, beside the added ones."""
 
@@ -43,6 +52,25 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
             raise InputError(
                 f"tokenizers differ: {difference}\n"
                 f"models of one pool must share the base's vocabulary{hint}"
+            )
+
+
+def check_readable(expert: Checkpoint, base: Checkpoint) -> None:
+    """Refuse a model that says its tokens in other files than tokenizer.json.
+
+    Raises:
+        InputError: It has no tokenizer.json, and files of a tokenizer that are not the base's.
+    """
+    if (expert.model_dir / TOKENIZER_FILE).is_file():
+        return
+    for name in SLOW_FILES:
+        path, ours = expert.model_dir / name, base.model_dir / name
+        if path.is_file() and not (ours.is_file() and sha256_file(path) == sha256_file(ours)):
+            raise InputError(
+                f"pool.vocabulary: model {expert.name!r} has {path} and no {TOKENIZER_FILE}, which "
+                "alone is read: which tokens its rows are is not known\n"
+                "load its tokenizer with transformers' AutoTokenizer and save it there; without "
+                "tokenizer files a model has the base's"
             )
 
 

@@ -20,6 +20,7 @@ from evomerge.pool.layout import Layout, read_config
 from evomerge.pool.rows import rows_of
 from evomerge.pool.tokenizers import (
     TOKENIZER_FILE,
+    check_readable,
     has_own_tokenizer,
     only_added_differ,
     read_added,
@@ -131,6 +132,7 @@ def _tokens(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[st
             f"pool.vocabulary: model 'base' has no {base.model_dir / TOKENIZER_FILE}, which names "
             "the tokens of its rows"
         )
+    check_readable(checkpoint, base)
     is_own = checkpoint is not base and has_own_tokenizer(checkpoint, base)
     vocabulary = read_vocabulary(checkpoint if is_own else base)
     if is_own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -470,3 +471,15 @@ class TestAdapters:
         tokenizer_with(MORE).save_pretrained(lora_dir)
         with pytest.raises(InputError, match=r"'lora' is an adapter with other tokens"):
             open_with(tmp_path, "lora")
+
+
+@pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer.model"])
+def test_tokens_that_only_other_files_say_are_refused(tmp_path, name):
+    save(tmp_path / "base", 0, ("<b>",))
+    save(tmp_path / "expert", 1, ("<x>", "<b>"))
+    (tmp_path / "expert" / "tokenizer.json").unlink()
+    (tmp_path / "expert" / name).write_text("{}")
+    with pytest.raises(InputError, match=f"'expert' has .*{name} and no tokenizer.json"):
+        open_with(tmp_path, "expert")
+    shutil.copyfile(tmp_path / "expert" / name, tmp_path / "base" / name)
+    assert open_with(tmp_path, "expert").aligned is not None
