@@ -7,15 +7,24 @@ from typing import Any
 
 import torch
 from fixtures import ALPHABET, llama_config, make_tokenizer
+from safetensors.torch import load_file
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.pool.checkpoint import SINGLE_FILE
 
 NUM_OWN = len(ALPHABET) + 2
 """Tokens before any is added."""
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+# Tokens that are added, in the order of their ids.
+BASE = ("<|a|>", "<b>", "<c>")
+PERMUTED = ("<c>", "<|a|>", "<b>")
+MORE = ("<b>", "<x>", "<|a|>", "<c>", "<|y|>")
+FEWER = ("<c>",)
+OTHER = ("<|y|>", "<|a|>", "<b>", "<z>", "<c>")
 
 
 def tokenizer_with(added: tuple[str, ...]) -> PreTrainedTokenizerFast:
@@ -50,6 +59,21 @@ def save(
     model.save_pretrained(folder)
     tokenizer_with(added).save_pretrained(folder)
     return folder
+
+
+def save_pool(folder: Path) -> Path:
+    """A base with padding, and experts with other tokens; all are independent random models."""
+    save(folder / "base", 0, BASE, num_rows=NUM_OWN + 4)
+    save(folder / "permuted", 1, PERMUTED)
+    save(folder / "more", 2, MORE, num_rows=NUM_OWN + 8)
+    save(folder / "fewer", 3, FEWER)
+    save(folder / "other", 4, OTHER)
+    return folder
+
+
+def stored(folder: Path, name: str) -> torch.Tensor:
+    """A tensor as the model's file has it."""
+    return load_file(folder / SINGLE_FILE)[name]
 
 
 def open_with(

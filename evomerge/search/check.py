@@ -133,17 +133,15 @@ def _workers(setup: Setup) -> list[str]:
     element_bytes = torch.empty((), dtype=TORCH_DTYPES[setup.pool.dtype]).element_size()
     model_bytes = setup.pool.layout.num_parameters * element_bytes
     mapped_bytes = sum(checkpoint.size_bytes for checkpoint in setup.pool)
-    if on_gpu(setup.config):
-        return [
-            f"workers: {workers.num_actors or 'as many as fit'} actors of {workers.num_cpus:g} CPU "
-            f"at {workers.address!r}; {gpu_need(workers, setup.pool).describe()}",
-            *_paths(setup, model_bytes),
-        ]
-    actors = workers.num_actors if workers.num_actors is not None else "as many as fit"
+    held = (
+        gpu_need(workers, setup.pool).describe()
+        if on_gpu(setup.config)
+        else f"each holds one model ({_mib(model_bytes)}), maps the pool ({_mib(mapped_bytes)}) "
+        f"and keeps up to {workers.statistics_gib:g} GiB of statistics"
+    )
     return [
-        f"workers: {actors} actors of {workers.num_cpus:g} CPU at {workers.address!r}; each holds "
-        f"one model ({_mib(model_bytes)}), maps the pool ({_mib(mapped_bytes)}) and keeps up to "
-        f"{workers.statistics_gib:g} GiB of statistics",
+        f"workers: {workers.num_actors or 'as many as fit'} actors of {workers.num_cpus:g} CPU at "
+        f"{workers.address!r}; {held}",
         *_paths(setup, model_bytes),
     ]
 

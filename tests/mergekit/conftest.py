@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from adapters import save_adapter
-from fixtures import make_pool
+from mergekit_configurations import make_named_pool
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("mergekit")
-    make_pool(folder / "pool", 3, num_hidden_layers=4)
-    modules = ["q_proj", "up_proj", "lm_head"]
-    save_adapter(folder / "pool/lora", folder / "pool/base", r=4, target_modules=modules)
-    return folder
+    return make_named_pool(tmp_path_factory.mktemp("mergekit"))
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from fixtures import make_pool
+from mergekit_itself import NEEDED, assert_close, run_mergekit
 from safetensors.torch import load_file
 from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
@@ -24,7 +23,6 @@ from evomerge.pool import Pool
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes
 
-EXECUTABLE = os.environ.get("EVOMERGE_MERGEKIT", "")
 TOKENS = {
     "base": ("<|a|>", "<b>", "<c>"),
     "permuted": ("<c>", "<|a|>", "<b>"),
@@ -189,7 +187,7 @@ def test_what_mergekit_cannot_say(here):
         mergekit_yaml(pool, recipe_of(pool, NuslerpConfig(), "more", "whole"))
 
 
-@pytest.mark.skipif(not EXECUTABLE, reason="EVOMERGE_MERGEKIT does not name a mergekit-yaml")
+@NEEDED
 class TestAgainstMergekit:
     def by_token(self, out_dir: Path) -> dict[str, torch.Tensor]:
         """A checkpoint's tensors, and the rows of its tokens: mergekit leaves out padding."""
@@ -201,21 +199,8 @@ class TestAgainstMergekit:
         return state | rows
 
     def run(self, config_path: Path, out_dir: Path) -> dict[str, torch.Tensor]:
-        options = ["--allow-crimes", "--no-write-model-card"]
-        done = subprocess.run(
-            [EXECUTABLE, str(config_path), str(out_dir), *options],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_mergekit(config_path, out_dir)
         return self.by_token(out_dir)
-
-    def assert_close(self, ours, theirs) -> None:
-        assert ours.keys() == theirs.keys()
-        for name, tensor in ours.items():
-            torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-5, msg=name)
 
     @pytest.mark.parametrize("source", ["base", "union"])
     @pytest.mark.parametrize("text", [LINEAR, TIES], ids=["linear", "ties"])
@@ -223,7 +208,7 @@ class TestAgainstMergekit:
         pool, recipe = read(text, tokenizer_source=source)
         export_checkpoint(pool, recipe, here / "ours", "card")
         theirs = self.run(here / "config.yaml", here / "theirs")
-        self.assert_close(self.by_token(here / "ours"), theirs)
+        assert_close(self.by_token(here / "ours"), theirs)
 
     def test_slices(self, here):
         pool, recipe = read(SLICES.replace("other", "permuted"), tokenizer_source="base")
@@ -233,7 +218,7 @@ class TestAgainstMergekit:
         ours = self.by_token(here / "ours")
         rows = [name for name in theirs if name.startswith((EMBEDDING, HEAD))]
         assert len(rows) == 2 * (NUM_OWN + 3)
-        self.assert_close({name: ours[name] for name in rows}, {n: theirs[n] for n in rows})
+        assert_close({name: ours[name] for name in rows}, {n: theirs[n] for n in rows})
 
     @pytest.mark.parametrize("source", ["base", "union"])
     @pytest.mark.parametrize("make", [linear, ties])
@@ -241,4 +226,4 @@ class TestAgainstMergekit:
         pool = open_with(here, "more", "permuted", "other", tokens=source)
         export_checkpoint(pool, make(pool), here / "ours", "card")
         theirs = self.run(here / "ours/mergekit.yaml", here / "theirs")
-        self.assert_close(self.by_token(here / "ours"), theirs)
+        assert_close(self.by_token(here / "ours"), theirs)

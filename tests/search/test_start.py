@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import vocabularies
-from adapters import save_adapter
 from fixtures import make_config, make_pool, make_tasks, save_model
-from mergekit_configurations import CONFIGURATIONS
+from mergekit_configurations import CONFIGURATIONS, make_named_pool
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -27,10 +26,7 @@ NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("start")
-    make_pool(folder / "pool", 3, num_hidden_layers=4)
-    modules = ["q_proj", "up_proj", "lm_head"]
-    save_adapter(folder / "pool/lora", folder / "pool/base", r=4, target_modules=modules)
+    folder = make_named_pool(tmp_path_factory.mktemp("start"))
     save_model(folder / "pool/other", 9, num_hidden_layers=4)
     return folder
 

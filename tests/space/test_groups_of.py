@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from fixtures import make_pool
 from genomes import STEADY, check_genome, check_inside, genomes, start
 from hypothesis import given, settings
+from parameter_spaces import make, open_three
 
-from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.pool import Pool
 from evomerge.recipe import Recipe, Selector
 from evomerge.space import ParameterSpace, ParameterSpaceConfig
 from evomerge.space.selectors import common, selected
 
-EXPERTS = ("expert0", "expert1", "expert2")
 TIES, LINEAR, PLAIN = {"kind": "ties"}, {"kind": "linear"}, {"kind": "task_arithmetic"}
 NAMES = [{"name": "qk", "names": ["q_proj", "layers.1.self"]}, {"name": "rest"}]
 OWN = [{"name": "attn", "names": ["self_attn", "up"]}, {"name": "top", "layers": [2]}, NAMES[-1]]
@@ -46,13 +45,7 @@ SCALED = {"weight": {}, "density": {}, "scale": {}}
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory) -> Pool:
-    folder = make_pool(tmp_path_factory.mktemp("pool"), num_experts=3)
-    experts = [str(folder / expert) for expert in EXPERTS]
-    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts), folder)
-
-
-def make(pool: Pool, **options) -> ParameterSpace:
-    return ParameterSpace(ParameterSpaceConfig(**options), pool)
+    return open_three(tmp_path_factory.mktemp("pool"))
 
 
 def names_of(space: ParameterSpace) -> list[str]:

@@ -6,19 +6,18 @@ import itertools
 import math
 
 import pytest
-from fixtures import make_pool
 from genomes import STEADY, check_genome, check_inside, genomes, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameter_spaces import EXPERTS, make, open_three
 
-from evomerge.pool import Pool, PoolConfig, open_pool
+from evomerge.pool import Pool
 from evomerge.recipe import Recipe
-from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
+from evomerge.space import recipes
 from evomerge.space.joint import JointSpace
 from evomerge.space.path_config import JointSpaceConfig
 from evomerge.space.weight_sums import to_sum_one
 
-EXPERTS = ("expert0", "expert1", "expert2")
 TIES, DARE = {"kind": "ties"}, {"kind": "dare_ties"}
 LINEAR, PLAIN = {"kind": "linear"}, {"kind": "task_arithmetic"}
 
@@ -48,13 +47,7 @@ SUBSET = {"all": {}, "subset": {"subset": True}}
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory) -> Pool:
-    folder = make_pool(tmp_path_factory.mktemp("pool"), num_experts=3)
-    experts = [str(folder / expert) for expert in EXPERTS]
-    return open_pool(PoolConfig(base=str(folder / "base"), experts=experts), folder)
-
-
-def make(pool: Pool, **options) -> ParameterSpace:
-    return ParameterSpace(ParameterSpaceConfig(**options), pool)
+    return open_three(tmp_path_factory.mktemp("pool"))
 
 
 def all_options():
