@@ -24,6 +24,7 @@ from evomerge.methods import (
     WholeModelMethod,
 )
 from evomerge.methods.fused import FUSED_FROM
+from evomerge.methods.fused.terms import terms_of
 from evomerge.pool import Adapter, Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
@@ -157,9 +158,10 @@ class Engine:
         whole, held = self._operands(name, merge)
         statistics, is_kept = self._prepared(whole, merge)
         if self.device.type == "cpu" and len(target) >= self.fused_from:
-            from evomerge.methods.fused.passes import fuse
+            from evomerge.methods.fused.passes import make_pass
 
-            fused = fuse(merge.method, whole, statistics, merge.coefficients, target)
+            terms = terms_of(merge.method, whole, statistics, merge.coefficients)
+            fused = None if terms is None else make_pass(terms, target)
             if fused is not None:
                 held_bytes = size_bytes(held if is_kept else held + statistics)
                 passes.add(name, fused, len(target), held_bytes)

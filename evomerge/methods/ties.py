@@ -32,7 +32,7 @@ from evomerge.methods.protocol import (
     Statistics,
     Survey,
 )
-from evomerge.methods.quantiles import Bracket, bracket, quantile_table
+from evomerge.methods.quantiles import Bracket, bracket, quantile_table, step_on
 
 Election = Literal["mass", "count"]
 
@@ -157,6 +157,7 @@ class Ties:
                 statistics[2 * index],
                 statistics[2 * index + 1],
                 size - max(num_kept(density, size), 1),
+                step_on(whole.models[index].device),
             )
             for index, density in enumerate(densities)
         ]

@@ -12,7 +12,8 @@ from scipy import stats
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
-from evomerge.methods.fused.passes import fuse
+from evomerge.methods.fused.passes import make_pass
+from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.masks import STEPS
 from evomerge.methods.philox import uniform_uint16
@@ -58,6 +59,11 @@ def coefficients(config, num_models: int, densities=(0.3, 0.57, 0.9)):
         density=densities[:num_models],
         scale=(0.8,),
     )
+
+
+def fuse(method, whole, statistics, given, target):
+    terms = terms_of(method, whole, statistics, given)
+    return None if terms is None else make_pass(terms, target)
 
 
 def in_one_pass(config, whole, given, dtype, cuts=(0, SIZE)):

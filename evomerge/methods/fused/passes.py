@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,16 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.methods.dare import Dare
 from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_and_elect
-from evomerge.methods.fused.elements import elements, fits, is_known
+from evomerge.methods.fused.elements import Elements, elements, fits, is_known
 from evomerge.methods.fused.sums import add_task_vectors, sum_models
-from evomerge.methods.linear import Linear
-from evomerge.methods.masks import limit
-from evomerge.methods.protocol import Coefficients, Method, Operands, Statistics
+from evomerge.methods.fused.terms import MaskedSum, ModelSum, Terms, TrimmedSum, VectorSum
 from evomerge.methods.quantiles import STEP, Bracket
-from evomerge.methods.task_arithmetic import TaskArithmetic
-from evomerge.methods.ties import Ties
 
 Loop = Callable[[int, int], int]
 """Merges elements start to stop; returns `greatest` of the numbers before they are rounded."""
@@ -36,40 +31,24 @@ class Pass(Protocol):
         """Do what waits for every range to have run; whether what it writes is finite."""
 
 
-def fuse(
-    method: Method,
-    whole: Operands,
-    statistics: Statistics,
-    coefficients: Coefficients,
-    target: Tensor,
-) -> Pass | None:
-    """The pass that writes what `method.combine` would give into a flat tensor.
+def make_pass(terms: Terms, target: Tensor) -> Pass | None:
+    """The pass that writes what the method's `combine` would give into a flat tensor.
 
     Args:
-        method: How to merge.
-        whole: The tensor's numbers.
-        statistics: What was prepared of it, nothing settled.
-        coefficients: Of the method.
+        terms: What to add up.
         target: Shape [n], overwritten.
 
     Returns:
-        None where there is no loop for the method, its options or the types of the numbers.
+        None where there is no loop for the types of the numbers.
     """
-    operands = [*whole.models, *([] if whole.base is None else [whole.base]), target]
-    same = len({model.dtype for model in whole.models}) == 1
+    same = len({model.dtype for model in terms.models}) == 1
+    base = () if isinstance(terms, ModelSum) else (terms.base,)
+    operands = (*terms.models, *base, target)
     if not same or not all(is_known(t) and t.is_contiguous() for t in operands):
         return None
-    if isinstance(method, Linear):
-        return _linear(method, whole, coefficients, target)
-    if isinstance(method, TaskArithmetic):
-        return _task_arithmetic(method, whole, coefficients, target)
-    if not statistics or method.needs.whole_tensor or method.needs.whole_model:
-        return None
-    if isinstance(method, Ties):
-        return _TiesPass(method, whole, statistics, coefficients, target)
-    if isinstance(method, Dare):
-        return _dare(method, whole, statistics, coefficients, target)
-    return None
+    if isinstance(terms, TrimmedSum):
+        return _TrimmedPass(terms, target)
+    return _SimplePass(_loop(terms, elements(target)), target.dtype)
 
 
 @dataclass(frozen=True)
@@ -84,105 +63,46 @@ class _SimplePass:
         return True
 
 
-def _float32(values: list[float]) -> tuple[np.float32, ...]:
+def _float32(values: Sequence[float]) -> tuple[np.float32, ...]:
     return tuple(np.float32(value) for value in values)
 
 
-def _linear(
-    method: Linear, whole: Operands, coefficients: Coefficients, target: Tensor
-) -> Pass | None:
-    present = [i for i, weight in enumerate(coefficients["weight"]) if weight != 0.0]
-    if not present:
-        return None
-    models = tuple(elements(whole.models[i]) for i in present)
-    weights = _float32([coefficients["weight"][i] for i in present])
-    divisor = np.float32(sum(coefficients["weight"]) if method.normalize else 1.0)
-    out = elements(target)
-    return _SimplePass(
-        lambda start, stop: sum_models(models, weights, divisor, out, start, stop), target.dtype
-    )
-
-
-def _task_arithmetic(
-    method: TaskArithmetic, whole: Operands, coefficients: Coefficients, target: Tensor
-) -> Pass | None:
-    present = [i for i, weight in enumerate(coefficients["weight"]) if weight != 0.0]
-    if not present:
-        return None
-    assert whole.base is not None
-    base, out = elements(whole.base), elements(target)
-    models = tuple(elements(whole.models[i]) for i in present)
-    weights = _float32([coefficients["weight"][i] for i in present])
-    scale = np.float32(method.total_scale(coefficients))
-    return _SimplePass(
-        lambda start, stop: add_task_vectors(base, models, weights, scale, out, start, stop),
-        target.dtype,
-    )
-
-
-def _dare(
-    method: Dare,
-    whole: Operands,
-    statistics: Statistics,
-    coefficients: Coefficients,
-    target: Tensor,
-) -> Pass | None:
-    weights, densities = coefficients["weight"], coefficients["density"]
-    present = [i for i, w in enumerate(weights) if w != 0.0 and densities[i] > 0.0]
-    if not present:
-        return None
-    assert whole.base is not None
-    base, out = elements(whole.base), elements(target)
-    models = tuple(elements(whole.models[i]) for i in present)
-    uniforms = tuple(statistics[i].numpy() for i in present)
-    # Written so that density 1 fits 16 bits.
-    lasts = tuple(np.uint16(limit(densities[i]) - 1) for i in present)
-    factors = _float32([method.factors(coefficients)[i] for i in present])
-    scale = np.float32(method.total_scale(coefficients))
-    if not method.elect:
-        return _SimplePass(
-            lambda start, stop: mask_and_add(
-                base, models, uniforms, lasts, factors, scale, out, start, stop
-            ),
-            target.dtype,
+def _loop(terms: ModelSum | VectorSum | MaskedSum, out: Elements) -> Loop:
+    models = tuple(elements(model) for model in terms.models)
+    if isinstance(terms, ModelSum):
+        weights, divisor = _float32(terms.weights), np.float32(terms.divisor)
+        return lambda start, stop: sum_models(models, weights, divisor, out, start, stop)
+    base, scale = elements(terms.base), np.float32(terms.scale)
+    if isinstance(terms, VectorSum):
+        weights = _float32(terms.weights)
+        return lambda start, stop: add_task_vectors(base, models, weights, scale, out, start, stop)
+    uniforms = tuple(drawn.numpy() for drawn in terms.uniforms)
+    lasts = tuple(np.uint16(last) for last in terms.lasts)
+    factors = _float32(terms.factors)
+    if not terms.elect:
+        return lambda start, stop: mask_and_add(
+            base, models, uniforms, lasts, factors, scale, out, start, stop
         )
-    votes = _float32([weights[i] for i in present]) if method.normalize else None
-    return _SimplePass(
-        lambda start, stop: mask_and_elect(
-            base, models, uniforms, lasts, factors, votes, scale, out, start, stop
-        ),
-        target.dtype,
+    votes = None if terms.votes is None else _float32(terms.votes)
+    return lambda start, stop: mask_and_elect(
+        base, models, uniforms, lasts, factors, votes, scale, out, start, stop
     )
 
 
-class _TiesPass:
+class _TrimmedPass:
     """Trims by brackets of the thresholds, then merges again what lay inside one."""
 
-    def __init__(
-        self,
-        method: Ties,
-        whole: Operands,
-        statistics: Statistics,
-        coefficients: Coefficients,
-        target: Tensor,
-    ) -> None:
-        assert whole.base is not None
-        self.method, self.whole, self.coefficients, self.target = (
-            method,
-            whole,
-            coefficients,
-            target,
-        )
-        self.brackets = method.brackets(whole, statistics, coefficients["density"])
-        self.tables = statistics
-        self.base, self.out = elements(whole.base), elements(target)
-        self.models = tuple(elements(model) for model in whole.models)
-        self.weights = _float32(list(coefficients["weight"]))
-        self.votes = self.weights if method.normalize else None
-        is_exact = all(where.is_exact for where in self.brackets)
-        self.lows = None if is_exact else _float32([where.low for where in self.brackets])
-        self.highs = _float32([where.high for where in self.brackets])
-        self.scale = np.float32(coefficients["scale"][0])
+    def __init__(self, terms: TrimmedSum, target: Tensor) -> None:
+        self.terms, self.target = terms, target
+        self.base, self.out = elements(terms.base), elements(target)
+        self.models = tuple(elements(model) for model in terms.models)
+        self.weights = _float32(terms.weights)
+        self.votes = None if terms.votes is None else _float32(terms.votes)
+        self.lows = None
+        if not terms.is_exact:
+            self.lows = _float32([where.low for where in terms.brackets])
+        self.highs = _float32([where.high for where in terms.brackets])
+        self.scale = np.float32(terms.scale)
         self.unsure: list[NDArray[np.int64]] = []
 
     def run(self, start: int, stop: int) -> bool:
@@ -207,18 +127,30 @@ class _TiesPass:
         if self.lows is None:
             return True
         index = torch.from_numpy(np.concatenate(self.unsure))
-        assert self.whole.base is not None
-        base = self.whole.base[index]
-        models = tuple(model[index] for model in self.whole.models)
-        thresholds = [
+        terms = self.terms
+        base = terms.base[index]
+        models = tuple(model[index] for model in terms.models)
+        found = [
             _settled(where, (model.float() - base.float()).abs_())
-            for where, model in zip(self.brackets, models, strict=True)
+            for where, model in zip(terms.brackets, models, strict=True)
         ]
-        gathered = replace(self.whole, base=base, models=models)
-        statistics = (*self.tables, torch.tensor(thresholds, dtype=torch.float32))
-        merged = self.method.combine(gathered, statistics, self.coefficients)
-        self.target[index] = merged.to(self.target.dtype)
-        return bool(torch.isfinite(self.target[index]).all())
+        thresholds = _float32(found)
+        merged = torch.empty(len(index), dtype=self.target.dtype)
+        largest, _ = trim_and_elect(
+            elements(base),
+            tuple(elements(model) for model in models),
+            self.weights,
+            self.votes,
+            thresholds,  # nothing lies between equal bounds
+            thresholds,
+            self.scale,
+            elements(merged),
+            np.empty(0, dtype=np.int64),
+            0,
+            len(index),
+        )
+        self.target[index] = merged
+        return fits(largest, self.target.dtype)
 
 
 def _settled(where: Bracket, magnitudes: Tensor) -> float:

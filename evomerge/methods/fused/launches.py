@@ -1,0 +1,121 @@
+"""The kernels of a tensor's merge, enqueued; nothing waits for them."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from evomerge.methods.fused import kernels
+from evomerge.methods.fused.terms import MaskedSum, ModelSum, Terms, TrimmedSum, VectorSum
+from evomerge.methods.quantiles import step_on
+
+BLOCK = 1024
+"""Elements of a program: eight 16-bit numbers, a load's widest, for each of 128 threads."""
+
+_LIMITS = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F7F8000, torch.float16: 0x477FF000}
+
+
+def launch(terms: Terms, target: Tensor) -> Tensor | None:
+    """Write what the method's `combine` would give into a flat tensor on the same device.
+
+    Args:
+        terms: What to add up.
+        target: Shape [n], overwritten.
+
+    Returns:
+        Not zero, once it is computed, where a number is not finite: int32, shape [1]. None where
+        there is no kernel for the types of the numbers.
+    """
+    base = () if isinstance(terms, ModelSum) else (terms.base,)
+    operands = (*terms.models, *base, target)
+    if not all(t.dtype in _LIMITS and t.is_contiguous() for t in operands):
+        return None
+    bad = torch.zeros(1, dtype=torch.int32, device=target.device)
+    num, limit = len(target), _LIMITS[target.dtype]
+    grid = (triton.cdiv(num, BLOCK),)
+    options = {"block": BLOCK, "enable_fp_fusion": False}
+    if isinstance(terms, ModelSum):
+        kernels.sum_models[grid](
+            target, terms.models, terms.weights, terms.divisor, num, limit, bad, **options
+        )
+    elif isinstance(terms, VectorSum):
+        kernels.add_task_vectors[grid](
+            target, terms.base, terms.models, terms.weights, terms.scale, num, limit, bad, **options
+        )
+    elif isinstance(terms, MaskedSum):
+        kernels.add_masked[grid](
+            target,
+            terms.base,
+            terms.models,
+            terms.uniforms,
+            tuple(map(float, terms.lasts)),
+            terms.factors,
+            terms.votes,
+            terms.scale,
+            num,
+            limit,
+            bad,
+            elect=terms.elect,
+            **options,
+        )
+    else:
+        _trim(terms, target, bad, limit)
+    return bad
+
+
+def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, limit: int) -> None:
+    """Trim by brackets of the thresholds, then merge again what lay inside one."""
+    num = len(target)
+    room = triton.next_power_of_2(step_on(target.device) * len(terms.models))
+    noted = torch.empty(room, dtype=torch.int64, device=target.device)
+    count = torch.zeros(1, dtype=torch.int32, device=target.device)
+    lows = tuple(where.low for where in terms.brackets)
+    highs = tuple(where.high for where in terms.brackets)
+    kernels.trim[(triton.cdiv(num, BLOCK),)](
+        target,
+        terms.base,
+        terms.models,
+        terms.weights,
+        terms.votes,
+        lows,
+        highs,
+        terms.scale,
+        num,
+        limit,
+        bad,
+        noted,
+        count,
+        block=BLOCK,
+        enable_fp_fusion=False,
+    )
+    if terms.is_exact:
+        return
+    kernels.settle[(1,)](
+        target,
+        terms.base,
+        terms.models,
+        terms.weights,
+        terms.votes,
+        lows,
+        highs,
+        tuple(float(where.place) for where in terms.brackets),
+        terms.scale,
+        limit,
+        bad,
+        noted,
+        count,
+        room=room,
+        enable_fp_fusion=False,
+    )
+
+
+def fill_uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
+    """See `uniform_uint16`; on a GPU."""
+    out = torch.empty(num_elements, dtype=torch.uint16, device=device)
+    halves = (key & 0xFFFFFFFF, key >> 32)
+    signed = [half - (1 << 32) if half >= 1 << 31 else half for half in halves]
+    kernels.fill_uniforms[(triton.cdiv(num_elements, BLOCK),)](
+        out, *signed, num_elements, block=BLOCK
+    )
+    return out
