@@ -1,5 +1,6 @@
 """The merge engine: recipe and pool to weights."""
 
 from evomerge.merge.engine import TORCH_DTYPES, Engine
+from evomerge.merge.residence import Residence
 
-__all__ = ["TORCH_DTYPES", "Engine"]
+__all__ = ["TORCH_DTYPES", "Engine", "Residence"]

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from evomerge.errors import InputError
 from evomerge.merge.kept import Kept, size_bytes
-from evomerge.merge.passes import Passes, not_finite
-from evomerge.methods import (
-    METHODS,
-    Coefficients,
-    Method,
-    Operands,
-    SettlingMethod,
-    Statistics,
-    WholeModelMethod,
-)
+from evomerge.merge.launches import Launches
+from evomerge.merge.operands import DeviceSource, HostSource, Ready, Source
+from evomerge.merge.passes import Passes
+from evomerge.merge.plan import Merge, MergeKey, Step, plan
+from evomerge.merge.residence import Residence
+from evomerge.methods import Operands, SettlingMethod, Statistics, WholeModelMethod
 from evomerge.methods.fused import FUSED_FROM
 from evomerge.methods.fused.terms import terms_of
-from evomerge.pool import Adapter, Checkpoint, Pool
-from evomerge.recipe import Part, Recipe
-
-BLOCK_ELEMENTS = 1 << 18
-"""Numbers combined at once: a block of a base and three experts in float32 fits a core's cache."""
+from evomerge.pool import Pool
+from evomerge.recipe import Recipe
 
 TORCH_DTYPES = {
     "float32": torch.float32,
@@ -38,31 +28,7 @@ TORCH_DTYPES = {
 }
 
 MOST_SURVEYS = 8
-"""Results about the whole model that are kept: those of one candidate's parts, at the least."""
-
-_MergeKey = tuple[str, tuple[str, ...], int]
-"""A method with its options as JSON, its models, and the seed of masks."""
-
-
-@dataclass(frozen=True)
-class _Merge:
-    """A part of a recipe, with what is the same for all of its tensors."""
-
-    part: Part
-    models: tuple[Checkpoint, ...]
-    hashes: tuple[str, ...]
-    method: Method
-    coefficients: Coefficients
-    mask_seed: int
-    key: _MergeKey
-
-    @classmethod
-    def of(cls, part: Part, pool: Pool, mask_seed: int) -> _Merge:
-        models = tuple(pool[model] for model in part.models)
-        hashes = tuple(model.sha256 for model in models)
-        method = METHODS.make(part.method)
-        key = part.method.model_dump_json(), part.models, mask_seed
-        return cls(part, models, hashes, method, part.coefficients(), mask_seed, key)
+"""Results about the whole model that are kept beside those of a candidate's parts."""
 
 
 class Engine:
@@ -73,11 +39,13 @@ class Engine:
 
     Args:
         pool: The checkpoints.
-        device: Where to compute. On a GPU the pool's tensors stay there once they are used.
+        device: Where to compute.
         statistics_budget_bytes: Memory for what `Method.prepare` returns, and, where that leaves
-            some, for tensors that are no view of a file.
+            some on a CPU, for tensors that are no view of a file.
         fused_from: Numbers in a tensor from which on it is merged by a compiled loop, where there
             is one for it; the result is the same.
+        residence: Where the pool's tensors lie, if it is not the CPU; by default all of them come
+            to stay on the device.
     """
 
     def __init__(
@@ -86,13 +54,19 @@ class Engine:
         device: torch.device | None = None,
         statistics_budget_bytes: int = 1 << 30,
         fused_from: int = FUSED_FROM,
+        residence: Residence | None = None,
     ) -> None:
         self.pool = pool
         self.fused_from = fused_from
         self.device = device or torch.device("cpu")
         self.kept = Kept(statistics_budget_bytes)
-        self._surveys: OrderedDict[tuple[_MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
-        self._resident: dict[tuple[str, str], Tensor] = {}
+        if residence is None and self.device.type != "cpu":
+            residence = Residence(self.device)
+        self.residence = residence
+        self._source: Source = (
+            HostSource(pool, self.kept) if residence is None else DeviceSource(pool, residence)
+        )
+        self._surveys: OrderedDict[tuple[MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
 
     @torch.no_grad()
     def write_into(self, state: dict[str, Tensor], recipe: Recipe) -> None:
@@ -106,9 +80,9 @@ class Engine:
         Raises:
             CandidateError: The coefficients give no model, or not a finite one.
         """
-        with Passes() as passes:
-            for name, merge in self._plan(recipe):
-                self._merge_into(state[name].data.view(-1), name, merge, passes)
+        with self._merges() as merges:
+            for ready in self._source.stream(self._plan(recipe)):
+                self._merge_into(state[ready.name].data.view(-1), ready, merges)
 
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
         """The recipe's model, a tensor at a time.
@@ -125,52 +99,47 @@ class Engine:
 
     def builder(self, recipe: Recipe) -> Callable[[str], Tensor]:
         """A function that gives the recipe's tensor of a name, as `tensors` does."""
-        plan = dict(self._plan(recipe))
+        merges_by_name = dict(self._plan(recipe))
+        dtype = TORCH_DTYPES[recipe.dtype]
 
         @torch.no_grad()
         def build(name: str) -> Tensor:
-            shape = self.pool.layout.shapes[name]
-            result = torch.empty(shape, dtype=TORCH_DTYPES[recipe.dtype])
-            with Passes() as passes:
-                self._merge_into(result.view(-1), name, plan[name], passes)
-            return result
+            result = torch.empty(self.pool.layout.shapes[name], dtype=dtype, device=self.device)
+            with self._merges() as merges:
+                for ready in self._source.stream([(name, merges_by_name[name])]):
+                    self._merge_into(result.view(-1), ready, merges)
+            return result.cpu()
 
         return build
 
-    def _plan(self, recipe: Recipe) -> list[tuple[str, _Merge]]:
-        """Each tensor with what makes it; none is dropped in silence."""
+    def _merges(self) -> Passes | Launches:
+        return Passes() if self.residence is None else Launches(self.device)
+
+    def _plan(self, recipe: Recipe) -> list[Step]:
+        """What makes each tensor; what must be known of all tensors is, from here on."""
         self.kept.begin_build()
-        merges = [_Merge.of(part, self.pool, recipe.mask_seed) for part in recipe.parts]
-        for merge in merges:
-            merge.method.check(merge.coefficients)
-        plan = []
-        for name, place in self.pool.layout.places.items():
-            for merge in merges:
-                if merge.part.matches(place.layer, place.component, name):
-                    plan.append((name, merge))
-                    break
-            else:
-                raise InputError(f"no part of the recipe selects tensor {name!r}")
-        return plan
+        steps = plan(self.pool, recipe)
+        while len(self._surveys) > MOST_SURVEYS:
+            self._surveys.popitem(last=False)
+        for merge in {id(merge): merge for _, merge in steps}.values():
+            if merge.method.needs.whole_model:
+                self._survey(merge)
+        return steps
 
-    def _merge_into(self, target: Tensor, name: str, merge: _Merge, passes: Passes) -> None:
+    def _merge_into(self, target: Tensor, ready: Ready, merges: Passes | Launches) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
-        whole, held = self._operands(name, merge)
+        merge, whole = ready.merge, ready.whole
         statistics, is_kept = self._prepared(whole, merge)
-        if self.device.type == "cpu" and len(target) >= self.fused_from:
-            from evomerge.methods.fused.passes import make_pass
-
+        if len(target) >= self.fused_from:
             terms = terms_of(merge.method, whole, statistics, merge.coefficients)
-            fused = None if terms is None else make_pass(terms, target)
-            if fused is not None:
-                held_bytes = size_bytes(held if is_kept else held + statistics)
-                passes.add(name, fused, len(target), held_bytes)
+            held_bytes = size_bytes(ready.held if is_kept else ready.held + statistics)
+            if terms is not None and merges.merge(ready.name, terms, target, held_bytes):
                 return
-        for start, block in self._combine(whole, statistics, merge):
-            _write(name, target[start : start + block.numel()], block)
+        for start, block in self._combine(whole, statistics, merge, merges.block_elements):
+            merges.write(ready.name, target[start : start + block.numel()], block)
 
     def _combine(
-        self, whole: Operands, statistics: Statistics, merge: _Merge
+        self, whole: Operands, statistics: Statistics, merge: Merge, block_elements: int
     ) -> Iterator[tuple[int, Tensor]]:
         method = merge.method
         if method.needs.settling:
@@ -179,92 +148,29 @@ class Engine:
         if method.needs.whole_model:
             statistics += self._survey(merge)
         size = whole.models[0].numel()
-        step = size if method.needs.whole_tensor else BLOCK_ELEMENTS
+        step = size if method.needs.whole_tensor else block_elements
         for start in range(0, size, max(step, 1)):
             block = _slice(whole, start, min(start + step, size))
             yield start, method.combine(block, statistics, merge.coefficients)
 
-    def _operands(self, name: str, merge: _Merge) -> tuple[Operands, tuple[Tensor, ...]]:
-        """A tensor's numbers, and those of them that are in memory for this use only."""
-        base = (self.pool.base,) if merge.method.needs.base else ()
-        found = [self._flat(checkpoint, name) for checkpoint in (*base, *merge.models)]
-        tensors = [tensor for tensor, _ in found]
-        whole = Operands(
-            name=name,
-            base=tensors[0] if base else None,
-            models=tuple(tensors[len(base) :]),
-            model_hashes=merge.hashes,
-            offset=0,
-            shape=self.pool.layout.shapes[name],
-        )
-        return whole, tuple(tensor for tensor, stays in found if not stays)
-
-    def _flat(self, checkpoint: Checkpoint, name: str) -> tuple[Tensor, bool]:
-        """A checkpoint's tensor, and whether it stays in memory, or is a view of a file."""
-        on_cpu = self.device.type == "cpu"
-        if isinstance(checkpoint, Adapter) and name not in {*checkpoint.updates, *checkpoint.own}:
-            checkpoint = checkpoint.base
-        if isinstance(checkpoint, Adapter) and name in checkpoint.updates and not on_cpu:
-            return self._changed(checkpoint, name).reshape(-1), False
-        if on_cpu and name in checkpoint.made:
-            (made,), stays = self.kept.get(
-                (checkpoint.name, name),
-                lambda: (checkpoint.tensor(name).reshape(-1),),
-                is_cheap=True,
-            )
-            return made, stays
-        key = checkpoint.name, name
-        return self._on_device(key, lambda: checkpoint.tensor(name).reshape(-1)), True
-
-    def _changed(self, adapter: Adapter, name: str) -> Tensor:
-        """A tensor that an adapter changes, on the device: only what it is made of stays there."""
-        owner: Checkpoint = adapter if name in adapter.own else adapter.base
-        start = self._on_device((owner.name, name), lambda: adapter.start(name).reshape(-1))
-        update = adapter.updates[name]
-        factors = [
-            self._on_device((adapter.name, key), functools.partial(adapter.read_factor, key))
-            for key in update.keys
-        ]
-        return update.apply(start.view(self.pool.layout.shapes[name]), *factors)
-
-    def _on_device(self, key: tuple[str, str], read: Callable[[], Tensor]) -> Tensor:
-        if key not in self._resident:
-            self._resident[key] = read().to(self.device)
-        return self._resident[key]
-
-    def _prepared(self, whole: Operands, merge: _Merge) -> tuple[Statistics, bool]:
+    def _prepared(self, whole: Operands, merge: Merge) -> tuple[Statistics, bool]:
         """Statistics of a tensor, and whether they stay in memory."""
         key = whole.name, merge.key
         return self.kept.get(key, lambda: merge.method.prepare(whole, merge.mask_seed))
 
-    def _survey(self, merge: _Merge) -> Statistics:
+    def _survey(self, merge: Merge) -> Statistics:
         """What the method says of all tensors, with these coefficients."""
         key = merge.key, tuple(sorted(merge.coefficients.items()))
 
         def tensors() -> Iterable[tuple[Operands, Statistics]]:
-            for name in self.pool.layout.places:
-                whole, _ = self._operands(name, merge)
-                statistics, _ = self._prepared(whole, merge)
-                yield whole, statistics
+            for ready in self._source.stream((name, merge) for name in self.pool.layout.places):
+                statistics, _ = self._prepared(ready.whole, merge)
+                yield ready.whole, statistics
 
         if key not in self._surveys:
             method = cast(WholeModelMethod, merge.method)
             self._surveys[key] = method.survey(tensors, merge.coefficients)
-            while len(self._surveys) > MOST_SURVEYS:
-                self._surveys.popitem(last=False)
         return self._surveys[key]
-
-
-def _write(name: str, target: Tensor, block: Tensor) -> None:
-    """The one cast, from float32 to the result's type.
-
-    Raises:
-        CandidateError: A number is not finite, or too large for the type.
-    """
-    target.copy_(block)
-    # A sum over a block that lies in the cache finds every NaN and infinity.
-    if not torch.isfinite(target.sum(dtype=torch.float32)):
-        raise not_finite(name)
 
 
 def _slice(whole: Operands, start: int, stop: int) -> Operands:

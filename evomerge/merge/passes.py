@@ -1,4 +1,4 @@
-"""Many tensors' passes over memory, cut into ranges that a few threads work off."""
+"""Many tensors' merges on the CPU: by passes, in ranges that a few threads work off, or blocks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch import Tensor
 
 from evomerge.errors import CandidateError
+from evomerge.methods.fused.terms import Terms
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 RANGE_ELEMENTS = 1 << 21
 """Numbers merged at once: half a millisecond of work."""
+
+BLOCK_ELEMENTS = 1 << 18
+"""Numbers combined at once: a block of a base and three experts in float32 fits a core's cache."""
 
 HELD_BYTES = 1 << 27
 """Memory that waiting passes may hold before they are run."""
@@ -28,6 +33,11 @@ class Passes:
     Who gets which range changes no number. Compiled loops hold no interpreter lock; what is
     Python is done before the threads start, or they would wait for it.
     """
+
+    @property
+    def block_elements(self) -> int:
+        """Numbers to combine at once where there is no pass."""
+        return BLOCK_ELEMENTS
 
     def __init__(self) -> None:
         self._passes: list[tuple[str, Pass]] = []
@@ -47,24 +57,44 @@ class Passes:
         if kind is None:
             self._run()
 
-    def add(self, name: str, merge: Pass, size: int, held_bytes: int = 0) -> None:
+    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int = 0) -> bool:
         """Take a tensor's pass; those that wait are run when they hold much memory.
 
         Args:
             name: The tensor's.
-            merge: Its pass.
-            size: Its numbers.
+            terms: What to add up.
+            target: Shape [n], overwritten until the context is left.
             held_bytes: Memory that is let go when it has run.
+
+        Returns:
+            Whether there is a pass for these numbers.
 
         Raises:
             CandidateError: A tensor is not finite.
         """
+        from evomerge.methods.fused.passes import make_pass
+
+        merge = make_pass(terms, target)
+        if merge is None:
+            return False
         self._passes.append((name, merge))
         self._held_bytes += held_bytes
-        for start in range(0, size, RANGE_ELEMENTS):
-            self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, size)))
+        for start in range(0, len(target), RANGE_ELEMENTS):
+            self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, len(target))))
         if self._held_bytes >= HELD_BYTES:
             self._run()
+        return True
+
+    def write(self, name: str, target: Tensor, block: Tensor) -> None:
+        """Write a combined block: the one cast, from float32 to the result's type.
+
+        Raises:
+            CandidateError: A number is not finite, or too large for the type.
+        """
+        target.copy_(block)
+        # A sum over a block that lies in the cache finds every NaN and infinity.
+        if not torch.isfinite(target.sum(dtype=torch.float32)):
+            raise not_finite(name)
 
     def _run(self) -> None:
         num_helpers = min(torch.get_num_threads(), len(self._ranges)) - 1

@@ -50,17 +50,18 @@ class Bracket:
         return float(between.sort().values[self.place])
 
 
-def quantile_table(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort and keep every STEP-th number and the last one.
+def quantile_table(numbers: Tensor, step: int = STEP) -> tuple[Tensor, Tensor]:
+    """Sort and keep every step-th number and the last one.
 
     Args:
         numbers: Float32, shape [n], n at least 1; overwritten.
+        step: See `step_on`.
 
     Returns:
         Their values, float32, and how many numbers are not greater, int32 (int64 where n needs
-        it), each of shape [about n / STEP + 1], on the CPU, where brackets are looked up.
+        it), each of shape [about n / step + 1], on the CPU, where brackets are looked up.
     """
-    n, step = len(numbers), step_on(numbers.device)
+    n = len(numbers)
     if numbers.device.type == "cpu":
         # Several times as fast as torch's.
         numbers.numpy().sort()
@@ -79,7 +80,7 @@ def bracket(values: Tensor, ranks: Tensor, index: int, step: int = STEP) -> Brac
         values: See `quantile_table`.
         ranks: See `quantile_table`.
         index: 0 to n - 1.
-        step: See `step_on`.
+        step: The table's.
     """
     below = index // step
     low = float(values[below])

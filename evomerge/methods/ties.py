@@ -102,7 +102,9 @@ class Ties:
         """See `Method`: a table of each task vector's magnitudes, see `quantile_table`."""
         if self.of_model or self._is_left_whole(whole):
             return ()
-        tables = [quantile_table(delta.abs_()) for delta in task_vectors(whole)]
+        tables = [
+            quantile_table(delta.abs_(), step_on(delta.device)) for delta in task_vectors(whole)
+        ]
         return tuple(tensor for table in tables for tensor in table)
 
     def settle(

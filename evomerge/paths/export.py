@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.files import flush_to_disk
-from evomerge.merge import Engine
+from evomerge.merge import Engine, Residence
 from evomerge.mergekit import mergekit_yaml
 from evomerge.paths.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool, copy_companions, write_added_tokens
@@ -85,7 +85,10 @@ def recipe_tensors(
     Raises:
         CandidateError: The recipe gives no model.
     """
-    engine = Engine(pool, device)
+    residence = None
+    if device is not None and device.type != "cpu":
+        residence = Residence(device, keep=False)
+    engine = Engine(pool, device, residence=residence)
     if recipe.path is not None:
         merged = None if recipe.merge is None else engine.builder(recipe.merge)
         yield from stack_tensors(pool, recipe, merged)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evomerge.errors import CandidateError
-from evomerge.merge import TORCH_DTYPES, Engine
+from evomerge.merge import TORCH_DTYPES, Engine, Residence
 from evomerge.paths.build import empty_model
 from evomerge.paths.modeling_path import PathLayers, share
 from evomerge.paths.stack import stack_tensors
@@ -31,14 +31,20 @@ class ResidentModel:
         pool: The models.
         device: Where to compute.
         statistics_budget_bytes: Memory for what methods compute once.
+        pool_budget_bytes: Memory of a GPU for the pool's tensors; by default as much as it takes.
     """
 
     def __init__(
-        self, pool: Pool, device: torch.device, statistics_budget_bytes: int = 1 << 30
+        self,
+        pool: Pool,
+        device: torch.device,
+        statistics_budget_bytes: int = 1 << 30,
+        pool_budget_bytes: int | None = None,
     ) -> None:
         self.pool = pool
         self.device = device
-        self.engine = Engine(pool, device, statistics_budget_bytes)
+        residence = None if device.type == "cpu" else Residence(device, pool_budget_bytes)
+        self.engine = Engine(pool, device, statistics_budget_bytes, residence=residence)
         self.model: PreTrainedModel = empty_model(pool, device)
         self._state: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
         self._merged: str | None = None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from evomerge.errors import InputError
-from evomerge.merge import TORCH_DTYPES
-from evomerge.pool import Pool
+from evomerge.merge import TORCH_DTYPES, Residence
+from evomerge.pool import DTYPES, Adapter, Checkpoint, Pool
 from evomerge.search.setup import Setup, on_gpu
 from evomerge.workers import WorkersConfig
-from evomerge.workers.config import num_fitting
+from evomerge.workers.config import GIB, num_fitting
 
-_GIB = 1 << 30
+_SHARE_OF_SCORING = 0.1
+"""What is left of a GPU for scoring where a budget of the pool is proposed."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,40 @@ class GpuNeed:
     Attributes:
         num_actors: Actors that share it.
         model_bytes: The candidate of each.
-        pool_bytes: The pool, which each has to itself.
+        pool_bytes: What stays of the pool, which each has to itself.
         statistics_bytes: What methods compute once, of each.
+        streamed_bytes: What does not stay of the pool; it is in the host's memory.
+        lanes_bytes: Where that is streamed to.
     """
 
     num_actors: int
     model_bytes: int
     pool_bytes: int
     statistics_bytes: int
+    streamed_bytes: int = 0
+    lanes_bytes: int = 0
+
+    @property
+    def actor_bytes(self) -> int:
+        """Of one actor."""
+        return self.model_bytes + self.pool_bytes + self.lanes_bytes + self.statistics_bytes
 
     @property
     def total_bytes(self) -> int:
         """Of all its actors."""
-        return self.num_actors * (self.model_bytes + self.pool_bytes + self.statistics_bytes)
+        return self.num_actors * self.actor_bytes
 
     def describe(self) -> str:
         """How it comes about."""
+        pool = f"the pool ({_gib(self.pool_bytes)})"
+        if self.streamed_bytes:
+            pool = (
+                f"{_gib(self.pool_bytes)} of the pool, room for what is streamed "
+                f"({_gib(self.lanes_bytes)}; {_gib(self.streamed_bytes)} with every build, from "
+                "pinned memory of the host)"
+            )
         parts = (
-            f"a model ({_gib(self.model_bytes)}), the pool ({_gib(self.pool_bytes)}) and up to "
+            f"a model ({_gib(self.model_bytes)}), {pool} and up to "
             f"{_gib(self.statistics_bytes)} of statistics"
         )
         if self.num_actors == 1:
@@ -59,12 +77,33 @@ def gpu_need(workers: WorkersConfig, pool: Pool) -> GpuNeed:
         resources["CPU"] = float(os.cpu_count() or 1)
     num_actors = num_fitting(resources, workers.num_cpus, workers.num_gpus or 1.0)
     element_bytes = torch.empty((), dtype=TORCH_DTYPES[pool.dtype]).element_size()
-    return GpuNeed(
+    need = GpuNeed(
         num_actors=min(num_actors, workers.num_actors or num_actors),
         model_bytes=pool.layout.num_parameters * element_bytes,
         pool_bytes=sum(checkpoint.size_bytes for checkpoint in pool),
-        statistics_bytes=int(workers.statistics_gib * _GIB),
+        statistics_bytes=workers.statistics_bytes,
     )
+    if workers.pool_bytes is None or workers.pool_bytes >= need.pool_bytes:
+        return need
+    return _streamed(need, pool, workers.pool_bytes)
+
+
+def _streamed(need: GpuNeed, pool: Pool, pool_bytes: int) -> GpuNeed:
+    """Of so many bytes of the pool, the rest streamed."""
+    largest = max(math.prod(shape) for shape in pool.layout.shapes.values())
+    widths = sum(_element_bytes(member) for member in pool if not isinstance(member, Adapter))
+    return replace(
+        need,
+        pool_bytes=pool_bytes,
+        streamed_bytes=need.pool_bytes - pool_bytes,
+        lanes_bytes=Residence.num_ahead * largest * widths,
+    )
+
+
+def _element_bytes(checkpoint: Checkpoint) -> int:
+    """Of its widest type."""
+    types = {DTYPES[tensor.dtype] for tensor in checkpoint.tensors.values()}
+    return max(torch.empty((), dtype=TORCH_DTYPES[name]).element_size() for name in types)
 
 
 def require_gpu_memory(setup: Setup) -> None:
@@ -80,7 +119,7 @@ def require_gpu_memory(setup: Setup) -> None:
     need = gpu_need(workers, setup.pool)
     if need.total_bytes <= memory_bytes:
         return
-    one = GpuNeed(1, need.model_bytes, need.pool_bytes, need.statistics_bytes)
+    one = replace(need, num_actors=1)
     if need.num_actors > 1 and one.total_bytes <= memory_bytes:
         remedy = (
             f"an actor takes {_gib(one.total_bytes)}: give workers.num_gpus "
@@ -89,6 +128,11 @@ def require_gpu_memory(setup: Setup) -> None:
         )
     elif one.total_bytes - one.statistics_bytes <= memory_bytes:
         remedy = "lower workers.statistics_gib, with workers.num_gpus 1"
+    elif (room := _room(one, setup.pool, memory_bytes)) > 0 and not need.streamed_bytes:
+        remedy = (
+            f"give workers.pool_gib {room / GIB:.3g} or less, with workers.num_gpus 1: the rest of "
+            "the pool is streamed"
+        )
     else:
         remedy = "take a larger GPU, a smaller pool, or CPUs (workers.num_gpus: 0)"
     raise InputError(
@@ -97,9 +141,15 @@ def require_gpu_memory(setup: Setup) -> None:
     )
 
 
+def _room(one: GpuNeed, pool: Pool, memory_bytes: int) -> int:
+    """Memory that a GPU has for some of the pool, where all of it is too much."""
+    streamed = _streamed(one, pool, 0)
+    return int(memory_bytes * (1.0 - _SHARE_OF_SCORING)) - streamed.actor_bytes
+
+
 def _gpu_memory_bytes(workers: WorkersConfig) -> int | None:
     if workers.gpu_memory_gib is not None:
-        return int(workers.gpu_memory_gib * _GIB)
+        return int(workers.gpu_memory_gib * GIB)
     # A cluster's GPUs are others than this machine's.
     if workers.address != "local" or not torch.cuda.is_available():
         return None
@@ -107,4 +157,4 @@ def _gpu_memory_bytes(workers: WorkersConfig) -> int | None:
 
 
 def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / _GIB:,.2f} GiB"
+    return f"{size_bytes / GIB:,.2f} GiB"

@@ -80,7 +80,8 @@ class Setup:
             splits=self.splits,
             batch_tokens=resolved.batch_tokens,
             num_threads=max(1, int(self.config.workers.num_cpus)),
-            statistics_bytes=int(self.config.workers.statistics_gib * (1 << 30)),
+            statistics_bytes=self.config.workers.statistics_bytes,
+            pool_bytes=self.config.workers.pool_bytes,
         )
 
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from evomerge.registry import Section
 
+GIB = 1 << 30
+
 
 class WorkersConfig(Section):
     """The Ray actors.
@@ -16,6 +18,8 @@ class WorkersConfig(Section):
         num_cpus: CPUs of each actor, and its threads.
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.
+        pool_gib: GPU memory of each actor for the pool's tensors; those that find no room are
+            streamed from pinned memory of the host with every build. By default all stay there.
         gpu_memory_gib: Memory of a GPU; by default that of this machine's, where the actors run
             here. What the actors keep on it is refused where it is more.
         ready_timeout_s: How long the actors may take to start before the search gives up.
@@ -29,11 +33,22 @@ class WorkersConfig(Section):
     num_actors: int | None = Field(default=None, gt=0)
     num_cpus: float = Field(default=1.0, gt=0.0)
     num_gpus: float | None = Field(default=None, ge=0.0)
+    pool_gib: float | None = Field(default=None, ge=0.0)
     gpu_memory_gib: float | None = Field(default=None, gt=0.0)
     ready_timeout_s: float = Field(default=600.0, gt=0.0)
     job_timeout_s: float | None = Field(default=None, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
     statistics_gib: float = Field(default=1.0, gt=0.0)
+
+    @property
+    def statistics_bytes(self) -> int:
+        """Of each actor."""
+        return int(self.statistics_gib * GIB)
+
+    @property
+    def pool_bytes(self) -> int | None:
+        """Of each actor on a GPU, or None where all of the pool stays there."""
+        return None if self.pool_gib is None else int(self.pool_gib * GIB)
 
 
 def num_fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:

@@ -42,6 +42,7 @@ class WorkerSpec:
         batch_tokens: Tokens of a batch.
         num_threads: Threads for arithmetic.
         statistics_bytes: Memory for what methods compute once.
+        pool_bytes: GPU memory for the pool's tensors; None for all of them.
     """
 
     pool: PoolConfig
@@ -51,6 +52,7 @@ class WorkerSpec:
     batch_tokens: int
     num_threads: int
     statistics_bytes: int
+    pool_bytes: int | None = None
 
 
 class MergeWorker:
@@ -63,7 +65,7 @@ class MergeWorker:
         quiet_libraries()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
-        self.resident = ResidentModel(pool, device, spec.statistics_bytes)
+        self.resident = ResidentModel(pool, device, spec.statistics_bytes, spec.pool_bytes)
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))

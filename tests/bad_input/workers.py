@@ -34,6 +34,9 @@ CASES = {
         actors(1.0, 0.125),
         ("workers.num_gpus: each actor keeps", "lower workers.statistics_gib"),
     ),
+    "a budget of the pool below zero": Case(
+        config(workers={"pool_gib": -1.0}), ("workers.pool_gib", "greater than or equal to 0")
+    ),
     "a GPU that does not hold the pool": Case(
         actors(0.5, MEBIBYTE / 1024), ("2 actors share a GPU", "take a larger GPU")
     ),

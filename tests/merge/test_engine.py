@@ -23,7 +23,6 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES, Engine
-from evomerge.merge import engine as engine_module
 from evomerge.merge import passes as passes_module
 from evomerge.methods import METHODS, Operands
 from evomerge.pool import open_members
@@ -88,7 +87,7 @@ class TestEveryMethod:
     def test_the_size_of_blocks_changes_nothing(self, pool, kind, block_elements, monkeypatch):
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
-        monkeypatch.setattr(engine_module, "BLOCK_ELEMENTS", block_elements)
+        monkeypatch.setattr(passes_module, "BLOCK_ELEMENTS", block_elements)
         assert_same(build(pool, recipe), expected)
 
     @pytest.mark.parametrize("which", ["pool", "half_pool"])

@@ -106,21 +106,3 @@ def test_an_adapter_of_a_half_precision_base(kind, tmp_path):
     other = open_at(tmp_path / "whole")
     other["expert1"].sha256 = pool["expert1"].sha256
     assert_same(built, build(other, recipe))
-
-
-@pytest.mark.parametrize("target", ["q_proj", "embed_tokens"])
-def test_on_a_gpu_only_what_an_adapter_is_made_of_stays(target, tmp_path):
-    """The way of GPUs, on this device: the same numbers, and no changed tensor is kept.
-
-    PEFT stores a targeted embedding's own base as well.
-    """
-    make_pool(tmp_path)
-    shutil.rmtree(tmp_path / "expert1")
-    folder = save_adapter(tmp_path / "expert1", tmp_path / "base", r=4, target_modules=[target])
-    pool = open_at(tmp_path)
-    adapter, engine = pool["expert1"], Engine(pool)
-    for name in adapter.updates:
-        assert torch.equal(engine._changed(adapter, name), adapter.tensor(name))
-    kept = sum(t.numel() for (model, _), t in engine._resident.items() if model == "expert1")
-    state = load_file(folder / "adapter_model.safetensors")
-    assert kept == sum(tensor.numel() for tensor in state.values())

@@ -7,11 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from merges import settled, values
+from merges import values
+from one_pass import CONFIGS, SIZE, coefficients, in_blocks, operands, same_bits
 from scipy import stats
 
 from evomerge.methods import METHODS, Operands
-from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.dare import DareTiesConfig
 from evomerge.methods.fused.passes import make_pass
 from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
@@ -20,45 +21,6 @@ from evomerge.methods.philox import uniform_uint16
 from evomerge.methods.quantiles import STEP, bracket, quantile_table
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
-
-SIZE = 5_003
-WEIGHTS = (0.4, -0.3, 0.7)
-CONFIGS = {
-    "linear": LinearConfig(),
-    "linear sum": LinearConfig(normalize=False),
-    "task arithmetic": TaskArithmeticConfig(),
-    "ties": TiesConfig(),
-    "ties sum": TiesConfig(normalize=False),
-    "dare linear": DareLinearConfig(),
-    "dare mean": DareLinearConfig(normalize=True),
-    "dare unscaled": DareLinearConfig(rescale="none"),
-    "dare ties": DareTiesConfig(),
-    "dare ties mean": DareTiesConfig(normalize=True),
-}
-
-
-def operands(dtype=torch.bfloat16, num_models: int = 3) -> Operands:
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randn(SIZE, generator=generator).mul(0.02).to(dtype)
-    # In steps of the type itself many magnitudes are equal; a few are not.
-    models = tuple(
-        (base.float() + 0.002 * torch.randn(SIZE, generator=generator)).to(dtype)
-        for _ in range(num_models)
-    )
-    hashes = tuple(f"hash{index}" for index in range(num_models))
-    return Operands("tensor", base, models, hashes, 0, (1, SIZE))
-
-
-def coefficients(config, num_models: int, densities=(0.3, 0.57, 0.9)):
-    signed = not getattr(config, "normalize", False)
-    weights = WEIGHTS if signed else tuple(map(abs, WEIGHTS))
-    return values(
-        config,
-        num_models,
-        weight=weights[:num_models],
-        density=densities[:num_models],
-        scale=(0.8,),
-    )
 
 
 def fuse(method, whole, statistics, given, target):
@@ -74,16 +36,6 @@ def in_one_pass(config, whole, given, dtype, cuts=(0, SIZE)):
     assert all(merge.run(start, stop) for start, stop in itertools.pairwise(cuts))
     assert merge.finish()
     return target
-
-
-def in_blocks(config, whole, given, dtype):
-    method = METHODS.make(config)
-    return method.combine(whole, settled(method, whole, 3, given), given).to(dtype)
-
-
-def same_bits(first, second) -> bool:
-    """A negative zero is not a zero."""
-    return torch.equal(first, second) and torch.equal(first.signbit(), second.signbit())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -207,13 +159,14 @@ def test_models_of_mixed_types_are_left_to_blocks():
 
 @pytest.mark.parametrize("size", [1, STEP, STEP + 1, 1000])
 @pytest.mark.parametrize("levels", [1, 7, 10**6])
-def test_every_rank_is_bracketed(size, levels):
+@pytest.mark.parametrize("step", [STEP, 128])
+def test_every_rank_is_bracketed(size, levels, step):
     numbers = np.random.default_rng(size).integers(0, levels, size).astype(np.float32)
-    values_, ranks = quantile_table(torch.from_numpy(numbers.copy()))
+    values_, ranks = quantile_table(torch.from_numpy(numbers.copy()), step)
     for index, expected in enumerate(np.sort(numbers)):
-        where = bracket(values_, ranks, index)
+        where = bracket(values_, ranks, index, step)
         between = torch.from_numpy(numbers[(numbers > where.low) & (numbers < where.high)])
-        assert len(between) < STEP
+        assert len(between) < step
         assert where.settled(between) == expected
 
 

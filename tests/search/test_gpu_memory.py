@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 from fixtures import make_workspace
 
@@ -10,7 +13,7 @@ from evomerge.errors import InputError
 from evomerge.search.gpu_memory import gpu_need, require_gpu_memory
 from evomerge.search.setup import set_up
 from evomerge.workers import WorkersConfig
-from evomerge.workers.config import num_fitting
+from evomerge.workers.config import GIB, num_fitting
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,38 @@ def test_what_just_fits_is_taken(setup):
     require_gpu_memory(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 1.0001))
     with pytest.raises(InputError, match="give workers.num_gpus 0.333 or more"):
         require_gpu_memory(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 0.999))
+
+
+def test_what_does_not_stay_of_the_pool_is_streamed(setup):
+    pool = setup.pool
+    everything = gpu_need(with_workers(setup).config.workers, pool)
+    half = everything.pool_bytes // 2
+    need = gpu_need(with_workers(setup, pool_gib=half / GIB).config.workers, pool)
+    assert (need.pool_bytes, need.streamed_bytes) == (half, everything.pool_bytes - half)
+    # Two lanes, each for the largest tensor of the base and both experts.
+    largest = max(math.prod(shape) for shape in pool.layout.shapes.values())
+    assert need.lanes_bytes == 2 * 3 * 4 * largest
+    assert "streamed" in need.describe()
+    roomy = gpu_need(with_workers(setup, pool_gib=1e3).config.workers, pool)
+    assert roomy == everything
+
+
+def test_a_budget_is_proposed_where_it_helps(setup):
+    """And what is proposed is taken."""
+    pool_gib, streamed = None, []
+    everything = gpu_need(with_workers(setup, statistics_gib=1e-10).config.workers, setup.pool)
+    memory_gib = (everything.actor_bytes - 1) / GIB
+    for _ in range(2):
+        given = {"statistics_gib": 1e-10, "gpu_memory_gib": memory_gib, "pool_gib": pool_gib}
+        workers = WorkersConfig(num_gpus=1.0, **given)
+        setup.config = setup.config.model_copy(update={"workers": workers})
+        try:
+            require_gpu_memory(setup)
+        except InputError as error:
+            streamed.append(str(error))
+            (found,) = re.findall(r"give workers.pool_gib (\S+) or less", str(error))
+            pool_gib = float(found)
+    assert len(streamed) == 1
 
 
 def test_where_the_memory_is_not_known_nothing_is_refused(setup):

@@ -1,9 +1,28 @@
 """Compiled loops that merge in one pass over memory what a method's `combine` merges in blocks.
 
 They give the same numbers, bit for bit, several times faster: a block's arithmetic goes through a
-dozen arrays, a loop's through registers. Importing Numba takes half a second, so nothing here is
-imported before a tensor is large enough to be worth it.
+dozen arrays, a loop's through registers. On a CPU they are Numba's, on a GPU Triton's. To import
+either takes half a second, so nothing here is before a tensor is large enough to be worth it.
 """
+
+import importlib.util
+import os
+
+import torch
 
 FUSED_FROM = 1 << 17
 """Numbers in a tensor from which on a loop is worth it."""
+
+LEAST_INFINITE = {
+    torch.float32: 0x7F800000,
+    torch.bfloat16: 0x7F7F8000,
+    torch.float16: 0x477FF000,
+}
+"""Bits of the least float32 number that a type rounds to infinity."""
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether Triton's kernels run there: on a GPU, and anywhere in its interpreter."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"

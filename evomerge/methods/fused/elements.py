@@ -17,11 +17,12 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evomerge.methods.fused import LEAST_INFINITE
+
 _I1, _I16, _I32 = ir.IntType(1), ir.IntType(16), ir.IntType(32)
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _SIGN, _MAGNITUDE = 0x80000000, 0x7FFFFFFF
 _STORED = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
-_TOO_LARGE = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F7F8000, torch.float16: 0x477FF000}
 
 Elements = NDArray[Any]
 
@@ -39,11 +40,9 @@ def is_known(tensor: Tensor) -> bool:
 
 
 def fits(greatest_bits: int, dtype: torch.dtype) -> bool:
-    """Whether what `greatest` found of float32 numbers is finite when it is rounded to a type.
-
-    The least number that is not lies half a step above the type's largest; NaN is above it.
-    """
-    return greatest_bits < _TOO_LARGE[dtype]
+    """Whether what `greatest` found of float32 numbers is finite when it is rounded to a type."""
+    # NaN is behind infinity.
+    return greatest_bits < LEAST_INFINITE[dtype]
 
 
 def _constant(value: int) -> ir.Constant:

@@ -6,33 +6,32 @@ import torch
 import triton
 from torch import Tensor
 
-from evomerge.methods.fused import kernels
+from evomerge.methods.fused import LEAST_INFINITE, kernels
 from evomerge.methods.fused.terms import MaskedSum, ModelSum, Terms, TrimmedSum, VectorSum
 from evomerge.methods.quantiles import step_on
 
 BLOCK = 1024
 """Elements of a program: eight 16-bit numbers, a load's widest, for each of 128 threads."""
 
-_LIMITS = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F7F8000, torch.float16: 0x477FF000}
+
+def is_known(terms: Terms, target: Tensor) -> bool:
+    """Whether there is a kernel for the types of the numbers."""
+    base = () if isinstance(terms, ModelSum) else (terms.base,)
+    operands = (*terms.models, *base, target)
+    return all(tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() for tensor in operands)
 
 
-def launch(terms: Terms, target: Tensor) -> Tensor | None:
+def launch(terms: Terms, target: Tensor, room: Tensor) -> None:
     """Write what the method's `combine` would give into a flat tensor on the same device.
 
     Args:
         terms: What to add up.
         target: Shape [n], overwritten.
-
-    Returns:
-        Not zero, once it is computed, where a number is not finite: int32, shape [1]. None where
-        there is no kernel for the types of the numbers.
+        room: Int32, shape [8], zeros, on 16 bytes; once the kernels have run, the first is not
+            zero where a number is not finite. The fifth is theirs as well.
     """
-    base = () if isinstance(terms, ModelSum) else (terms.base,)
-    operands = (*terms.models, *base, target)
-    if not all(t.dtype in _LIMITS and t.is_contiguous() for t in operands):
-        return None
-    bad = torch.zeros(1, dtype=torch.int32, device=target.device)
-    num, limit = len(target), _LIMITS[target.dtype]
+    bad, count = room[:1], room[4:5]
+    num, limit = len(target), LEAST_INFINITE[target.dtype]
     grid = (triton.cdiv(num, BLOCK),)
     options = {"block": BLOCK, "enable_fp_fusion": False}
     if isinstance(terms, ModelSum):
@@ -60,16 +59,14 @@ def launch(terms: Terms, target: Tensor) -> Tensor | None:
             **options,
         )
     else:
-        _trim(terms, target, bad, limit)
-    return bad
+        _trim(terms, target, bad, count)
 
 
-def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, limit: int) -> None:
+def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, count: Tensor) -> None:
     """Trim by brackets of the thresholds, then merge again what lay inside one."""
-    num = len(target)
+    num, limit = len(target), LEAST_INFINITE[target.dtype]
     room = triton.next_power_of_2(step_on(target.device) * len(terms.models))
     noted = torch.empty(room, dtype=torch.int64, device=target.device)
-    count = torch.zeros(1, dtype=torch.int32, device=target.device)
     lows = tuple(where.low for where in terms.brackets)
     highs = tuple(where.high for where in terms.brackets)
     kernels.trim[(triton.cdiv(num, BLOCK),)](

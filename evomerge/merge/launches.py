@@ -1,0 +1,78 @@
+"""Many tensors' merges on a device: enqueued one after the other, and looked at once at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from evomerge.merge.passes import not_finite
+from evomerge.methods.fused import has_kernels
+from evomerge.methods.fused.terms import Terms
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+BLOCK_ELEMENTS = 1 << 24
+"""Numbers combined at once: what is enqueued costs more than what lies in no cache."""
+
+_ROOMS = 64
+"""Tensors whose flags are made at once."""
+
+_ROOM = 8
+"""Numbers of a tensor's flags, int32: of a kernel's two each lies where the widest loads may."""
+
+
+class Launches:
+    """What `Passes` does, on a device; whether all is finite is known when the context is left."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._names: list[str] = []
+        self._flags: list[Tensor] = []
+
+    @property
+    def block_elements(self) -> int:
+        """Numbers to combine at once where there is no kernel."""
+        return BLOCK_ELEMENTS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None or not self._names:
+            return
+        bad = torch.cat(self._flags)[::_ROOM][: len(self._names)].tolist()
+        for name, is_bad in zip(self._names, bad, strict=True):
+            if is_bad:
+                raise not_finite(name)
+
+    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int = 0) -> bool:
+        """Enqueue a tensor's kernels; whether there are any for these numbers."""
+        if not has_kernels(self.device):
+            return False
+        from evomerge.methods.fused.launches import is_known, launch
+
+        if not is_known(terms, target):
+            return False
+        launch(terms, target, self._room(name))
+        return True
+
+    def write(self, name: str, target: Tensor, block: Tensor) -> None:
+        """Write a combined block: the one cast, from float32 to the result's type."""
+        target.copy_(block)
+        self._room(name)[0] = target.isfinite().logical_not_().any()
+
+    def _room(self, name: str) -> Tensor:
+        number = len(self._names) % _ROOMS
+        if number == 0:
+            room = torch.zeros(_ROOMS * _ROOM, dtype=torch.int32, device=self.device)
+            self._flags.append(room)
+        self._names.append(name)
+        return self._flags[-1][number * _ROOM : (number + 1) * _ROOM]

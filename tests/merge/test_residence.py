@@ -1,0 +1,153 @@
+"""The way of a device, on this machine's: pools that stay there and pools that are streamed.
+
+Without a GPU the device is the CPU and the kernels are run by Triton's interpreter: what lies
+where, what is copied when and what is computed are the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from adapters import save_adapter
+from fixtures import make_pool
+from pools import CONFIGS, NAMES, assert_same, build, mixed, open_at, part, recipe_of
+from safetensors.torch import load_file, save_file
+
+from evomerge.errors import CandidateError
+from evomerge.merge import Engine, Residence
+from evomerge.merge import launches as launches_module
+from evomerge.pool import Pool
+from evomerge.recipe import Recipe
+from evomerge.space import recipes
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+SOME_BYTES = 20_000
+"""Room for some of a test pool's tensors."""
+
+
+def engine_on_device(pool: Pool, budget: int | None = None, **settings) -> Engine:
+    residence = Residence(DEVICE, budget)
+    return Engine(pool, DEVICE, fused_from=1, residence=residence, **settings)
+
+
+def assert_built(engine: Engine, recipe: Recipe, expected: dict[str, torch.Tensor]) -> None:
+    """The same bits where the device is the CPU; a GPU's libraries add up in another order."""
+    found = dict(engine.tensors(recipe))
+    if DEVICE.type == "cpu":
+        assert_same(found, expected)
+    for name, tensor in expected.items():
+        assert_close(found[name], tensor)
+
+
+@pytest.mark.parametrize("kind", [*CONFIGS, "mixed"])
+class TestEveryMethod:
+    def recipe(self, pool, kind) -> Recipe:
+        return mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
+
+    @pytest.mark.parametrize(
+        ("which", "budget"), [("pool", None), ("half_pool", SOME_BYTES), ("pool", 0)]
+    )
+    def test_as_on_the_cpu(self, request, kind, which, budget):
+        pool = request.getfixturevalue(which)
+        recipe = self.recipe(pool, kind)
+        engine = engine_on_device(pool, budget)
+        for _ in range(2):
+            assert_built(engine, recipe, build(pool, recipe))
+
+    def test_a_loaded_model_gets_the_same_bits(self, pool, kind):
+        recipe = self.recipe(pool, kind)
+        engine = engine_on_device(pool, SOME_BYTES)
+        built = dict(engine.tensors(recipe))
+        state = {name: torch.zeros_like(t, device=DEVICE) for name, t in built.items()}
+        engine.write_into(state, recipe)
+        assert_same({name: tensor.cpu() for name, tensor in state.items()}, built)
+
+    def test_blocks_and_kept_statistics_change_nothing(self, pool, kind, monkeypatch):
+        recipe = self.recipe(pool, kind)
+        expected = dict(engine_on_device(pool).tensors(recipe))
+        monkeypatch.setattr(launches_module, "BLOCK_ELEMENTS", 100)
+        engine = engine_on_device(pool, 0, statistics_budget_bytes=3000)
+        assert_built(engine, recipe, expected)
+
+
+def test_what_fits_stays_and_the_rest_is_streamed(half_pool):
+    pool = half_pool
+    total = sum(pool[n].tensor(t).nbytes for n in ("base", *NAMES) for t in pool.layout.places)
+    recipe = recipe_of(pool, part("ties"))
+    for budget in (None, total, SOME_BYTES, 0):
+        engine = engine_on_device(pool, budget)
+        dict(engine.tensors(recipe))
+        residence = engine.residence
+        assert residence.size_bytes + residence.streamed_bytes == total
+        assert residence.size_bytes <= (total if budget is None else budget)
+    assert residence.size_bytes == 0
+
+
+def test_streams_that_were_left_do_no_harm(pool):
+    """A build that ends within, and one of single tensors in any order."""
+    recipe = recipe_of(pool, part("ties"))
+    engine = engine_on_device(pool, 0)
+    stream = engine.tensors(recipe)
+    first = next(stream)
+    stream.close()
+    expected = build(pool, recipe)
+    make = engine.builder(recipe)
+    for name in reversed(expected):
+        assert_close(make(name), expected[name])
+    assert_close(first[1], expected[first[0]])
+
+
+def assert_close(found, expected) -> None:
+    bounds = {"rtol": 0.0, "atol": 0.0} if DEVICE.type == "cpu" else {}
+    torch.testing.assert_close(found, expected, **bounds)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("target", ["q_proj", "embed_tokens"])
+def test_only_what_an_adapter_is_made_of_stays(budget, target, tmp_path):
+    """No changed tensor is kept. PEFT stores a targeted embedding's own base as well."""
+    make_pool(tmp_path)
+    shutil.rmtree(tmp_path / "expert1")
+    folder = save_adapter(tmp_path / "expert1", tmp_path / "base", r=4, target_modules=[target])
+    pool = open_at(tmp_path)
+    recipe = recipe_of(pool, part("ties"))
+    engine = engine_on_device(pool, budget)
+    assert_built(engine, recipe, build(pool, recipe))
+    residence = engine.residence
+    lying = (residence._resident | residence._pinned).items()
+    kept = sum(tensor.numel() for (model, _), tensor in lying if model == "expert1")
+    state = load_file(folder / "adapter_model.safetensors")
+    assert kept == sum(tensor.numel() for tensor in state.values())
+
+
+@pytest.mark.parametrize("kind", ["linear", "ties", "dare_ties", "slerp", "della"])
+def test_numbers_that_are_not_finite_are_told(kind, tmp_path):
+    """The first of the model's order, and as on the CPU."""
+    make_pool(tmp_path)
+    path = tmp_path / "expert1/model.safetensors"
+    state = load_file(path)
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"):
+        state[name][3] = float("inf")
+    save_file(state, path, metadata={"format": "pt"})
+    pool = open_at(tmp_path, allow_nonfinite=True)
+    recipe = recipe_of(pool, part(kind))
+    with pytest.raises(CandidateError, match=r"layers\.0\.mlp\.up_proj.*not finite") as expected:
+        build(pool, recipe)
+    state = {n: torch.zeros(shape, device=DEVICE) for n, shape in pool.layout.shapes.items()}
+    with pytest.raises(CandidateError) as found:
+        engine_on_device(pool, SOME_BYTES).write_into(state, recipe)
+    assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_another_recipe_after_one_that_failed(pool):
+    engine = engine_on_device(pool, SOME_BYTES)
+    with pytest.raises(CandidateError):
+        weights = dict.fromkeys(NAMES, 1e40)
+        bad = part("task_arithmetic").model_copy(update={"parameters": {"weight": weights}})
+        dict(engine.tensors(recipe_of(pool, bad)))
+    recipe = recipes.uniform(pool)
+    assert_built(engine, recipe, build(pool, recipe))

@@ -1,0 +1,61 @@
+"""Tensors and settings that merges in one pass are tried on, and what blocks make of them."""
+
+from __future__ import annotations
+
+import torch
+from merges import settled, values
+
+from evomerge.methods import METHODS, Operands
+from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.linear import LinearConfig
+from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from evomerge.methods.ties import TiesConfig
+
+SIZE = 5_003
+WEIGHTS = (0.4, -0.3, 0.7)
+CONFIGS = {
+    "linear": LinearConfig(),
+    "linear sum": LinearConfig(normalize=False),
+    "task arithmetic": TaskArithmeticConfig(),
+    "ties": TiesConfig(),
+    "ties sum": TiesConfig(normalize=False),
+    "dare linear": DareLinearConfig(),
+    "dare mean": DareLinearConfig(normalize=True),
+    "dare unscaled": DareLinearConfig(rescale="none"),
+    "dare ties": DareTiesConfig(),
+    "dare ties mean": DareTiesConfig(normalize=True),
+}
+
+
+def operands(dtype=torch.bfloat16, num_models: int = 3, size: int = SIZE) -> Operands:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(size, generator=generator).mul(0.02).to(dtype)
+    # In steps of the type itself many magnitudes are equal; a few are not.
+    models = tuple(
+        (base.float() + 0.002 * torch.randn(size, generator=generator)).to(dtype)
+        for _ in range(num_models)
+    )
+    hashes = tuple(f"hash{index}" for index in range(num_models))
+    return Operands("tensor", base, models, hashes, 0, (1, size))
+
+
+def coefficients(config, num_models: int, densities=(0.3, 0.57, 0.9)):
+    signed = not getattr(config, "normalize", False)
+    weights = WEIGHTS if signed else tuple(map(abs, WEIGHTS))
+    return values(
+        config,
+        num_models,
+        weight=weights[:num_models],
+        density=densities[:num_models],
+        scale=(0.8,),
+    )
+
+
+def in_blocks(config, whole, given, dtype):
+    method = METHODS.make(config)
+    return method.combine(whole, settled(method, whole, 3, given), given).to(dtype)
+
+
+def same_bits(first, second) -> bool:
+    """A negative zero is not a zero."""
+    return torch.equal(first, second) and torch.equal(first.signbit(), second.signbit())
