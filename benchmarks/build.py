@@ -13,6 +13,10 @@ three, so that what else uses the memory meanwhile (the cores of a shared machin
 both. The share of the fastest single copy of the whole run stands beside it. Extra memory is the
 greatest RssAnon + RssShmem seen while building, less what it was before.
 
+With a GPU the same is done there, before: in the shape of Mistral 7B with three experts, or in the
+largest of the shapes that its memory holds (--quick: 271 M). The copy is one within its memory,
+the extra memory is torch's; figures begin with gpu_. The pool's files (58 GB at 7 B) lie in TMPDIR.
+
 With MERGEKIT_YAML naming the `mergekit-yaml` of an environment of its own, mergekit builds the same
 merges of the 271 M pool to disk, and its seconds are printed beside ours to disk.
 """
@@ -24,7 +28,6 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,6 +38,16 @@ import numpy as np
 import psutil
 import torch
 import yaml
+from build_beside import (
+    COPY_BYTES,
+    Copies,
+    DeviceCopies,
+    DeviceMemory,
+    HostCopies,
+    HostMemory,
+    Memory,
+    seconds,
+)
 from harness import describe_machine, parse_arguments, print_table, write_figures
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -48,14 +61,22 @@ from evomerge.recipe import Part, Recipe
 TABLES_BYTES = 2 << 30
 """What may be kept of a pool."""
 
-COPY_BYTES = 1 << 30
-
 SIZES: dict[str, dict[str, int]] = {
     "30 M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 9},
     "271 M": {"hidden_size": 1024, "intermediate_size": 4224, "num_hidden_layers": 12},
     "1 B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 18},
+    "7 B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
-VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000}
+VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000, "7 B": 32000}
+NUM_HEADS = {"7 B": {"num_attention_heads": 32, "num_key_value_heads": 8}}
+
+GPU_SIZES = {"7 B": 7_241_732_096, "1 B": 1_058_000_000, "271 M": 271_000_000}
+"""Shapes for a GPU by their numbers, the largest first."""
+
+NUM_EXPERTS_ON_GPU = 3
+
+GPU_RESERVE_BYTES = 3 << 30
+"""Left of a GPU for the copies and for what a build needs beside its tables."""
 
 METHODS_WITH_LOOPS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 
@@ -65,6 +86,23 @@ MERGEKIT: dict[str, dict[str, Any]] = {
     "ties": {"density": 0.5},
     "dare_ties": {"density": 0.5},
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where candidates are built.
+
+    Attributes:
+        device: The CPU or a GPU.
+        tables_bytes: What may be kept of a pool.
+        copies: What builds are compared with.
+        watch: Watches extra memory.
+    """
+
+    device: torch.device
+    tables_bytes: int
+    copies: Copies
+    watch: Callable[[], Memory]
 
 
 @dataclass(frozen=True)
@@ -102,86 +140,12 @@ class Build:
         return self.speed / self.copy_speed
 
 
-class Copies:
-    """Plain copies of a buffer, as fast as they come.
-
-    Args:
-        size_bytes: Of the buffer; it has been written to.
-    """
-
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-        source = np.ones(size_bytes // 4, dtype=np.float32)
-        target = np.ones_like(source)
-        first, second = torch.from_numpy(source), torch.from_numpy(target)
-
-        def two_threads() -> None:
-            half = len(source) // 2
-            threads = [
-                threading.Thread(target=np.copyto, args=(target[part], source[part]))
-                for part in (slice(0, half), slice(half, None))
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-        self._ways: list[Callable[[], object]] = [
-            lambda: np.copyto(target, source),
-            lambda: second.copy_(first),
-            two_threads,
-        ]
-        self.peak = 0.0
-
-    def measure(self) -> list[float]:
-        """Bytes read and written a second by each way."""
-        speeds = [2 * self.size_bytes / _seconds(way) for way in self._ways]
-        self.peak = max(self.peak, *speeds)
-        return speeds
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-class ExtraMemory:
-    """Greatest RssAnon + RssShmem of this process while the block runs, less what it was before.
-
-    Attributes:
-        peak_mib: In MiB.
-    """
-
-    def __enter__(self) -> ExtraMemory:
-        self._before = _anonymous_mib()
-        self.peak_mib = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self.peak_mib = max(self.peak_mib, _anonymous_mib() - self._before)
-
-
-def _anonymous_mib() -> float:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) / 1024
-
-
-def make_pool(folder: Path, size: str) -> Pool:
-    """A base of random numbers, and two experts near it."""
+def make_pool(folder: Path, size: str, num_experts: int, device: torch.device) -> Pool:
+    """A base of random numbers, and experts near it."""
     config = LlamaConfig(
         **SIZES[size],
+        **NUM_HEADS.get(size, {"num_attention_heads": 8, "num_key_value_heads": 8}),
         vocab_size=VOCABULARY[size],
-        num_attention_heads=8,
-        num_key_value_heads=8,
         tie_word_embeddings=False,
         dtype="bfloat16",
     )
@@ -190,20 +154,21 @@ def make_pool(folder: Path, size: str) -> Pool:
             name: tensor.shape
             for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()
         }
-    generator = torch.Generator().manual_seed(0)
-    for name in ("base", "one", "two"):
+    generator = torch.Generator(device).manual_seed(0)
+    names = ("base", "one", "two", "three")[: num_experts + 1]
+    for name in names:
         folder_of = folder / name
         config.architectures = ["LlamaForCausalLM"]
         config.save_pretrained(folder_of)
-        base = torch.Generator().manual_seed(1)
+        base = torch.Generator(device).manual_seed(1)
         tensors = {}
         for tensor_name, shape in shapes.items():
-            numbers = torch.empty(shape).normal_(0.0, 0.02, generator=base)
+            numbers = torch.empty(shape, device=device).normal_(0.0, 0.02, generator=base)
             if name != "base":
-                numbers += torch.empty(shape).normal_(0.0, 0.002, generator=generator)
-            tensors[tensor_name] = numbers.bfloat16()
+                numbers += torch.empty_like(numbers).normal_(0.0, 0.002, generator=generator)
+            tensors[tensor_name] = numbers.bfloat16().cpu()
         save_file(tensors, folder_of / "model.safetensors", metadata={"format": "pt"})
-    entries = [str(folder / name) for name in ("base", "one", "two")]
+    entries = [str(folder / name) for name in names]
     return open_pool(PoolConfig(base=entries[0], experts=tuple(entries[1:])), folder)
 
 
@@ -220,25 +185,32 @@ def make_recipe(pool: Pool, kind: str, rng: np.random.Generator) -> Recipe:
     return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,))
 
 
-def time_method(pool: Pool, kind: str, repeats: int, copies: Copies) -> Build:
+def time_method(pool: Pool, kind: str, repeats: int, place: Place) -> Build:
     """Build candidates of a method in place, one after the other, with copies between them."""
     rng = np.random.default_rng(0)
-    shapes = pool.layout.shapes
-    state = {name: torch.ones(shapes[name], dtype=torch.bfloat16) for name in pool.layout.places}
-    engine = Engine(pool, statistics_budget_bytes=TABLES_BYTES)
-    first_s = _seconds(lambda: engine.write_into(state, make_recipe(pool, kind, rng)))
-    seconds, speeds = [], []
-    with ExtraMemory() as memory:
+    device, shapes = place.device, pool.layout.shapes
+    state = {
+        name: torch.ones(shapes[name], dtype=torch.bfloat16, device=device)
+        for name in pool.layout.places
+    }
+    engine = Engine(pool, device, statistics_budget_bytes=place.tables_bytes)
+
+    def build() -> float:
+        recipe = make_recipe(pool, kind, rng)
+        return seconds(lambda: engine.write_into(state, recipe), device)
+
+    first_s = build()
+    repeated, speeds = [], []
+    with place.watch() as memory:
         for _ in range(repeats):
-            speeds.append(copies.measure())
-            recipe = make_recipe(pool, kind, rng)
-            seconds.append(_seconds(lambda recipe=recipe: engine.write_into(state, recipe)))
+            speeds.append(place.copies.measure())
+            repeated.append(build())
     num_read = len(pool.experts) + METHODS.make(METHODS[kind].config()).needs.base
     return Build(
         kind,
         first_s,
-        statistics.median(seconds),
-        min(seconds),
+        statistics.median(repeated),
+        min(repeated),
         2 * (num_read + 1) * pool.layout.num_parameters,
         max(statistics.median(way) for way in zip(*speeds, strict=True)),
         memory.peak_mib,
@@ -246,8 +218,10 @@ def time_method(pool: Pool, kind: str, repeats: int, copies: Copies) -> Build:
     )
 
 
-def print_builds(size: str, builds: list[Build], copies: Copies) -> None:
+def print_builds(size: str, num_experts: int, builds: list[Build], place: Place) -> None:
     """A table of the builds of a pool."""
+    copies = place.copies
+    name = "CPU" if place.device.type == "cpu" else torch.cuda.get_device_name(place.device)
     rows = [
         [
             build.method,
@@ -262,7 +236,7 @@ def print_builds(size: str, builds: list[Build], copies: Copies) -> None:
         for build in builds
     ]
     print_table(
-        f"{size} numbers, base and two experts, bfloat16, in place "
+        f"{size} numbers, base and {num_experts} experts, bfloat16, in place, {name} "
         f"(fastest copy {copies.peak / 1e9:.1f} GB/s)",
         [
             "method",
@@ -283,14 +257,14 @@ def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
 
     Ours are of a process that has just opened the pool; its start is not in them.
     """
-    seconds = {}
+    took = {}
     rng = np.random.default_rng(0)
     for kind, extra in MERGEKIT.items():
         ours_dir = folder / "ours"
         recipe = make_recipe(pool, kind, rng)
         began = time.perf_counter()
         export_checkpoint(pool, recipe, ours_dir, "")
-        seconds[f"disk_{kind}_seconds"] = time.perf_counter() - began
+        took[f"disk_{kind}_seconds"] = time.perf_counter() - began
         shutil.rmtree(ours_dir)
         models = [
             {"model": str(expert.model_dir), "parameters": {"weight": 0.4, **extra}}
@@ -304,48 +278,64 @@ def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
         arguments = [command, str(path), str(out_dir), "--no-copy-tokenizer"]
         began = time.perf_counter()
         subprocess.run(arguments, check=True, capture_output=True)
-        seconds[f"mergekit_{kind}_seconds"] = time.perf_counter() - began
+        took[f"mergekit_{kind}_seconds"] = time.perf_counter() - began
         shutil.rmtree(out_dir)
     print_table(
         "271 M numbers, a new model on disk, s",
         ["method", "evomerge", "mergekit"],
         [
-            [kind, *(f"{seconds[f'{who}_{kind}_seconds']:.1f}" for who in ("disk", "mergekit"))]
+            [kind, *(f"{took[f'{who}_{kind}_seconds']:.1f}" for who in ("disk", "mergekit"))]
             for kind in MERGEKIT
         ],
     )
-    return seconds
+    return took
 
 
 def measure(
-    size: str, repeats: int, kinds: Iterable[str], copy_bytes: int = COPY_BYTES
+    size: str, repeats: int, kinds: Iterable[str], place: Place, num_experts: int = 2
 ) -> dict[str, Any]:
     """Build candidates of a new pool with each method."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pool = make_pool(folder, size)
-        copies = Copies(copy_bytes)
-        copies.measure()
+        pool = make_pool(folder, size, num_experts, place.device)
+        place.copies.measure()
         builds = []
         for kind in kinds:
             with_loop = kind in METHODS_WITH_LOOPS
-            builds.append(time_method(pool, kind, repeats if with_loop else 3, copies))
-        print_builds(size, builds, copies)
+            builds.append(time_method(pool, kind, repeats if with_loop else 3, place))
+        print_builds(size, num_experts, builds, place)
         figures: dict[str, Any] = {
             "copy_gb_per_s": statistics.median(build.copy_speed for build in builds) / 1e9,
-            "copy_peak_gb_per_s": copies.peak / 1e9,
+            "copy_peak_gb_per_s": place.copies.peak / 1e9,
         }
         for build in builds:
             figures[f"{build.method}_share"] = build.share
-            figures[f"{build.method}_share_of_peak"] = build.speed / copies.peak
+            figures[f"{build.method}_share_of_peak"] = build.speed / place.copies.peak
             figures[f"{build.method}_seconds"] = build.repeated_s
         figures["peak_extra_mib"] = max(
             build.extra_mib for build in builds if build.method in METHODS_WITH_LOOPS
         )
         command = os.environ.get("MERGEKIT_YAML")
-        if command and size == "271 M":
+        if command and size == "271 M" and place.device.type == "cpu":
             figures |= time_mergekit(command, pool, folder)
     return figures
+
+
+def measure_on_gpu(size: str) -> dict[str, Any]:
+    """Build candidates of the largest pool that the GPU holds."""
+    device = torch.device("cuda", 0)
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    sizes = ["271 M"] if size == "quick" else list(GPU_SIZES)
+    for shape in sizes:
+        # Base, experts and the model that is written.
+        kept_bytes = 2 * GPU_SIZES[shape] * (NUM_EXPERTS_ON_GPU + 2) + GPU_RESERVE_BYTES
+        if kept_bytes <= free_bytes:
+            break
+    tables_bytes = max(TABLES_BYTES, free_bytes - kept_bytes)
+    place = Place(device, tables_bytes, DeviceCopies(device), lambda: DeviceMemory(device))
+    repeats = 3 if size == "quick" else 25
+    figures = measure(shape, repeats, METHODS_WITH_LOOPS, place, NUM_EXPERTS_ON_GPU)
+    return {"gpu_shape": shape} | {f"gpu_{name}": value for name, value in figures.items()}
 
 
 def main() -> None:
@@ -354,13 +344,17 @@ def main() -> None:
     print(f"machine: {describe_machine()}", flush=True)
     torch.set_num_threads(os.cpu_count() or 1)
     loops, others = METHODS_WITH_LOOPS, sorted(set(METHODS) - set(METHODS_WITH_LOOPS))
+    figures = measure_on_gpu(size) if torch.cuda.is_available() else {}
+    copies = HostCopies(COPY_BYTES // 4 if size == "quick" else COPY_BYTES)
+    place = Place(torch.device("cpu"), TABLES_BYTES, copies, HostMemory)
     if size == "quick":
-        write_figures(measure("30 M", 3, loops, COPY_BYTES // 4), json_path)
+        write_figures(measure("30 M", 3, loops, place) | figures, json_path)
         return
-    measure("30 M", 9, [*loops, *others])
-    figures = measure("271 M", 25, [*loops, *(others if size == "full" else [])])
+    measure("30 M", 9, [*loops, *others], place)
+    others = others if size == "full" else []
+    figures = measure("271 M", 25, [*loops, *others], place) | figures
     if size == "full" and psutil.virtual_memory().available > 20 << 30:
-        measure("1 B", 9, loops)
+        measure("1 B", 9, loops, place)
     write_figures(figures, json_path)
 
 

@@ -34,6 +34,10 @@ class Ready:
     held: tuple[Tensor, ...] = ()
 
 
+_OperandsKey = tuple[str, bool, tuple[str, ...]]
+"""A tensor's name, whether the base is wanted, and the models."""
+
+
 class Source(Protocol):
     """Where operands come from."""
 
@@ -47,24 +51,30 @@ class HostSource:
     def __init__(self, pool: Pool, kept: Kept) -> None:
         self.pool = pool
         self.kept = kept
+        self._views: dict[_OperandsKey, Operands] = {}
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
         """See `Source`."""
         for name, merge in steps:
-            found = [self._flat(checkpoint, name) for checkpoint in _checkpoints(self.pool, merge)]
+            key = name, merge.method.needs.base, merge.part.models
+            whole = self._views.get(key)
+            if whole is not None:
+                yield Ready(name, merge, whole)
+                continue
+            owners = [_owner(checkpoint, name) for checkpoint in _checkpoints(self.pool, merge)]
+            found = [self._flat(owner, name) for owner in owners]
             whole = _whole(self.pool, name, merge, [tensor for tensor, _ in found])
+            if not any(name in owner.made for owner in owners):
+                self._views[key] = whole
             held = tuple(tensor for tensor, stays in found if not stays)
             yield Ready(name, merge, whole, held)
 
-    def _flat(self, checkpoint: Checkpoint, name: str) -> tuple[Tensor, bool]:
+    def _flat(self, owner: Checkpoint, name: str) -> tuple[Tensor, bool]:
         """A checkpoint's tensor, and whether it stays in memory, or is a view of a file."""
-        checkpoint = _owner(checkpoint, name)
-        if name not in checkpoint.made:
-            return checkpoint.tensor(name).reshape(-1), True
+        if name not in owner.made:
+            return owner.tensor(name).reshape(-1), True
         (made,), stays = self.kept.get(
-            (checkpoint.name, name),
-            lambda: (checkpoint.tensor(name).reshape(-1),),
-            is_cheap=True,
+            (owner.name, name), lambda: (owner.tensor(name).reshape(-1),), is_cheap=True
         )
         return made, stays
 
@@ -75,10 +85,11 @@ class DeviceSource:
     def __init__(self, pool: Pool, residence: Residence) -> None:
         self.pool = pool
         self.residence = residence
+        self._resident: dict[_OperandsKey, Operands] = {}
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
         """See `Source`."""
-        waiting: deque[tuple[Step, Fetched]] = deque()
+        waiting: deque[tuple[Step, Fetched | None]] = deque()
         for step in steps:
             waiting.append((step, self._fetch(*step)))
             if len(waiting) == self.residence.num_ahead:
@@ -86,28 +97,36 @@ class DeviceSource:
         while waiting:
             yield from self._ready(*waiting.popleft())
 
-    def _fetch(self, name: str, merge: Merge) -> Fetched:
+    def _fetch(self, name: str, merge: Merge) -> Fetched | None:
+        """What has to be brought to the device, or None where all operands lie there."""
+        if (name, merge.method.needs.base, merge.part.models) in self._resident:
+            return None
         parts: dict[Key, Read] = {}
         for checkpoint in _checkpoints(self.pool, merge):
             parts |= _parts(_owner(checkpoint, name), name)
         return self.residence.fetch(parts)
 
-    def _ready(self, step: Step, fetched: Fetched) -> Iterator[Ready]:
+    def _ready(self, step: Step, fetched: Fetched | None) -> Iterator[Ready]:
         name, merge = step
+        key = name, merge.method.needs.base, merge.part.models
+        if fetched is None:
+            yield Ready(name, merge, self._resident[key])
+            return
         with fetched as found:
-            tensors = [
-                self._flat(_owner(checkpoint, name), name, found)
-                for checkpoint in _checkpoints(self.pool, merge)
-            ]
-            yield Ready(name, merge, _whole(self.pool, name, merge, tensors))
+            owners = [_owner(checkpoint, name) for checkpoint in _checkpoints(self.pool, merge)]
+            tensors = [self._flat(owner, name, found) for owner in owners]
+            whole = _whole(self.pool, name, merge, tensors)
+            if fetched.stays and not any(_is_changed(owner, name) for owner in owners):
+                self._resident[key] = whole
+            yield Ready(name, merge, whole)
 
-    def _flat(self, checkpoint: Checkpoint, name: str, found: dict[Key, Tensor]) -> Tensor:
-        start, *factors = (found[key] for key in _parts(checkpoint, name))
+    def _flat(self, owner: Checkpoint, name: str, found: dict[Key, Tensor]) -> Tensor:
+        start, *factors = (found[key] for key in _parts(owner, name))
         if not factors:
             return start.view(-1)
-        assert isinstance(checkpoint, Adapter)
+        assert isinstance(owner, Adapter)
         shape = self.pool.layout.shapes[name]
-        return checkpoint.updates[name].apply(start.view(shape), *factors).reshape(-1)
+        return owner.updates[name].apply(start.view(shape), *factors).reshape(-1)
 
 
 def _checkpoints(pool: Pool, merge: Merge) -> tuple[Checkpoint, ...]:
@@ -121,9 +140,15 @@ def _owner(checkpoint: Checkpoint, name: str) -> Checkpoint:
     return checkpoint
 
 
+def _is_changed(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether an adapter makes the tensor out of another."""
+    return isinstance(checkpoint, Adapter) and name in checkpoint.updates
+
+
 def _parts(checkpoint: Checkpoint, name: str) -> dict[Key, Read]:
     """What a tensor is made of on a device: itself, or what an adapter changes and its factors."""
-    if isinstance(checkpoint, Adapter) and name in checkpoint.updates:
+    if _is_changed(checkpoint, name):
+        assert isinstance(checkpoint, Adapter)
         start: Checkpoint = checkpoint if name in checkpoint.own else checkpoint.base
         return {
             (start.name, name): functools.partial(checkpoint.start, name),

@@ -60,7 +60,7 @@ class Residence:
         """
         if not self.keep:
             found = {key: read().contiguous().to(self.device) for key, read in parts.items()}
-            return Fetched(found, None)
+            return Fetched(found, None, stays=False)
         resident, streamed = {}, {}
         for key, read in parts.items():
             self._take(key, read)
@@ -69,10 +69,10 @@ class Residence:
             else:
                 streamed[key] = self._pinned[key]
         if not streamed:
-            return Fetched(resident, None)
+            return Fetched(resident, None, stays=True)
         lane = self._lanes.pop(0)
         self._lanes.append(lane)
-        return Fetched(resident | lane.fill(streamed), lane)
+        return Fetched(resident | lane.fill(streamed), lane, stays=False)
 
     @property
     def streamed_bytes(self) -> int:
@@ -91,9 +91,14 @@ class Residence:
 
 
 class Fetched:
-    """Tensors on the device, good within the context."""
+    """Tensors on the device, good within the context.
 
-    def __init__(self, tensors: dict[Key, Tensor], lane: _Lane | None) -> None:
+    Attributes:
+        stays: Whether they are good behind it as well.
+    """
+
+    def __init__(self, tensors: dict[Key, Tensor], lane: _Lane | None, *, stays: bool) -> None:
+        self.stays = stays
         self._tensors = tensors
         self._lane = lane
 

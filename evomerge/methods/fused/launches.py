@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from evomerge.methods.fused import LEAST_INFINITE, kernels
@@ -32,7 +31,7 @@ def launch(terms: Terms, target: Tensor, room: Tensor) -> None:
     """
     bad, count = room[:1], room[4:5]
     num, limit = len(target), LEAST_INFINITE[target.dtype]
-    grid = (triton.cdiv(num, BLOCK),)
+    grid = (-(-num // BLOCK),)
     options = {"block": BLOCK, "enable_fp_fusion": False}
     if isinstance(terms, ModelSum):
         kernels.sum_models[grid](
@@ -65,11 +64,11 @@ def launch(terms: Terms, target: Tensor, room: Tensor) -> None:
 def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, count: Tensor) -> None:
     """Trim by brackets of the thresholds, then merge again what lay inside one."""
     num, limit = len(target), LEAST_INFINITE[target.dtype]
-    room = triton.next_power_of_2(step_on(target.device) * len(terms.models))
+    room = 1 << (step_on(target.device) * len(terms.models) - 1).bit_length()
     noted = torch.empty(room, dtype=torch.int64, device=target.device)
     lows = tuple(where.low for where in terms.brackets)
     highs = tuple(where.high for where in terms.brackets)
-    kernels.trim[(triton.cdiv(num, BLOCK),)](
+    kernels.trim[(-(-num // BLOCK),)](
         target,
         terms.base,
         terms.models,
@@ -112,7 +111,5 @@ def fill_uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
     out = torch.empty(num_elements, dtype=torch.uint16, device=device)
     halves = (key & 0xFFFFFFFF, key >> 32)
     signed = [half - (1 << 32) if half >= 1 << 31 else half for half in halves]
-    kernels.fill_uniforms[(triton.cdiv(num_elements, BLOCK),)](
-        out, *signed, num_elements, block=BLOCK
-    )
+    kernels.fill_uniforms[(-(-num_elements // BLOCK),)](out, *signed, num_elements, block=BLOCK)
     return out
