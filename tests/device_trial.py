@@ -1,0 +1,89 @@
+"""Build and score on the emulated device and on the CPU, and print what differs.
+
+Run by itself, as a process keeps the device. `python device_trial.py FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import torch
+from fixtures import make_pool, make_workspace
+from pools import CONFIGS, build, mixed, open_at, part, recipe_of
+
+from evomerge.config import load_config
+from evomerge.merge import Engine, Residence
+from evomerge.search.setup import Setup, set_up
+from evomerge.space import recipes
+from evomerge.workers import worker as worker_module
+from evomerge.workers.protocol import Job, JobResult
+from evomerge.workers.worker import MergeWorker
+
+SOME_BYTES = 20_000
+"""Room for some of a test pool's tensors."""
+
+
+def try_builds(folder: Path, device: torch.device) -> list[str]:
+    """Methods whose models differ; half of the pool is streamed."""
+    pool = open_at(make_pool(folder, dtype="bfloat16"))
+    differ = []
+    for kind in [*CONFIGS, "mixed"]:
+        recipe = mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
+        expected = build(pool, recipe)
+        engine = Engine(pool, device, residence=Residence(device, SOME_BYTES))
+        state = {name: torch.zeros_like(t, device=device) for name, t in expected.items()}
+        for _ in range(2):
+            engine.write_into(state, recipe)
+        if any(not torch.equal(state[name].cpu(), expected[name]) for name in expected):
+            differ.append(kind)
+    return differ
+
+
+def evaluate(setup: Setup) -> JobResult:
+    worker = MergeWorker(setup.worker_spec())
+    blocks = tuple(enumerate(setup.blocks("validation")))
+    recipe = recipes.uniform(setup.pool)
+    return worker.evaluate(Job("c", recipe.to_json(), "validation", blocks, len(blocks)))
+
+
+def try_scores(folder: Path, device: torch.device) -> list[str]:
+    """What differs of a candidate's scores."""
+    setup = set_up(load_config(make_workspace(folder)), folder)
+    expected = evaluate(setup)
+
+    class Torch:
+        """To the worker, the device is a GPU."""
+
+        cuda = types.SimpleNamespace(is_available=lambda: True)
+
+        def __getattr__(self, name: str):
+            return getattr(torch, name)
+
+        def device(self, _name: str) -> torch.device:
+            return device
+
+    worker_module.torch = Torch()
+    found = evaluate(setup)
+    assert found.device == device.type
+    names = ("moments", "num_tokens", "weights_sha256")
+    return [name for name in names if getattr(found, name) != getattr(expected, name)]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    import emulated_device
+
+    device = torch.device(emulated_device.DEVICE_NAME)
+    # Else views that torch makes of views hold nothing.
+    with torch.inference_mode():
+        differ = {
+            "builds": try_builds(folder / "builds", device),
+            "scores": try_scores(folder / "scores", device),
+        }
+    print(json.dumps(differ))
+
+
+main()
