@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -30,6 +31,9 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 from evomerge.methods.ties import merge_agreeing
+
+USUAL_DENSITY = replace(DENSITY, usual=(0.2, 0.8))
+"""Beside the default epsilon every such density gives probabilities."""
 
 EPSILON = Parameter("epsilon", 0.15, 0.0, 0.5, "model", varies=False)
 
@@ -75,7 +79,7 @@ class DellaConfig(MethodConfig):
 class Della:
     """Drop by rank, rescale, then a weighted sum or TIES' sign election."""
 
-    parameters = (WEIGHT, DENSITY, EPSILON, SCALE)
+    parameters = (WEIGHT, USUAL_DENSITY, EPSILON, SCALE)
 
     def __init__(self, config: DellaLinearConfig | DellaConfig) -> None:
         self.elect = isinstance(config, DellaConfig)

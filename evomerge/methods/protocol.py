@@ -26,6 +26,7 @@ class Parameter:
         high: Greatest value allowed, or None.
         scope: "model": one value for each merged model; "shared": one for the whole merge.
         varies: Whether a search varies it when the config does not say.
+        usual: Where a search looks when the config does not say.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Parameter:
     high: float | None
     scope: Literal["model", "shared"]
     varies: bool = True
+    usual: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,9 @@ class ParameterSpaceConfig(Choice):
         groups_of: Parameters with groups of their own in the place of `groups`, as `groups` or
             with `components` (a choice of method has `groups`). Tensors that share all their
             groups are one part of a recipe.
-        vary: Ranges by parameter of the method; by default every number that varies, in [0, 1].
+        vary: Ranges by parameter of the method; by default every number that varies, in
+            [0, 1] (of the density of DELLA, which its epsilon is added to and taken from, in
+            [0.2, 0.8]).
             The first words of a dimension's name, where "*" stands for any, give some of a
             parameter's numbers a range of their own: "weight/math", "density/*/embedding".
         fix: Values of parameters that do not vary, or of some of their numbers ("weight/*/head"),

@@ -112,6 +112,10 @@ class MethodChoice:
                     low=max(lows, default=None),
                     high=min(highs, default=None),
                     varies=known.varies or parameter.varies,
+                    usual=(
+                        max(known.usual[0], parameter.usual[0]),
+                        min(known.usual[1], parameter.usual[1]),
+                    ),
                 )
         return found
 
@@ -132,7 +136,7 @@ class MethodChoice:
         ranges = vary
         if config.vary is None or (config.vary and not vary):
             ranges = {
-                parameter.name: Range()
+                parameter.name: Range(low=parameter.usual[0], high=parameter.usual[1])
                 for parameter in known.values()
                 if parameter.varies and parameter.name not in fix
             }

@@ -88,7 +88,9 @@ class TestEverySpace:
         names = [dimension.name for dimension in space.dimensions]
         assert len(set(names)) == len(names)
         for dimension in space.dimensions:
-            assert (dimension.low, dimension.high, dimension.start) == (0.0, 1.0, 0.5)
+            is_narrow = kind.startswith("della") and dimension.name.startswith("density")
+            span = (0.2, 0.8) if is_narrow else (0.0, 1.0)
+            assert (dimension.low, dimension.high, dimension.start) == (*span, 0.5)
 
     def test_lossless(self, pool, kind, groups, components):
         space = make_space(pool, kind, groups, components)
@@ -129,6 +131,19 @@ class TestEverySpace:
 
 def test_every_method_is_here():
     assert set(NUMBERS) == set(METHODS)
+
+
+@pytest.mark.parametrize("kind", sorted(METHODS))
+def test_a_method_refuses_no_point_of_its_usual_box(pool, kind):
+    space = make_space(pool, kind)
+    method = METHODS.make(METHODS[kind].config(kind=kind))
+    for end in ("low", "start", "high"):
+        # Of weights, zero ones may be refused: they can have no mean.
+        genome = [
+            d.start if d.name.startswith("weight") else getattr(d, end) for d in space.dimensions
+        ]
+        (part,) = space.to_recipe(genome).parts
+        method.check(part.coefficients())
 
 
 class TestGroups:
