@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 
 from evomerge.errors import InputError
@@ -107,16 +108,19 @@ def _element_bytes(checkpoint: Checkpoint) -> int:
 
 
 def require_gpu_memory(setup: Setup) -> None:
-    """Refuse actors whose GPU cannot hold what they keep on it, where its memory is known.
+    """Refuse actors whose GPU or host cannot hold what they keep, where its memory is known.
 
     Raises:
         InputError: It cannot.
     """
     workers = setup.config.workers
-    memory_bytes = _gpu_memory_bytes(workers) if on_gpu(setup.config) else None
-    if memory_bytes is None or (workers.num_gpus or 1.0) > 1.0:
+    if not on_gpu(setup.config):
         return
     need = gpu_need(workers, setup.pool)
+    _require_host_memory(need, workers)
+    memory_bytes = _gpu_memory_bytes(workers)
+    if memory_bytes is None or (workers.num_gpus or 1.0) > 1.0:
+        return
     if need.total_bytes <= memory_bytes:
         return
     one = replace(need, num_actors=1)
@@ -139,6 +143,17 @@ def require_gpu_memory(setup: Setup) -> None:
         f"workers.num_gpus: {need.describe()}; it has {_gib(memory_bytes)}, and scoring needs some "
         f"of that\n{remedy}"
     )
+
+
+def _require_host_memory(need: GpuNeed, workers: WorkersConfig) -> None:
+    pinned_bytes = need.num_actors * need.streamed_bytes
+    host_bytes = psutil.virtual_memory().total
+    if workers.address == "local" and pinned_bytes > host_bytes:
+        raise InputError(
+            f"workers.pool_gib: {need.num_actors} actors on a GPU stream "
+            f"{_gib(need.streamed_bytes)} each, from {_gib(pinned_bytes)} of pinned memory; this "
+            f"machine has {_gib(host_bytes)}\nraise workers.pool_gib, or take fewer actors"
+        )
 
 
 def _room(one: GpuNeed, pool: Pool, memory_bytes: int) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from fixtures import make_workspace
 
@@ -72,6 +75,17 @@ def test_what_does_not_stay_of_the_pool_is_streamed(setup):
     assert "streamed" in need.describe()
     roomy = gpu_need(with_workers(setup, pool_gib=1e3).config.workers, pool)
     assert roomy == everything
+
+
+def test_more_pinned_memory_than_the_host_has_is_refused(setup, monkeypatch):
+    setup = with_workers(setup, pool_gib=0.0)
+    streamed = 4 * sum(checkpoint.size_bytes for checkpoint in setup.pool)
+    for total, refused in ((streamed - 1, True), (streamed, False)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda t=total: SimpleNamespace(total=t))
+        with (
+            pytest.raises(InputError, match="raise workers.pool_gib") if refused else nullcontext()
+        ):
+            require_gpu_memory(setup)
 
 
 def test_a_budget_is_proposed_where_it_helps(setup):
