@@ -8,6 +8,7 @@ from merges import settled, values
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.linear import LinearConfig
+from evomerge.methods.quantiles import STEP
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 
@@ -49,6 +50,17 @@ def coefficients(config, num_models: int, densities=(0.3, 0.57, 0.9)):
         density=densities[:num_models],
         scale=(0.8,),
     )
+
+
+def overflowing_in_a_bracket():
+    """Operands, and coefficients of TIES by which they overflow float16."""
+    base, model = torch.zeros(SIZE), torch.zeros(SIZE)
+    # The second largest of two magnitudes in the last bracket, on a base it makes overflow.
+    model[:STEP] = torch.arange(1.0, STEP + 1)
+    model[4000], base[5000] = 10_000.0, 60_000.0
+    model[5000] = base[5000] + 9_000.0
+    whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
+    return whole, values(TiesConfig(), 1, density=(2 / SIZE,))
 
 
 def in_blocks(config, whole, given, dtype):

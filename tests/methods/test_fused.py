@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from merges import values
-from one_pass import CONFIGS, SIZE, coefficients, in_blocks, operands, same_bits
+from one_pass import (
+    CONFIGS,
+    SIZE,
+    coefficients,
+    in_blocks,
+    operands,
+    overflowing_in_a_bracket,
+    same_bits,
+)
 from scipy import stats
 
 from evomerge.methods import METHODS, Operands
@@ -90,15 +98,8 @@ def test_a_result_too_large_for_its_type_is_told():
 
 
 def test_a_result_too_large_inside_a_bracket_is_told():
-    base, model = torch.zeros(SIZE), torch.zeros(SIZE)
-    # The second largest of two magnitudes in the last bracket, on a base it makes overflow.
-    model[:STEP] = torch.arange(1.0, STEP + 1)
-    model[4000], base[5000] = 10_000.0, 60_000.0
-    model[5000] = base[5000] + 9_000.0
-    whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
-    config = TiesConfig()
-    method = METHODS.make(config)
-    given = values(config, 1, density=(2 / SIZE,))
+    whole, given = overflowing_in_a_bracket()
+    method = METHODS.make(TiesConfig())
     target = torch.empty(SIZE, dtype=torch.float16)
     merge = fuse(method, whole, method.prepare(whole, 0), given, target)
     # As long as the second is unsure, it is trimmed.

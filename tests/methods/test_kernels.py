@@ -14,14 +14,21 @@ from pathlib import Path
 import pytest
 import torch
 from merges import values
-from one_pass import CONFIGS, SIZE, coefficients, in_blocks, operands, same_bits
+from one_pass import (
+    CONFIGS,
+    SIZE,
+    coefficients,
+    in_blocks,
+    operands,
+    overflowing_in_a_bracket,
+    same_bits,
+)
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.fused.launches import fill_uniforms, is_known, launch
 from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.philox import uniform_uint16
-from evomerge.methods.quantiles import STEP
 from evomerge.methods.ties import TiesConfig
 
 # What overflows is asked for; the interpreter's numpy warns.
@@ -111,14 +118,7 @@ def test_a_result_too_large_for_its_type_is_told():
 
 
 def test_a_result_too_large_inside_a_bracket_is_told():
-    base, model = torch.zeros(SIZE), torch.zeros(SIZE)
-    # The second largest of two magnitudes in the last bracket, on a base it makes overflow.
-    model[:STEP] = torch.arange(1.0, STEP + 1)
-    model[4000], base[5000] = 10_000.0, 60_000.0
-    model[5000] = base[5000] + 9_000.0
-    whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
-    given = values(TiesConfig(), 1, density=(2 / SIZE,))
-    _, is_finite = launched(TiesConfig(), whole, given, torch.float16)
+    _, is_finite = launched(TiesConfig(), *overflowing_in_a_bracket(), torch.float16)
     assert not is_finite
 
 
