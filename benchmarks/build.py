@@ -13,9 +13,11 @@ three, so that what else uses the memory meanwhile (the cores of a shared machin
 both. The share of the fastest single copy of the whole run stands beside it. Extra memory is the
 greatest RssAnon + RssShmem seen while building, less what it was before.
 
-With a GPU the same is done there, before: in the shape of Mistral 7B with three experts, or in the
-largest of the shapes that its memory holds (--quick: 271 M). The copy is one within its memory,
-the extra memory is torch's; figures begin with gpu_. The pool's files (58 GB at 7 B) lie in TMPDIR.
+With a GPU the same is done there, before, and its figures (they begin with gpu_) are written before
+the CPU's: in the shape of Mistral 7B with three experts, or in the largest of the shapes that its
+memory and TMPDIR hold, where the pool's files lie (58 GB at 7 B; --quick: 271 M). The copy is one
+within its memory, the extra memory is torch's. The pool is brought there once: "first" is without
+that. Uniforms that find no room (43 GB at 7 B) are drawn again with every build.
 
 With MERGEKIT_YAML naming the `mergekit-yaml` of an environment of its own, mergekit builds the same
 merges of the 271 M pool to disk, and its seconds are printed beside ours to disk.
@@ -52,7 +54,7 @@ from harness import describe_machine, parse_arguments, print_table, write_figure
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from evomerge.merge import Engine
+from evomerge.merge import Engine, Residence
 from evomerge.methods import METHODS
 from evomerge.paths.export import export_checkpoint
 from evomerge.pool import Pool, PoolConfig, open_pool
@@ -75,7 +77,7 @@ GPU_SIZES = {"7 B": 7_241_732_096, "1 B": 1_058_000_000, "271 M": 271_000_000}
 
 NUM_EXPERTS_ON_GPU = 3
 
-GPU_RESERVE_BYTES = 3 << 30
+GPU_RESERVE_BYTES = 8 << 30
 """Left of a GPU for the copies and for what a build needs beside its tables."""
 
 METHODS_WITH_LOOPS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
@@ -97,12 +99,14 @@ class Place:
         tables_bytes: What may be kept of a pool.
         copies: What builds are compared with.
         watch: Watches extra memory.
+        residence: Where the pool lies, if it is not the CPU.
     """
 
     device: torch.device
     tables_bytes: int
     copies: Copies
     watch: Callable[[], Memory]
+    residence: Residence | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,9 @@ def time_method(pool: Pool, kind: str, repeats: int, place: Place) -> Build:
         name: torch.ones(shapes[name], dtype=torch.bfloat16, device=device)
         for name in pool.layout.places
     }
-    engine = Engine(pool, device, statistics_budget_bytes=place.tables_bytes)
+    engine = Engine(
+        pool, device, statistics_budget_bytes=place.tables_bytes, residence=place.residence
+    )
 
     def build() -> float:
         recipe = make_recipe(pool, kind, rng)
@@ -299,6 +305,9 @@ def measure(
         folder = Path(name)
         pool = make_pool(folder, size, num_experts, place.device)
         place.copies.measure()
+        if place.residence is not None:
+            # Everything is brought there.
+            time_method(pool, "task_arithmetic", 1, place)
         builds = []
         for kind in kinds:
             with_loop = kind in METHODS_WITH_LOOPS
@@ -325,14 +334,22 @@ def measure_on_gpu(size: str) -> dict[str, Any]:
     """Build candidates of the largest pool that the GPU holds."""
     device = torch.device("cuda", 0)
     free_bytes, _ = torch.cuda.mem_get_info(device)
+    disk_bytes = shutil.disk_usage(tempfile.gettempdir()).free
     sizes = ["271 M"] if size == "quick" else list(GPU_SIZES)
     for shape in sizes:
+        file_bytes = 2 * GPU_SIZES[shape] * (NUM_EXPERTS_ON_GPU + 1)
         # Base, experts and the model that is written.
-        kept_bytes = 2 * GPU_SIZES[shape] * (NUM_EXPERTS_ON_GPU + 2) + GPU_RESERVE_BYTES
-        if kept_bytes <= free_bytes:
+        kept_bytes = file_bytes + 2 * GPU_SIZES[shape] + GPU_RESERVE_BYTES
+        if kept_bytes <= free_bytes and file_bytes < disk_bytes:
             break
     tables_bytes = max(TABLES_BYTES, free_bytes - kept_bytes)
-    place = Place(device, tables_bytes, DeviceCopies(device), lambda: DeviceMemory(device))
+    place = Place(
+        device,
+        tables_bytes,
+        DeviceCopies(device),
+        lambda: DeviceMemory(device),
+        Residence(device),
+    )
     repeats = 3 if size == "quick" else 25
     figures = measure(shape, repeats, METHODS_WITH_LOOPS, place, NUM_EXPERTS_ON_GPU)
     return {"gpu_shape": shape} | {f"gpu_{name}": value for name, value in figures.items()}
@@ -344,7 +361,10 @@ def main() -> None:
     print(f"machine: {describe_machine()}", flush=True)
     torch.set_num_threads(os.cpu_count() or 1)
     loops, others = METHODS_WITH_LOOPS, sorted(set(METHODS) - set(METHODS_WITH_LOOPS))
-    figures = measure_on_gpu(size) if torch.cuda.is_available() else {}
+    figures: dict[str, Any] = {}
+    if torch.cuda.is_available():
+        figures = measure_on_gpu(size)
+        write_figures(figures, json_path)
     copies = HostCopies(COPY_BYTES // 4 if size == "quick" else COPY_BYTES)
     place = Place(torch.device("cpu"), TABLES_BYTES, copies, HostMemory)
     if size == "quick":

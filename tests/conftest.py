@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 os.environ.update(
     {
@@ -19,6 +18,8 @@ os.environ.update(
     }
 )
 
-if shutil.which("nvidia-smi") is None:
+import torch
+
+if not torch.cuda.is_available():
     # Kernels for a GPU are run by Triton's interpreter.
     os.environ["TRITON_INTERPRET"] = "1"

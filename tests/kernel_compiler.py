@@ -19,7 +19,7 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 
 from evomerge.methods import METHODS
-from evomerge.methods.fused import kernels, launches
+from evomerge.methods.fused import NUM_FLAGS, kernels, launches
 from evomerge.methods.fused.terms import TrimmedSum, terms_of
 from evomerge.methods.quantiles import Bracket
 
@@ -87,14 +87,14 @@ class Kernels:
 
 def main() -> None:
     launches.kernels = Kernels()
-    room = torch.zeros(8, dtype=torch.int32)
+    flags = torch.zeros(NUM_FLAGS, dtype=torch.int32)
     for config in CONFIGS.values():
         whole, method = operands(size=SIZE), METHODS.make(config)
         terms = terms_of(method, whole, method.prepare(whole, 3), coefficients(config, 3))
         if isinstance(terms, TrimmedSum):
             # As if something had to be settled.
             terms = replace(terms, brackets=(Bracket(1e-3, 2e-3, 5),) * 3)
-        launches.launch(terms, torch.empty(SIZE).bfloat16(), room)
+        launches.launch(terms, torch.empty(SIZE).bfloat16(), flags)
     launches.fill_uniforms(1 << 40, SIZE, torch.device("cpu"))
     print(json.dumps(list(found.values())))
 

@@ -63,6 +63,16 @@ def overflowing_in_a_bracket():
     return whole, values(TiesConfig(), 1, density=(2 / SIZE,))
 
 
+def finite_once_settled():
+    """Operands, and coefficients of TIES: an element fits float16 once it is known to be kept."""
+    base, model = torch.zeros(SIZE), torch.zeros(SIZE)
+    model[:STEP] = torch.arange(1.0, STEP + 1)
+    model[4000], base[5000] = 10_000.0, 70_000.0
+    model[5000] = base[5000] - 9_000.0
+    whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
+    return whole, values(TiesConfig(), 1, density=(2 / SIZE,))
+
+
 def in_blocks(config, whole, given, dtype):
     method = METHODS.make(config)
     return method.combine(whole, settled(method, whole, 3, given), given).to(dtype)

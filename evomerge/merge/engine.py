@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from evomerge.merge.device import Launches
+from evomerge.merge.host import Passes
 from evomerge.merge.kept import Kept, size_bytes
-from evomerge.merge.launches import Launches
 from evomerge.merge.operands import DeviceSource, HostSource, Ready, Source
-from evomerge.merge.passes import Passes
 from evomerge.merge.plan import Merge, MergeKey, Step, plan
 from evomerge.merge.residence import Residence
 from evomerge.methods import Operands, SettlingMethod, Statistics, WholeModelMethod
@@ -43,7 +44,7 @@ class Engine:
         statistics_budget_bytes: Memory for what `Method.prepare` returns, and, where that leaves
             some on a CPU, for tensors that are no view of a file.
         fused_from: Numbers in a tensor from which on it is merged by a compiled loop, where there
-            is one for it; the result is the same.
+            is one for it; on a CPU the result is the same.
         residence: Where the pool's tensors lie, if it is not the CPU; by default all of them come
             to stay on the device.
     """
@@ -121,10 +122,11 @@ class Engine:
         steps = plan(self.pool, recipe)
         while len(self._surveys) > MOST_SURVEYS:
             self._surveys.popitem(last=False)
-        for merge in {id(merge): merge for _, merge in steps}.values():
+        merges = {id(merge): merge for _, merge in steps}
+        for key, merge in merges.items():
             if merge.method.needs.whole_model:
-                self._survey(merge)
-        return steps
+                merges[key] = replace(merge, survey=self._survey(merge))
+        return [(name, merges[id(merge)]) for name, merge in steps]
 
     def _merge_into(self, target: Tensor, ready: Ready, merges: Passes | Launches) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
@@ -145,8 +147,7 @@ class Engine:
         if method.needs.settling:
             settling = cast(SettlingMethod, method)
             statistics += settling.settle(whole, statistics, merge.coefficients)
-        if method.needs.whole_model:
-            statistics += self._survey(merge)
+        statistics += merge.survey
         size = whole.models[0].numel()
         step = size if method.needs.whole_tensor else block_elements
         for start in range(0, size, max(step, 1)):

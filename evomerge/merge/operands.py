@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from evomerge.merge.kept import Kept
 from evomerge.merge.plan import Merge, Step
-from evomerge.merge.residence import Fetched, Key, Read, Residence
+from evomerge.merge.residence import Fetched, Key, Read, Residence, padded
 from evomerge.methods import Operands
 from evomerge.pool import Adapter, Checkpoint, Pool
+from evomerge.pool.checkpoint import FLOATING, TensorInfo
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,26 @@ class Ready:
     held: tuple[Tensor, ...] = ()
 
 
-_OperandsKey = tuple[str, bool, tuple[str, ...]]
-"""A tensor's name, whether the base is wanted, and the models."""
-
-
 class Source(Protocol):
     """Where operands come from."""
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
         """The operands of one tensor after another; each is good until the next is asked for."""
+
+
+class _Latest:
+    """The operands of each tensor's last merge: most merges are of the same models again."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[bool, tuple[str, ...], Operands]] = {}
+
+    def get(self, name: str, merge: Merge) -> Operands | None:
+        found = self._found.get(name)
+        is_same = found and found[:2] == (merge.method.needs.base, merge.part.models)
+        return found[2] if found and is_same else None
+
+    def put(self, name: str, merge: Merge, whole: Operands) -> None:
+        self._found[name] = merge.method.needs.base, merge.part.models, whole
 
 
 class HostSource:
@@ -51,30 +64,34 @@ class HostSource:
     def __init__(self, pool: Pool, kept: Kept) -> None:
         self.pool = pool
         self.kept = kept
-        self._views: dict[_OperandsKey, Operands] = {}
+        self._views: dict[Key, Tensor] = {}
+        self._latest = _Latest()
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
         """See `Source`."""
         for name, merge in steps:
-            key = name, merge.method.needs.base, merge.part.models
-            whole = self._views.get(key)
+            whole = self._latest.get(name, merge)
             if whole is not None:
                 yield Ready(name, merge, whole)
                 continue
             owners = [_owner(checkpoint, name) for checkpoint in _checkpoints(self.pool, merge)]
             found = [self._flat(owner, name) for owner in owners]
             whole = _whole(self.pool, name, merge, [tensor for tensor, _ in found])
-            if not any(name in owner.made for owner in owners):
-                self._views[key] = whole
+            if all((owner.name, name) in self._views for owner in owners):
+                self._latest.put(name, merge, whole)
             held = tuple(tensor for tensor, stays in found if not stays)
             yield Ready(name, merge, whole, held)
 
     def _flat(self, owner: Checkpoint, name: str) -> tuple[Tensor, bool]:
         """A checkpoint's tensor, and whether it stays in memory, or is a view of a file."""
-        if name not in owner.made:
-            return owner.tensor(name).reshape(-1), True
+        key = owner.name, name
+        if key in self._views:
+            return self._views[key], True
+        if not owner.makes(name):
+            self._views[key] = owner.tensor(name).reshape(-1)
+            return self._views[key], True
         (made,), stays = self.kept.get(
-            (owner.name, name), lambda: (owner.tensor(name).reshape(-1),), is_cheap=True
+            key, lambda: (owner.tensor(name).reshape(-1),), is_cheap=True
         )
         return made, stays
 
@@ -85,39 +102,44 @@ class DeviceSource:
     def __init__(self, pool: Pool, residence: Residence) -> None:
         self.pool = pool
         self.residence = residence
-        self._resident: dict[_OperandsKey, Operands] = {}
+        self._latest = _Latest()
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
         """See `Source`."""
-        waiting: deque[tuple[Step, Fetched | None]] = deque()
-        for step in steps:
-            waiting.append((step, self._fetch(*step)))
-            if len(waiting) == self.residence.num_ahead:
+        waiting: deque[tuple[Step, Operands | Fetched]] = deque()
+        try:
+            for step in steps:
+                waiting.append((step, self._fetch(*step)))
+                if len(waiting) == self.residence.num_ahead:
+                    yield from self._ready(*waiting.popleft())
+            while waiting:
                 yield from self._ready(*waiting.popleft())
-        while waiting:
-            yield from self._ready(*waiting.popleft())
+        finally:
+            for _, fetched in waiting:
+                if isinstance(fetched, Fetched):
+                    fetched.release()
 
-    def _fetch(self, name: str, merge: Merge) -> Fetched | None:
-        """What has to be brought to the device, or None where all operands lie there."""
-        if (name, merge.method.needs.base, merge.part.models) in self._resident:
-            return None
+    def _fetch(self, name: str, merge: Merge) -> Operands | Fetched:
+        """The operands, where all lie on the device, or what is brought there."""
+        whole = self._latest.get(name, merge)
+        if whole is not None:
+            return whole
         parts: dict[Key, Read] = {}
         for checkpoint in _checkpoints(self.pool, merge):
             parts |= _parts(_owner(checkpoint, name), name)
         return self.residence.fetch(parts)
 
-    def _ready(self, step: Step, fetched: Fetched | None) -> Iterator[Ready]:
+    def _ready(self, step: Step, fetched: Operands | Fetched) -> Iterator[Ready]:
         name, merge = step
-        key = name, merge.method.needs.base, merge.part.models
-        if fetched is None:
-            yield Ready(name, merge, self._resident[key])
+        if isinstance(fetched, Operands):
+            yield Ready(name, merge, fetched)
             return
         with fetched as found:
             owners = [_owner(checkpoint, name) for checkpoint in _checkpoints(self.pool, merge)]
             tensors = [self._flat(owner, name, found) for owner in owners]
             whole = _whole(self.pool, name, merge, tensors)
             if fetched.stays and not any(_is_changed(owner, name) for owner in owners):
-                self._resident[key] = whole
+                self._latest.put(name, merge, whole)
             yield Ready(name, merge, whole)
 
     def _flat(self, owner: Checkpoint, name: str, found: dict[Key, Tensor]) -> Tensor:
@@ -158,6 +180,31 @@ def _parts(checkpoint: Checkpoint, name: str) -> dict[Key, Read]:
             },
         }
     return {(checkpoint.name, name): functools.partial(checkpoint.tensor, name)}
+
+
+def lane_bytes(pool: Pool) -> int:
+    """What a lane takes through which any tensor of every model is streamed."""
+    widths = {
+        member.name: max(FLOATING[info.dtype] for info in member.stored)
+        for member in (pool.base, *pool)
+    }
+
+    def of_tensor(name: str) -> int:
+        sizes: dict[Key, int] = {}
+        for checkpoint in pool:
+            owner = start = _owner(checkpoint, name)
+            if isinstance(owner, Adapter) and name in owner.updates:
+                start = owner if name in owner.own else owner.base
+                for key in owner.updates[name].keys:
+                    sizes[owner.name, key] = _size_bytes(owner.factors[key])
+            sizes[start.name, name] = math.prod(pool.layout.shapes[name]) * widths[start.name]
+        return sum(map(padded, sizes.values()))
+
+    return max(map(of_tensor, pool.layout.places))
+
+
+def _size_bytes(info: TensorInfo) -> int:
+    return math.prod(info.shape) * FLOATING[info.dtype]
 
 
 def _whole(pool: Pool, name: str, merge: Merge, tensors: list[Tensor]) -> Operands:

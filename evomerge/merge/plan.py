@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evomerge.errors import InputError
-from evomerge.methods import METHODS, Coefficients, Method
+from evomerge.methods import METHODS, Coefficients, Method, Statistics
 from evomerge.pool import Checkpoint, Pool
 from evomerge.recipe import Part, Recipe
 
@@ -15,7 +15,11 @@ MergeKey = tuple[str, tuple[str, ...], int]
 
 @dataclass(frozen=True)
 class Merge:
-    """A part of a recipe, with what is the same for all of its tensors."""
+    """A part of a recipe, with what is the same for all of its tensors.
+
+    Attributes:
+        survey: What its method knows of all tensors, where it needs that.
+    """
 
     part: Part
     models: tuple[Checkpoint, ...]
@@ -24,6 +28,7 @@ class Merge:
     coefficients: Coefficients
     mask_seed: int
     key: MergeKey
+    survey: Statistics = ()
 
     @classmethod
     def of(cls, part: Part, pool: Pool, mask_seed: int) -> Merge:

@@ -20,6 +20,8 @@ Read = Callable[[], Tensor]
 ALIGNMENT = 512
 """Bytes: where the device's own allocations begin."""
 
+PAGE_BYTES = 1 << 30
+
 
 class Residence:
     """Where tensors lie.
@@ -47,6 +49,7 @@ class Residence:
         self._resident: dict[Key, Tensor] = {}
         self._pinned: dict[Key, Tensor] = {}
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pages = _Pages(is_pinned=self._copies is not None)
         self._lanes = [_Lane(device, self._copies) for _ in range(self.num_ahead)]
 
     def fetch(self, parts: dict[Key, Read]) -> Fetched:
@@ -74,11 +77,6 @@ class Residence:
         self._lanes.append(lane)
         return Fetched(resident | lane.fill(streamed), lane, stays=False)
 
-    @property
-    def streamed_bytes(self) -> int:
-        """What is brought to the device with every build."""
-        return sum(tensor.nbytes for tensor in self._pinned.values())
-
     def _take(self, key: Key, read: Read) -> None:
         if key in self._resident or key in self._pinned:
             return
@@ -87,7 +85,40 @@ class Residence:
             self._resident[key] = tensor.to(self.device)
             self.size_bytes += tensor.nbytes
         else:
-            self._pinned[key] = tensor if self._copies is None else tensor.pin_memory()
+            self._pinned[key] = self._pages.hold(tensor)
+
+
+class _Pages:
+    """Memory of the host that a device copies from by itself.
+
+    Torch rounds every allocation up to a power of two; so tensors share large ones.
+    """
+
+    def __init__(self, *, is_pinned: bool) -> None:
+        self.is_pinned = is_pinned
+        self._page = torch.empty(0, dtype=torch.uint8)
+        self._used = 0
+
+    def hold(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor."""
+        size = padded(tensor.nbytes)
+        if self._used + size > len(self._page):
+            page_bytes = max(size, PAGE_BYTES) if self.is_pinned else size
+            self._page = torch.empty(page_bytes, dtype=torch.uint8, pin_memory=self.is_pinned)
+            self._used = 0
+        held = _part(self._page, self._used, tensor)
+        self._used += size
+        return held.copy_(tensor)
+
+
+def padded(size_bytes: int) -> int:
+    """What a tensor takes of a page or of a lane."""
+    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _part(room: Tensor, start: int, like: Tensor) -> Tensor:
+    """Room for a tensor's numbers, from a byte of it on."""
+    return room[start : start + like.nbytes].view(like.dtype).view(like.shape)
 
 
 class Fetched:
@@ -113,6 +144,10 @@ class Fetched:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """They are not wanted any more."""
         if self._lane is not None:
             self._lane.release()
 
@@ -123,16 +158,19 @@ class _Lane:
     def __init__(self, device: torch.device, copies: torch.cuda.Stream | None) -> None:
         self.device = device
         self.copies = copies
+        self._is_used = False
         self._room = torch.empty(0, dtype=torch.uint8, device=device)
         if copies is not None:
             self._filled, self._released = torch.cuda.Event(), torch.cuda.Event()
 
     def fill(self, pinned: dict[Key, Tensor]) -> dict[Key, Tensor]:
         """Copy tensors here, once what used the lane before is done with it."""
+        assert not self._is_used, "more was fetched than num_ahead without being released"
+        self._is_used = True
         places, end = {}, 0
         for key, tensor in pinned.items():
             places[key] = end
-            end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+            end += padded(tensor.nbytes)
         if end > len(self._room):
             self._grow(end)
         if self.copies is not None:
@@ -141,8 +179,7 @@ class _Lane:
         found = {}
         with copies:
             for key, tensor in pinned.items():
-                room = self._room[places[key] : places[key] + tensor.nbytes]
-                found[key] = room.view(tensor.dtype).view(tensor.shape)
+                found[key] = _part(self._room, places[key], tensor)
                 found[key].copy_(tensor, non_blocking=True)
             if self.copies is not None:
                 self._filled.record(self.copies)
@@ -155,6 +192,7 @@ class _Lane:
 
     def release(self) -> None:
         """What was computed so far is the last that uses the lane."""
+        self._is_used = False
         if self.copies is not None:
             self._released.record(torch.cuda.current_stream(self.device))
 
@@ -162,3 +200,6 @@ class _Lane:
         if self.copies is not None:
             torch.cuda.synchronize(self.device)
         self._room = torch.empty(size_bytes, dtype=torch.uint8, device=self.device)
+        if self.copies is not None:
+            # It is no other's before the copies into it are done.
+            self._room.record_stream(self.copies)

@@ -22,6 +22,12 @@ def task_vectors(block: Operands) -> tuple[Tensor, ...]:
     return tuple(model.float() - base for model in block.models)
 
 
+def task_vector(block: Operands, index: int) -> Tensor:
+    """One model's difference to the base, float32, shape [n]."""
+    assert block.base is not None
+    return block.models[index].float() - block.base.float()
+
+
 def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """sum_i w_i x_i in float32, shape [n]. A weight of zero leaves its term out exactly."""
     total: Tensor | None = None

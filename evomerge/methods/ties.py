@@ -19,6 +19,7 @@ from evomerge.methods.arithmetic import (
     l1_norm,
     require_sum,
     restore_l1,
+    task_vector,
     task_vectors,
     weighted_sum,
 )
@@ -102,8 +103,10 @@ class Ties:
         """See `Method`: a table of each task vector's magnitudes, see `quantile_table`."""
         if self.of_model or self._is_left_whole(whole):
             return ()
+        # One at a time: on a GPU a sort takes several times the memory of its numbers.
         tables = [
-            quantile_table(delta.abs_(), step_on(delta.device)) for delta in task_vectors(whole)
+            quantile_table(task_vector(whole, index).abs_(), step_on(whole.models[index].device))
+            for index in range(len(whole.models))
         ]
         return tuple(tensor for table in tables for tensor in table)
 

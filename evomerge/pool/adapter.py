@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,10 +67,9 @@ class Adapter(Checkpoint):
             return self.start(name)
         return update.apply(self.start(name), *map(self.read_factor, update.keys))
 
-    @property
-    def made(self) -> Collection[str]:
+    def makes(self, name: str) -> bool:
         """See `Checkpoint`."""
-        return self.updates.keys() | self.base.aligned.keys()
+        return name in self.updates or name in self.base.aligned
 
     def start(self, name: str) -> Tensor:
         """What a tensor is before its update: the adapter's own copy, or the base's."""

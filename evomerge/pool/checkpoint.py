@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-FLOATING = {"F64", "F32", "F16", "BF16"}
+FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a number by safetensors' name of its type."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,9 @@ class Checkpoint:
         parts = (part.info for made in self.conversions.values() for part in made.sources)
         return (*self.tensors.values(), *parts)
 
-    @property
-    def made(self) -> Collection[str]:
-        """Names of the tensors that are put together in memory when they are asked for."""
-        return self.conversions.keys() | self.aligned.keys()
+    def makes(self, name: str) -> bool:
+        """Whether a tensor is put together in memory when it is asked for."""
+        return name in self.conversions or name in self.aligned
 
     @cached_property
     def size_bytes(self) -> int:

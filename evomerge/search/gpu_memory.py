@@ -10,14 +10,17 @@ import psutil
 import torch
 
 from evomerge.errors import InputError
-from evomerge.merge import TORCH_DTYPES, Residence
-from evomerge.pool import DTYPES, Adapter, Checkpoint, Pool
+from evomerge.merge import TORCH_DTYPES, Residence, lane_bytes
+from evomerge.pool import Pool
 from evomerge.search.setup import Setup, on_gpu
 from evomerge.workers import WorkersConfig
 from evomerge.workers.config import GIB, num_fitting
 
 _SHARE_OF_SCORING = 0.1
 """What is left of a GPU for scoring where a budget of the pool is proposed."""
+
+_BYTES_TO_SORT = 36
+"""Of each number: itself, sorted, its places twice, and what the sort itself wants."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,12 @@ def gpu_need(workers: WorkersConfig, pool: Pool) -> GpuNeed:
 
 def _streamed(need: GpuNeed, pool: Pool, pool_bytes: int) -> GpuNeed:
     """Of so many bytes of the pool, the rest streamed."""
-    largest = max(math.prod(shape) for shape in pool.layout.shapes.values())
-    widths = sum(_element_bytes(member) for member in pool if not isinstance(member, Adapter))
     return replace(
         need,
         pool_bytes=pool_bytes,
         streamed_bytes=need.pool_bytes - pool_bytes,
-        lanes_bytes=Residence.num_ahead * largest * widths,
+        lanes_bytes=Residence.num_ahead * lane_bytes(pool),
     )
-
-
-def _element_bytes(checkpoint: Checkpoint) -> int:
-    """Of its widest type."""
-    types = {DTYPES[tensor.dtype] for tensor in checkpoint.tensors.values()}
-    return max(torch.empty((), dtype=TORCH_DTYPES[name]).element_size() for name in types)
 
 
 def require_gpu_memory(setup: Setup) -> None:
@@ -132,7 +127,7 @@ def require_gpu_memory(setup: Setup) -> None:
         )
     elif one.total_bytes - one.statistics_bytes <= memory_bytes:
         remedy = "lower workers.statistics_gib, with workers.num_gpus 1"
-    elif (room := _room(one, setup.pool, memory_bytes)) > 0 and not need.streamed_bytes:
+    elif (room := _room(one, setup.pool, memory_bytes)) > 0:
         remedy = (
             f"give workers.pool_gib {room / GIB:.3g} or less, with workers.num_gpus 1: the rest of "
             "the pool is streamed"
@@ -158,8 +153,9 @@ def _require_host_memory(need: GpuNeed, workers: WorkersConfig) -> None:
 
 def _room(one: GpuNeed, pool: Pool, memory_bytes: int) -> int:
     """Memory that a GPU has for some of the pool, where all of it is too much."""
-    streamed = _streamed(one, pool, 0)
-    return int(memory_bytes * (1.0 - _SHARE_OF_SCORING)) - streamed.actor_bytes
+    largest = max(math.prod(shape) for shape in pool.layout.shapes.values())
+    taken = _streamed(one, pool, 0).actor_bytes + largest * _BYTES_TO_SORT
+    return int(memory_bytes * (1.0 - _SHARE_OF_SCORING)) - taken
 
 
 def _gpu_memory_bytes(workers: WorkersConfig) -> int | None:

@@ -19,7 +19,8 @@ class WorkersConfig(Section):
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.
         pool_gib: GPU memory of each actor for the pool's tensors; those that find no room are
-            streamed from pinned memory of the host with every build. By default all stay there.
+            streamed with every build, from pinned memory of the host (each actor's own) through
+            room for two tensors of every model. By default all stay there. Of no use on CPUs.
         gpu_memory_gib: Memory of a GPU; by default that of this machine's, where the actors run
             here. What the actors keep on it is refused where it is more.
         ready_timeout_s: How long the actors may take to start before the search gives up.

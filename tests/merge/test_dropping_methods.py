@@ -8,7 +8,7 @@ from pools import NAMES, PARAMETERS, assert_same, build, recipe_of
 from transformers import AutoModelForCausalLM
 
 from evomerge.merge import Engine
-from evomerge.merge import passes as passes_module
+from evomerge.merge import host as host_module
 from evomerge.methods import METHODS
 from evomerge.methods.breadcrumbs import BreadcrumbsConfig, BreadcrumbsTiesConfig
 from evomerge.methods.consensus_ta import ConsensusTaConfig
@@ -58,7 +58,7 @@ def test_statistics_that_are_dropped_change_nothing(pool, recipe):
 @pytest.mark.parametrize("block_elements", [7, 100])
 def test_the_size_of_blocks_changes_nothing(pool, recipe, block_elements, monkeypatch):
     expected = build(pool, recipe)
-    monkeypatch.setattr(passes_module, "BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(host_module, "BLOCK_ELEMENTS", block_elements)
     assert_same(build(pool, recipe), expected)
 
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES, Engine
-from evomerge.merge import passes as passes_module
+from evomerge.merge import host as host_module
 from evomerge.methods import METHODS, Operands
 from evomerge.pool import open_members
 from evomerge.recipe import Recipe, Selector
@@ -87,7 +87,7 @@ class TestEveryMethod:
     def test_the_size_of_blocks_changes_nothing(self, pool, kind, block_elements, monkeypatch):
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
-        monkeypatch.setattr(passes_module, "BLOCK_ELEMENTS", block_elements)
+        monkeypatch.setattr(host_module, "BLOCK_ELEMENTS", block_elements)
         assert_same(build(pool, recipe), expected)
 
     @pytest.mark.parametrize("which", ["pool", "half_pool"])
@@ -95,7 +95,7 @@ class TestEveryMethod:
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
-        monkeypatch.setattr(passes_module, "RANGE_ELEMENTS", 100)
+        monkeypatch.setattr(host_module, "RANGE_ELEMENTS", 100)
         num_threads = torch.get_num_threads()
         for count in (1, 3):
             torch.set_num_threads(count)

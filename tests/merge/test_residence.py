@@ -16,8 +16,9 @@ from pools import CONFIGS, NAMES, assert_same, build, mixed, open_at, part, reci
 from safetensors.torch import load_file, save_file
 
 from evomerge.errors import CandidateError
-from evomerge.merge import Engine, Residence
-from evomerge.merge import launches as launches_module
+from evomerge.merge import Engine, Residence, lane_bytes
+from evomerge.merge import device as device_module
+from evomerge.merge.plan import plan
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
@@ -68,7 +69,7 @@ class TestEveryMethod:
     def test_blocks_and_kept_statistics_change_nothing(self, pool, kind, monkeypatch):
         recipe = self.recipe(pool, kind)
         expected = dict(engine_on_device(pool).tensors(recipe))
-        monkeypatch.setattr(launches_module, "BLOCK_ELEMENTS", 100)
+        monkeypatch.setattr(device_module, "BLOCK_ELEMENTS", 100)
         engine = engine_on_device(pool, 0, statistics_budget_bytes=3000)
         assert_built(engine, recipe, expected)
 
@@ -81,9 +82,20 @@ def test_what_fits_stays_and_the_rest_is_streamed(half_pool):
         engine = engine_on_device(pool, budget)
         dict(engine.tensors(recipe))
         residence = engine.residence
-        assert residence.size_bytes + residence.streamed_bytes == total
+        assert residence.size_bytes + sum(t.nbytes for t in residence._pinned.values()) == total
         assert residence.size_bytes <= (total if budget is None else budget)
     assert residence.size_bytes == 0
+    assert max(len(lane._room) for lane in residence._lanes) == lane_bytes(pool)
+
+
+def test_streams_within_a_stream_are_refused(pool):
+    """They would overwrite what is merged."""
+    engine = engine_on_device(pool, 0)
+    steps = plan(pool, recipe_of(pool, part("ties")))
+    outer = engine._source.stream(steps)
+    next(outer)
+    with pytest.raises(AssertionError, match="released"):
+        list(engine._source.stream(steps))
 
 
 def test_streams_that_were_left_do_no_harm(pool):
@@ -117,6 +129,7 @@ def test_only_what_an_adapter_is_made_of_stays(budget, target, tmp_path):
     engine = engine_on_device(pool, budget)
     assert_built(engine, recipe, build(pool, recipe))
     residence = engine.residence
+    assert max(len(lane._room) for lane in residence._lanes) <= lane_bytes(pool)
     lying = (residence._resident | residence._pinned).items()
     kept = sum(tensor.numel() for (model, _), tensor in lying if model == "expert1")
     state = load_file(folder / "adapter_model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from one_pass import (
     CONFIGS,
     SIZE,
     coefficients,
+    finite_once_settled,
     in_blocks,
     operands,
     overflowing_in_a_bracket,
@@ -26,7 +28,7 @@ from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.masks import STEPS
 from evomerge.methods.philox import uniform_uint16
-from evomerge.methods.quantiles import STEP, bracket, quantile_table
+from evomerge.methods.quantiles import STEP, Bracket, bracket, quantile_table
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 
@@ -105,6 +107,21 @@ def test_a_result_too_large_inside_a_bracket_is_told():
     # As long as the second is unsure, it is trimmed.
     assert merge.run(0, SIZE)
     assert not merge.finish()
+
+
+def test_what_is_finite_once_it_is_settled_is_finite():
+    config, (whole, given) = TiesConfig(), finite_once_settled()
+    expected = in_blocks(config, whole, given, torch.float16)
+    assert same_bits(in_one_pass(config, whole, given, torch.float16), expected)
+
+
+def test_brackets_of_another_tensor_are_told():
+    config, whole = TiesConfig(), operands(torch.float32)
+    method = METHODS.make(config)
+    terms = terms_of(method, whole, method.prepare(whole, 3), coefficients(config, 3))
+    wide = make_pass(replace(terms, brackets=(Bracket(0.0, 1.0, 5),) * 3), torch.empty(SIZE))
+    with pytest.raises(RuntimeError, match="table"):
+        wide.run(0, SIZE)
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])

@@ -88,11 +88,13 @@ def test_more_pinned_memory_than_the_host_has_is_refused(setup, monkeypatch):
             require_gpu_memory(setup)
 
 
-def test_a_budget_is_proposed_where_it_helps(setup):
-    """And what is proposed is taken."""
-    pool_gib, streamed = None, []
+@pytest.mark.parametrize("share", [None, 0.999])
+def test_a_budget_is_proposed_where_it_helps(setup, share):
+    """And what is proposed is taken, also where another budget was given."""
+    streamed: list[str] = []
     everything = gpu_need(with_workers(setup, statistics_gib=1e-10).config.workers, setup.pool)
     memory_gib = (everything.actor_bytes - 1) / GIB
+    pool_gib = None if share is None else share * everything.pool_bytes / GIB
     for _ in range(2):
         given = {"statistics_gib": 1e-10, "gpu_memory_gib": memory_gib, "pool_gib": pool_gib}
         workers = WorkersConfig(num_gpus=1.0, **given)

@@ -60,7 +60,7 @@ def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure
         stop: The element behind the last one.
 
     Returns:
-        `greatest` of all numbers, and how many indices are noted.
+        `greatest` of all numbers, and how many indices there were to note.
     """
     largest, count = np.uint32(0), 0
     like = out[0]
@@ -95,7 +95,8 @@ def trim_and_elect(base, models, weights, votes, lows, highs, scale, out, unsure
                 for i in range(len(models)):
                     magnitude = abs(load(models[i][j]) - origin)
                     if lows[i] < magnitude < highs[i]:
-                        unsure[count] = j
+                        if count < len(unsure):
+                            unsure[count] = j
                         count += 1
                         break
     return largest, count

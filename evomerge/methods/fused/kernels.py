@@ -26,10 +26,13 @@ def _load(numbers, place, inside):
 
 
 @triton.jit
-def _store(out, place, inside, number, limit, bad):
-    """Round and store; `limit` is the least magnitude's bits that round to infinity."""
+def _store(out, place, inside, is_known, number, limit, bad):
+    """Round and store; `limit` is the least magnitude's bits that round to infinity.
+
+    What is not known yet may be anything.
+    """
     bits = number.to(tl.int32, bitcast=True)
-    if tl.max(tl.where(inside, bits & 0x7FFFFFFF, 0)) >= limit:
+    if tl.max(tl.where(is_known, bits & 0x7FFFFFFF, 0)) >= limit:
         tl.store(bad, 1)
     if out.dtype.element_ty == tl.bfloat16:
         word = bits.to(tl.uint32, bitcast=True)
@@ -76,7 +79,7 @@ def sum_models(out, models, weights, divisor, num, limit, bad, block: tl.constex
     for i in tl.static_range(1, len(models)):
         total += weights[i] * _load(models[i], place, inside)
     number = tl.div_rn(total, tl.zeros_like(total) + divisor)
-    _store(out, place, inside, number, limit, bad)
+    _store(out, place, inside, inside, number, limit, bad)
 
 
 @triton.jit
@@ -87,7 +90,7 @@ def add_task_vectors(out, base, models, weights, scale, num, limit, bad, block: 
     total = weights[0] * (_load(models[0], place, inside) - origin)
     for i in tl.static_range(1, len(models)):
         total += weights[i] * (_load(models[i], place, inside) - origin)
-    _store(out, place, inside, origin + scale * total, limit, bad)
+    _store(out, place, inside, inside, origin + scale * total, limit, bad)
 
 
 @triton.jit
@@ -120,7 +123,7 @@ def add_masked(
         total = terms[0]
         for i in tl.static_range(1, len(terms)):
             total += terms[i]
-    _store(out, place, inside, origin + scale * total, limit, bad)
+    _store(out, place, inside, inside, origin + scale * total, limit, bad)
 
 
 @triton.jit
@@ -138,11 +141,13 @@ def trim(
     bad,
     noted,
     count,
+    room: tl.constexpr,
     block: tl.constexpr,
 ):
     """See `TrimmedSum`: what lies within a bracket is trimmed, and its index goes to `noted`.
 
-    That is int64, with room for all, and `count`, int32 of shape [1], is how many there are.
+    That is int64, of shape [room], and `count`, int32 of shape [1], is how many there are. More
+    than there is room for are another tensor's than the brackets: `bad` is 2 then.
     """
     place, inside = _places(num, block)
     origin = _load(base, place, inside)
@@ -154,12 +159,14 @@ def trim(
         is_unsure |= inside & (magnitude > lows[i]) & (magnitude < highs[i])
         terms = terms + (_trimmed(delta, weights[i], highs[i]),)  # noqa: RUF005
     number = origin + scale * _merged(terms, votes)
-    _store(out, place, inside, number, limit, bad)
+    _store(out, place, inside, inside & (is_unsure == 0), number, limit, bad)
     num_unsure = tl.sum(is_unsure.to(tl.int32))
     if num_unsure > 0:
         first = tl.atomic_add(count, num_unsure)
-        rank = tl.cumsum(is_unsure.to(tl.int32)) - 1
-        tl.store(noted + first + rank, place, mask=is_unsure)
+        slot = first + tl.cumsum(is_unsure.to(tl.int32)) - 1
+        tl.store(noted + slot, place, mask=is_unsure & (slot < room))
+        if first + num_unsure > room:
+            tl.store(bad, 2)
 
 
 @triton.jit
@@ -206,7 +213,7 @@ def settle(
         threshold = (tl.zeros_like(bits) + high).to(tl.float32, bitcast=True)
         terms = terms + (_trimmed(delta, weights[i], threshold),)  # noqa: RUF005
     number = origin + scale * _merged(terms, votes)
-    _store(out, place, inside, number, limit, bad)
+    _store(out, place, inside, inside, number, limit, bad)
 
 
 @triton.jit(do_not_specialize=["key_low", "key_high"])

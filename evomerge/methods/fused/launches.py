@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from evomerge.methods.fused import LEAST_INFINITE, kernels
-from evomerge.methods.fused.terms import MaskedSum, ModelSum, Terms, TrimmedSum, VectorSum
+from evomerge.methods.fused.terms import (
+    MaskedSum,
+    ModelSum,
+    Terms,
+    TrimmedSum,
+    VectorSum,
+    tensors_of,
+)
 from evomerge.methods.quantiles import step_on
 
 BLOCK = 1024
@@ -15,21 +22,21 @@ BLOCK = 1024
 
 def is_known(terms: Terms, target: Tensor) -> bool:
     """Whether there is a kernel for the types of the numbers."""
-    base = () if isinstance(terms, ModelSum) else (terms.base,)
-    operands = (*terms.models, *base, target)
+    operands = (*tensors_of(terms), target)
     return all(tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() for tensor in operands)
 
 
-def launch(terms: Terms, target: Tensor, room: Tensor) -> None:
+def launch(terms: Terms, target: Tensor, flags: Tensor) -> None:
     """Write what the method's `combine` would give into a flat tensor on the same device.
 
     Args:
         terms: What to add up.
         target: Shape [n], overwritten.
-        room: Int32, shape [8], zeros, on 16 bytes; once the kernels have run, the first is not
-            zero where a number is not finite. The fifth is theirs as well.
+        flags: Int32, shape [NUM_FLAGS], zeros, on 16 bytes; once the kernels have run, the first
+            is 1 where a number is not finite, and 2 where the brackets are another tensor's.
     """
-    bad, count = room[:1], room[4:5]
+    # Each lies where the widest loads may.
+    bad, count = flags[:1], flags[4:5]
     num, limit = len(target), LEAST_INFINITE[target.dtype]
     grid = (-(-num // BLOCK),)
     options = {"block": BLOCK, "enable_fp_fusion": False}
@@ -82,6 +89,7 @@ def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, count: Tensor) -> None
         bad,
         noted,
         count,
+        room=room,
         block=BLOCK,
         enable_fp_fusion=False,
     )

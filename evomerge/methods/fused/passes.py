@@ -14,7 +14,14 @@ from torch import Tensor
 from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_and_elect
 from evomerge.methods.fused.elements import Elements, elements, fits, is_known
 from evomerge.methods.fused.sums import add_task_vectors, sum_models
-from evomerge.methods.fused.terms import MaskedSum, ModelSum, Terms, TrimmedSum, VectorSum
+from evomerge.methods.fused.terms import (
+    MaskedSum,
+    ModelSum,
+    Terms,
+    TrimmedSum,
+    VectorSum,
+    tensors_of,
+)
 from evomerge.methods.quantiles import STEP, Bracket
 
 Loop = Callable[[int, int], int]
@@ -42,8 +49,7 @@ def make_pass(terms: Terms, target: Tensor) -> Pass | None:
         None where there is no loop for the types of the numbers.
     """
     same = len({model.dtype for model in terms.models}) == 1
-    base = () if isinstance(terms, ModelSum) else (terms.base,)
-    operands = (*terms.models, *base, target)
+    operands = (*tensors_of(terms), target)
     if not same or not all(is_known(t) and t.is_contiguous() for t in operands):
         return None
     if isinstance(terms, TrimmedSum):
@@ -104,24 +110,21 @@ class _TrimmedPass:
         self.highs = _float32([where.high for where in terms.brackets])
         self.scale = np.float32(terms.scale)
         self.unsure: list[NDArray[np.int64]] = []
+        self.is_doubtful = False
 
     def run(self, start: int, stop: int) -> bool:
         room = np.empty(STEP * len(self.models), dtype=np.int64)
-        largest, count = trim_and_elect(
-            self.base,
-            self.models,
-            self.weights,
-            self.votes,
-            self.lows,
-            self.highs,
-            self.scale,
-            self.out,
-            room,
-            start,
-            stop,
-        )
+        bounds = self.lows, self.highs
+        largest, count = self._merge(self.base, self.models, bounds, self.out, room, start, stop)
+        if count > len(room):
+            raise RuntimeError("numbers are other than those that their table was made of")
         self.unsure.append(room[:count])
-        return fits(largest, self.target.dtype)
+        is_finite = fits(largest, self.target.dtype)
+        if self.lows is None or is_finite:
+            return is_finite
+        # It may be what was trimmed for being unsure, and is not when it is settled.
+        self.is_doubtful = True
+        return True
 
     def finish(self) -> bool:
         if self.lows is None:
@@ -134,23 +137,33 @@ class _TrimmedPass:
             _settled(where, (model.float() - base.float()).abs_())
             for where, model in zip(terms.brackets, models, strict=True)
         ]
-        thresholds = _float32(found)
+        # Nothing lies between equal bounds.
+        bounds, room = (_float32(found),) * 2, np.empty(0, dtype=np.int64)
+        if self.is_doubtful:
+            everything = self.base, self.models, bounds, self.out, room, 0, len(self.out)
+            largest, _ = self._merge(*everything)
+            return fits(largest, self.target.dtype)
         merged = torch.empty(len(index), dtype=self.target.dtype)
-        largest, _ = trim_and_elect(
-            elements(base),
-            tuple(elements(model) for model in models),
-            self.weights,
-            self.votes,
-            thresholds,  # nothing lies between equal bounds
-            thresholds,
-            self.scale,
-            elements(merged),
-            np.empty(0, dtype=np.int64),
-            0,
-            len(index),
+        gathered = tuple(elements(model) for model in models)
+        largest, _ = self._merge(
+            elements(base), gathered, bounds, elements(merged), room, 0, len(index)
         )
         self.target[index] = merged
         return fits(largest, self.target.dtype)
+
+    def _merge(self, base, models, bounds, out, room, start, stop):
+        return trim_and_elect(
+            base,
+            models,
+            self.weights,
+            self.votes,
+            *bounds,
+            self.scale,
+            out,
+            room,
+            start,
+            stop,
+        )
 
 
 def _settled(where: Bracket, magnitudes: Tensor) -> float:

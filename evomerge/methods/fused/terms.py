@@ -1,7 +1,4 @@
-"""What a merge in one pass has to add up: the same for loops on a CPU and kernels on a GPU.
-
-Of sums, models whose weight is zero are no part, whatever their numbers are; see `weighted_sum`.
-"""
+"""What a merge in one pass has to add up: the same for loops on a CPU and kernels on a GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ Floats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class ModelSum:
-    """sum_i w_i theta_i / divisor."""
+    """sum_i w_i theta_i / divisor, of the models whose weight is not zero."""
 
     models: tuple[Tensor, ...]
     weights: Floats
@@ -31,7 +28,7 @@ class ModelSum:
 
 @dataclass(frozen=True)
 class VectorSum:
-    """theta_0 + scale * sum_i w_i tau_i."""
+    """theta_0 + scale * sum_i w_i tau_i, of the models whose weight is not zero."""
 
     base: Tensor
     models: tuple[Tensor, ...]
@@ -91,6 +88,11 @@ class TrimmedSum:
 
 
 Terms = ModelSum | VectorSum | MaskedSum | TrimmedSum
+
+
+def tensors_of(terms: Terms) -> tuple[Tensor, ...]:
+    """The numbers that are merged."""
+    return terms.models if isinstance(terms, ModelSum) else (terms.base, *terms.models)
 
 
 def terms_of(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from evomerge.merge.passes import not_finite
-from evomerge.methods.fused import has_kernels
+from evomerge.merge.host import not_finite
+from evomerge.methods.fused import NUM_FLAGS, has_kernels
 from evomerge.methods.fused.terms import Terms
 
 if TYPE_CHECKING:
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 BLOCK_ELEMENTS = 1 << 24
 """Numbers combined at once: what is enqueued costs more than what lies in no cache."""
 
-_ROOMS = 64
+_NUM_AT_ONCE = 64
 """Tensors whose flags are made at once."""
-
-_ROOM = 8
-"""Numbers of a tensor's flags, int32: of a kernel's two each lies where the widest loads may."""
 
 
 class Launches:
@@ -48,9 +45,11 @@ class Launches:
     ) -> None:
         if kind is not None or not self._names:
             return
-        bad = torch.cat(self._flags)[::_ROOM][: len(self._names)].tolist()
-        for name, is_bad in zip(self._names, bad, strict=True):
-            if is_bad:
+        bad = torch.cat(self._flags)[::NUM_FLAGS][: len(self._names)].tolist()
+        for name, flag in zip(self._names, bad, strict=True):
+            if flag > 1:
+                raise RuntimeError(f"tensor {name!r} is not the one that its table was made of")
+            if flag:
                 raise not_finite(name)
 
     def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int = 0) -> bool:
@@ -61,18 +60,18 @@ class Launches:
 
         if not is_known(terms, target):
             return False
-        launch(terms, target, self._room(name))
+        launch(terms, target, self._flags_of(name))
         return True
 
     def write(self, name: str, target: Tensor, block: Tensor) -> None:
         """Write a combined block: the one cast, from float32 to the result's type."""
         target.copy_(block)
-        self._room(name)[0] = target.isfinite().logical_not_().any()
+        self._flags_of(name)[0] = target.isfinite().logical_not_().any()
 
-    def _room(self, name: str) -> Tensor:
-        number = len(self._names) % _ROOMS
+    def _flags_of(self, name: str) -> Tensor:
+        number = len(self._names) % _NUM_AT_ONCE
         if number == 0:
-            room = torch.zeros(_ROOMS * _ROOM, dtype=torch.int32, device=self.device)
-            self._flags.append(room)
+            size = _NUM_AT_ONCE * NUM_FLAGS
+            self._flags.append(torch.zeros(size, dtype=torch.int32, device=self.device))
         self._names.append(name)
-        return self._flags[-1][number * _ROOM : (number + 1) * _ROOM]
+        return self._flags[-1][number * NUM_FLAGS : (number + 1) * NUM_FLAGS]
