@@ -276,3 +276,18 @@ def test_threads_change_nothing(tmp_path):
         torch.set_num_threads(before)
     for first, second in zip(built[1], built[2], strict=True):
         assert_same(first, second)
+
+
+def test_what_is_remembered_does_not_grow_with_subsets(pool):
+    engine = Engine(pool)
+    subsets = [("expert0", "expert1"), ("expert0",), ("expert1",), ("expert1", "expert0")]
+    sizes = []
+    for models in subsets * 2:
+        one = part("linear").model_copy(
+            update={"models": models, "parameters": {"weight": dict.fromkeys(models, 0.5)}}
+        )
+        dict(engine.tensors(recipe_of(pool, one)))
+        source = engine._source
+        sizes.append((len(source._views), len(source._latest._found)))
+    num_tensors = len(pool.layout.places)
+    assert max(sizes) == (2 * num_tensors, num_tensors)
