@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 import torch
 from torch import Tensor
 
-from evomerge.merge.host import not_finite
+from evomerge.merge.merges import Merges, not_finite
 from evomerge.methods.fused import NUM_FLAGS, has_kernels
 from evomerge.methods.fused.terms import Terms
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 BLOCK_ELEMENTS = 1 << 24
 """Numbers combined at once: what is enqueued costs more than what lies in no cache."""
@@ -21,8 +16,8 @@ _NUM_AT_ONCE = 64
 """Tensors whose flags are made at once."""
 
 
-class Launches:
-    """What `Passes` does, on a device; whether all is finite is known when the context is left."""
+class Launches(Merges):
+    """Kernels and blocks on a device; whether all is finite is looked at once, at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -31,19 +26,11 @@ class Launches:
 
     @property
     def block_elements(self) -> int:
-        """Numbers to combine at once where there is no kernel."""
+        """See `Merges`."""
         return BLOCK_ELEMENTS
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None or not self._names:
+    def _finish(self) -> None:
+        if not self._names:
             return
         bad = torch.cat(self._flags)[::NUM_FLAGS][: len(self._names)].tolist()
         for name, flag in zip(self._names, bad, strict=True):
@@ -52,8 +39,8 @@ class Launches:
             if flag:
                 raise not_finite(name)
 
-    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int = 0) -> bool:
-        """Enqueue a tensor's kernels; whether there are any for these numbers."""
+    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int) -> bool:
+        """See `Merges`; its kernels are enqueued."""
         if not has_kernels(self.device):
             return False
         from evomerge.methods.fused.launches import is_known, launch
@@ -64,7 +51,7 @@ class Launches:
         return True
 
     def write(self, name: str, target: Tensor, block: Tensor) -> None:
-        """Write a combined block: the one cast, from float32 to the result's type."""
+        """See `Merges`."""
         target.copy_(block)
         self._flags_of(name)[0] = target.isfinite().logical_not_().any()
 

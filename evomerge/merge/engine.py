@@ -13,6 +13,7 @@ from torch import Tensor
 from evomerge.merge.device import Launches
 from evomerge.merge.host import Passes
 from evomerge.merge.kept import Kept, size_bytes
+from evomerge.merge.merges import Merges
 from evomerge.merge.operands import DeviceSource, HostSource, Ready, Source
 from evomerge.merge.plan import Merge, MergeKey, Step, plan
 from evomerge.merge.residence import Residence
@@ -113,7 +114,7 @@ class Engine:
 
         return build
 
-    def _merges(self) -> Passes | Launches:
+    def _merges(self) -> Merges:
         return Passes() if self.residence is None else Launches(self.device)
 
     def _plan(self, recipe: Recipe) -> list[Step]:
@@ -128,7 +129,7 @@ class Engine:
                 merges[key] = replace(merge, survey=self._survey(merge))
         return [(name, merges[id(merge)]) for name, merge in steps]
 
-    def _merge_into(self, target: Tensor, ready: Ready, merges: Passes | Launches) -> None:
+    def _merge_into(self, target: Tensor, ready: Ready, merges: Merges) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
         merge, whole = ready.merge, ready.whole
         statistics, is_kept = self._prepared(whole, merge)

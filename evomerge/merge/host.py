@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from evomerge.errors import CandidateError
+from evomerge.merge.merges import Merges, not_finite
 from evomerge.methods.fused.terms import Terms
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from evomerge.methods.fused.passes import Pass
 
 RANGE_ELEMENTS = 1 << 21
@@ -27,17 +25,12 @@ HELD_BYTES = 1 << 27
 """Memory that waiting passes may hold before they are run."""
 
 
-class Passes:
+class Passes(Merges):
     """Runs passes on as many threads as torch has; all are done when the context is left.
 
     Who gets which range changes no number. Compiled loops hold no interpreter lock; what is
     Python is done before the threads start, or they would wait for it.
     """
-
-    @property
-    def block_elements(self) -> int:
-        """Numbers to combine at once where there is no pass."""
-        return BLOCK_ELEMENTS
 
     def __init__(self) -> None:
         self._passes: list[tuple[str, Pass]] = []
@@ -45,33 +38,13 @@ class Passes:
         self._held_bytes = 0
         self._bad: set[str] = set()
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def block_elements(self) -> int:
+        """See `Merges`."""
+        return BLOCK_ELEMENTS
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._run()
-
-    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int = 0) -> bool:
-        """Take a tensor's pass; those that wait are run when they hold much memory.
-
-        Args:
-            name: The tensor's.
-            terms: What to add up.
-            target: Shape [n], overwritten until the context is left.
-            held_bytes: Memory that is let go when it has run.
-
-        Returns:
-            Whether there is a pass for these numbers.
-
-        Raises:
-            CandidateError: A tensor is not finite.
-        """
+    def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int) -> bool:
+        """See `Merges`; passes that wait are run when they hold much memory."""
         from evomerge.methods.fused.passes import make_pass
 
         merge = make_pass(terms, target)
@@ -82,21 +55,17 @@ class Passes:
         for start in range(0, len(target), RANGE_ELEMENTS):
             self._ranges.append((name, merge, start, min(start + RANGE_ELEMENTS, len(target))))
         if self._held_bytes >= HELD_BYTES:
-            self._run()
+            self._finish()
         return True
 
     def write(self, name: str, target: Tensor, block: Tensor) -> None:
-        """Write a combined block: the one cast, from float32 to the result's type.
-
-        Raises:
-            CandidateError: A number is not finite, or too large for the type.
-        """
+        """See `Merges`."""
         target.copy_(block)
         # A sum over a block that lies in the cache finds every NaN and infinity.
         if not torch.isfinite(target.sum(dtype=torch.float32)):
             raise not_finite(name)
 
-    def _run(self) -> None:
+    def _finish(self) -> None:
         num_helpers = min(torch.get_num_threads(), len(self._ranges)) - 1
         if num_helpers > 0:
             with ThreadPoolExecutor(num_helpers, "merge") as threads:
@@ -121,8 +90,3 @@ class Passes:
                 return
             if not merge.run(start, stop):
                 self._bad.add(name)
-
-
-def not_finite(name: str) -> CandidateError:
-    """What is wrong with a tensor that has NaN or infinite numbers."""
-    return CandidateError(f"tensor {name!r} is not finite after merging")

@@ -30,22 +30,22 @@ NUM_FLAGS = 8
 """What a tensor's kernels say of it takes so many numbers, int32; see `launches.launch`."""
 
 
+@functools.cache
 def has_kernels(device: torch.device) -> bool:
     """Whether Triton's kernels run there: on a GPU, and anywhere in its interpreter."""
     if importlib.util.find_spec("triton") is None:
         return False
     if os.environ.get("TRITON_INTERPRET") == "1":
         return True
-    return device.type == "cuda" and _compiles()
+    return device.type == "cuda" and _can_compile(device)
 
 
-@functools.cache
-def _compiles() -> bool:
+def _can_compile(device: torch.device) -> bool:
     """Whether this machine can compile a kernel: Triton wants a C compiler."""
     from evomerge.methods.fused.launches import fill_uniforms
 
     try:
-        fill_uniforms(0, 1, torch.device("cuda"))
+        fill_uniforms(0, 1, device)
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         logger.warning("merging without kernels, several times as slow: %s", error)
         return False

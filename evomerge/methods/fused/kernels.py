@@ -116,7 +116,7 @@ def add_masked(
     for i in tl.static_range(len(models)):
         delta = _load(models[i], place, inside) - origin
         drawn = tl.load(uniforms[i] + place, mask=inside, other=0).to(tl.float32)
-        terms = terms + (tl.where(drawn <= lasts[i], factors[i] * delta, 0.0),)  # noqa: RUF005
+        terms += (tl.where(drawn <= lasts[i], factors[i] * delta, 0.0),)
     if elect:
         total = _merged(terms, votes)
     else:
@@ -136,11 +136,11 @@ def trim(
     lows,
     highs,
     scale,
-    num,
     limit,
     bad,
     noted,
     count,
+    num,
     room: tl.constexpr,
     block: tl.constexpr,
 ):
@@ -157,7 +157,7 @@ def trim(
         delta = _load(models[i], place, inside) - origin
         magnitude = tl.abs(delta)
         is_unsure |= inside & (magnitude > lows[i]) & (magnitude < highs[i])
-        terms = terms + (_trimmed(delta, weights[i], highs[i]),)  # noqa: RUF005
+        terms += (_trimmed(delta, weights[i], highs[i]),)
     number = origin + scale * _merged(terms, votes)
     _store(out, place, inside, inside & (is_unsure == 0), number, limit, bad)
     num_unsure = tl.sum(is_unsure.to(tl.int32))
@@ -178,12 +178,12 @@ def settle(
     votes,
     lows,
     highs,
-    ranks,
     scale,
     limit,
     bad,
     noted,
     count,
+    ranks,
     room: tl.constexpr,
 ):
     """Merge again what `trim` noted, with thresholds found among it; one program.
@@ -211,7 +211,7 @@ def settle(
             high = tl.where(is_enough, middle, high)
             low = tl.where(is_enough, low, middle)
         threshold = (tl.zeros_like(bits) + high).to(tl.float32, bitcast=True)
-        terms = terms + (_trimmed(delta, weights[i], threshold),)  # noqa: RUF005
+        terms += (_trimmed(delta, weights[i], threshold),)
     number = origin + scale * _merged(terms, votes)
     _store(out, place, inside, inside, number, limit, bad)
 

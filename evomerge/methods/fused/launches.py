@@ -75,43 +75,14 @@ def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, count: Tensor) -> None
     noted = torch.empty(room, dtype=torch.int64, device=target.device)
     lows = tuple(where.low for where in terms.brackets)
     highs = tuple(where.high for where in terms.brackets)
+    sums = target, terms.base, terms.models, terms.weights, terms.votes, lows, highs, terms.scale
+    options = {"room": room, "enable_fp_fusion": False}
     kernels.trim[(-(-num // BLOCK),)](
-        target,
-        terms.base,
-        terms.models,
-        terms.weights,
-        terms.votes,
-        lows,
-        highs,
-        terms.scale,
-        num,
-        limit,
-        bad,
-        noted,
-        count,
-        room=room,
-        block=BLOCK,
-        enable_fp_fusion=False,
+        *sums, limit, bad, noted, count, num=num, block=BLOCK, **options
     )
-    if terms.is_exact:
-        return
-    kernels.settle[(1,)](
-        target,
-        terms.base,
-        terms.models,
-        terms.weights,
-        terms.votes,
-        lows,
-        highs,
-        tuple(float(where.place) for where in terms.brackets),
-        terms.scale,
-        limit,
-        bad,
-        noted,
-        count,
-        room=room,
-        enable_fp_fusion=False,
-    )
+    if not terms.is_exact:
+        ranks = tuple(float(where.place) for where in terms.brackets)
+        kernels.settle[(1,)](*sums, limit, bad, noted, count, ranks=ranks, **options)
 
 
 def fill_uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
