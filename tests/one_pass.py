@@ -8,11 +8,15 @@ from merges import settled, values
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.linear import LinearConfig
+from evomerge.methods.masks import STEPS
 from evomerge.methods.quantiles import STEP
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 
 SIZE = 5_003
+EDGES = (19660.0009, 19660.0, 19659.9991, 0.4, 65535.5)
+"""Densities in steps of the uniforms, whole ones and others."""
+
 WEIGHTS = (0.4, -0.3, 0.7)
 CONFIGS = {
     "linear": LinearConfig(),
@@ -61,6 +65,23 @@ def overflowing_in_a_bracket():
     model[5000] = base[5000] + 9_000.0
     whole = Operands("tensor", base, (model,), ("hash",), 0, (1, SIZE))
     return whole, values(TiesConfig(), 1, density=(2 / SIZE,))
+
+
+def infinite_beside_a_bracket():
+    """Operands, their tables before one became infinite, and coefficients of TIES."""
+    whole, method = operands(torch.float32, 2), METHODS.make(TiesConfig())
+    statistics, given = method.prepare(whole, 3), coefficients(TiesConfig(), 2)
+    assert not any(where.is_exact for where in method.brackets(whole, statistics, given["density"]))
+    whole.models[1][SIZE // 2] = float("inf")
+    return whole, statistics, given
+
+
+def drawn_at_an_edge(steps: float):
+    """Operands, uniforms around a density that is not of their steps, and coefficients of DARE."""
+    whole = operands(torch.float32, 1)
+    drawn = torch.tensor([0, 1, 19659, 19660, 19661, 65534, 65535], dtype=torch.int32)
+    statistics = (drawn.repeat(SIZE // 7 + 1)[:SIZE].to(torch.uint16),)
+    return whole, statistics, values(DareLinearConfig(), 1, density=(steps / STEPS,))
 
 
 def finite_once_settled():

@@ -11,10 +11,13 @@ import torch
 from merges import values
 from one_pass import (
     CONFIGS,
+    EDGES,
     SIZE,
     coefficients,
+    drawn_at_an_edge,
     finite_once_settled,
     in_blocks,
+    infinite_beside_a_bracket,
     operands,
     overflowing_in_a_bracket,
     same_bits,
@@ -26,7 +29,6 @@ from evomerge.methods.dare import DareTiesConfig
 from evomerge.methods.fused.passes import make_pass
 from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
-from evomerge.methods.masks import STEPS
 from evomerge.methods.philox import uniform_uint16
 from evomerge.methods.quantiles import STEP, Bracket, bracket, quantile_table
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
@@ -134,19 +136,23 @@ def test_no_payload_of_a_nan_is_rounded_to_a_number(bits):
     assert not merge.run(0, SIZE)
 
 
-@pytest.mark.parametrize("steps", [19660.0009, 19660.0, 19659.9991, 0.4, 65535.5])
+def test_infinite_numbers_beside_a_bracket_are_told():
+    whole, statistics, given = infinite_beside_a_bracket()
+    merge = fuse(METHODS.make(TiesConfig()), whole, statistics, given, torch.empty(SIZE))
+    assert not (merge.run(0, SIZE) and merge.finish())
+
+
+@pytest.mark.parametrize("steps", EDGES)
 def test_masks_at_the_edge_of_a_density(steps):
-    config, whole = CONFIGS["dare linear"], operands(torch.float32, 1)
-    method = METHODS.make(config)
-    given = values(config, 1, density=(steps / STEPS,))
-    drawn = torch.tensor([0, 1, 19659, 19660, 19661, 65534, 65535], dtype=torch.int32)
-    statistics = (drawn.repeat(SIZE // 7 + 1)[:SIZE].to(torch.uint16),)
+    method = METHODS.make(CONFIGS["dare linear"])
+    whole, statistics, given = drawn_at_an_edge(steps)
     target = torch.empty(SIZE)
     merge = fuse(method, whole, statistics, given, target)
     assert merge.run(0, SIZE)
     assert same_bits(target, method.combine(whole, statistics, given))
     kept = target != whole.base
-    assert torch.equal(kept[:7] | (whole.models[0] == whole.base)[:7], drawn.double() < steps)
+    drawn = statistics[0][:7].double()
+    assert torch.equal(kept[:7] | (whole.models[0] == whole.base)[:7], drawn < steps)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,13 @@ import torch
 from merges import values
 from one_pass import (
     CONFIGS,
+    EDGES,
     SIZE,
     coefficients,
+    drawn_at_an_edge,
     finite_once_settled,
     in_blocks,
+    infinite_beside_a_bracket,
     operands,
     overflowing_in_a_bracket,
     same_bits,
@@ -142,6 +145,21 @@ def test_brackets_of_another_tensor_are_told():
     wide = replace(terms, brackets=(Bracket(0.0, 1.0, 5),) * 3)
     launch(wide, torch.empty(SIZE, device=DEVICE), flags)
     assert int(flags[0]) == 2
+
+
+def test_infinite_numbers_beside_a_bracket_are_told():
+    whole, statistics, given = infinite_beside_a_bracket()
+    _, is_finite = launched(TiesConfig(), whole, given, torch.float32, statistics)
+    assert not is_finite
+
+
+@pytest.mark.parametrize("steps", EDGES)
+def test_masks_at_the_edge_of_a_density(steps):
+    config = CONFIGS["dare linear"]
+    whole, statistics, given = drawn_at_an_edge(steps)
+    there = tuple(drawn.to(DEVICE) for drawn in statistics)
+    found, _ = launched(config, whole, given, torch.float32, there)
+    assert same_bits(found, METHODS.make(config).combine(whole, statistics, given))
 
 
 @pytest.mark.parametrize("key", [0, 1, 1 << 31, 12345678901234567890, (1 << 64) - 1])
