@@ -15,7 +15,7 @@ PLACE = "/old/demo"
 
 @pytest.fixture
 def old_run(tmp_path):
-    """A function that unpacks a run by name, its models where they lie here, and gives its folder."""
+    """A function that unpacks a run by name, with the models of this checkout."""
 
     def unpack(name: str) -> Path:
         with tarfile.open(HERE / f"{name}.tar.xz") as file:
