@@ -18,10 +18,12 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 
+from evomerge.kernels import gpu as kernels
+from evomerge.kernels.quantiles import Bracket
+from evomerge.kernels.support import NUM_FLAGS
+from evomerge.merge import launches
 from evomerge.methods import METHODS
-from evomerge.methods.fused import NUM_FLAGS, kernels, launches
-from evomerge.methods.fused.terms import TrimmedSum, terms_of
-from evomerge.methods.quantiles import Bracket
+from evomerge.methods.terms import TrimmedSum
 
 TARGET = GPUTarget("cuda", 90, 32)
 BACKEND = CUDABackend(TARGET)
@@ -90,12 +92,13 @@ def main() -> None:
     flags = torch.zeros(NUM_FLAGS, dtype=torch.int32)
     for config in CONFIGS.values():
         whole, method = operands(size=SIZE), METHODS.make(config)
-        terms = terms_of(method, whole, method.prepare(whole, 3), coefficients(config, 3))
+        terms = method.terms(whole, method.prepare(whole, 3), coefficients(config, 3))
         if isinstance(terms, TrimmedSum):
             # As if something had to be settled.
             terms = replace(terms, brackets=(Bracket(1e-3, 2e-3, 5),) * 3)
         launches.launch(terms, torch.empty(SIZE).bfloat16(), flags)
-    launches.fill_uniforms(1 << 40, SIZE, torch.device("cpu"))
+    kernels.fill_uniforms = Compiled("fill_uniforms")
+    kernels.draw_uniforms(1 << 40, SIZE, torch.device("cpu"))
     print(json.dumps(list(found.values())))
 
 

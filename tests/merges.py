@@ -55,6 +55,4 @@ def merge(config, block: Operands, mask_seed: int = 0, **given) -> Tensor:
 def settled(method, block: Operands, mask_seed: int, coefficients) -> Statistics:
     """What `combine` is given by the engine, for a method that needs no whole model."""
     statistics = method.prepare(block, mask_seed)
-    if method.needs.settling:
-        statistics += method.settle(block, statistics, coefficients)
-    return statistics
+    return statistics + method.settle(block, statistics, coefficients)

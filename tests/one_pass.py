@@ -5,11 +5,17 @@ from __future__ import annotations
 import torch
 from merges import settled, values
 
+from evomerge.kernels.quantiles import STEP
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from evomerge.methods.darex_q import DarexQConfig
+from evomerge.methods.karcher import KarcherConfig
+from evomerge.methods.lcsc import LcscConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.masks import STEPS
-from evomerge.methods.quantiles import STEP
+from evomerge.methods.multislerp import MultislerpConfig
+from evomerge.methods.nuslerp import NuslerpConfig
+from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 
@@ -30,6 +36,20 @@ CONFIGS = {
     "dare ties": DareTiesConfig(),
     "dare ties mean": DareTiesConfig(normalize=True),
 }
+
+
+ALL = {
+    **CONFIGS,
+    "lcsc": LcscConfig(),
+    "slerp": SlerpConfig(),
+    "nuslerp": NuslerpConfig(),
+    "nuslerp of task vectors": NuslerpConfig(base=True),
+    "multislerp": MultislerpConfig(),
+    "multislerp of task vectors": MultislerpConfig(base=True),
+    "karcher": KarcherConfig(),
+    "darex_q": DarexQConfig(),
+}
+"""Those, and what is merged by the same loops."""
 
 
 def operands(dtype=torch.bfloat16, num_models: int = 3, size: int = SIZE) -> Operands:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evomerge.kernels.support import NUM_FLAGS, has_kernels
 from evomerge.merge.merges import Merges, not_finite
-from evomerge.methods.fused import NUM_FLAGS, has_kernels
-from evomerge.methods.fused.terms import Terms
+from evomerge.methods.terms import Terms
 
 BLOCK_ELEMENTS = 1 << 24
 """Numbers combined at once: what is enqueued costs more than what lies in no cache."""
@@ -43,7 +43,7 @@ class Launches(Merges):
         """See `Merges`; its kernels are enqueued."""
         if not has_kernels(self.device):
             return False
-        from evomerge.methods.fused.launches import is_known, launch
+        from evomerge.merge.launches import is_known, launch
 
         if not is_known(terms, target):
             return False

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from evomerge.kernels import FUSED_FROM
 from evomerge.merge.device import Launches
 from evomerge.merge.host import Passes
 from evomerge.merge.kept import Kept, size_bytes
@@ -17,9 +18,7 @@ from evomerge.merge.merges import Merges
 from evomerge.merge.operands import DeviceSource, HostSource, Ready, Source
 from evomerge.merge.plan import Merge, MergeKey, Step, plan
 from evomerge.merge.residence import Residence
-from evomerge.methods import Operands, SettlingMethod, Statistics, WholeModelMethod
-from evomerge.methods.fused import FUSED_FROM
-from evomerge.methods.fused.terms import terms_of
+from evomerge.methods import Operands, Statistics
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 
@@ -134,7 +133,7 @@ class Engine:
         merge, whole = ready.merge, ready.whole
         statistics, is_kept = self._prepared(whole, merge)
         if len(target) >= self.fused_from:
-            terms = terms_of(merge.method, whole, statistics, merge.coefficients)
+            terms = merge.method.terms(whole, statistics, merge.coefficients)
             held_bytes = size_bytes(ready.held if is_kept else ready.held + statistics)
             if terms is not None and merges.merge(ready.name, terms, target, held_bytes):
                 return
@@ -145,9 +144,7 @@ class Engine:
         self, whole: Operands, statistics: Statistics, merge: Merge, block_elements: int
     ) -> Iterator[tuple[int, Tensor]]:
         method = merge.method
-        if method.needs.settling:
-            settling = cast(SettlingMethod, method)
-            statistics += settling.settle(whole, statistics, merge.coefficients)
+        statistics += method.settle(whole, statistics, merge.coefficients)
         statistics += merge.survey
         size = whole.models[0].numel()
         step = size if method.needs.whole_tensor else block_elements
@@ -170,8 +167,7 @@ class Engine:
                 yield ready.whole, statistics
 
         if key not in self._surveys:
-            method = cast(WholeModelMethod, merge.method)
-            self._surveys[key] = method.survey(tensors, merge.coefficients)
+            self._surveys[key] = merge.method.survey(tensors, merge.coefficients)
         return self._surveys[key]
 
 

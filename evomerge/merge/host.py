@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from evomerge.merge.merges import Merges, not_finite
-from evomerge.methods.fused.terms import Terms
+from evomerge.methods.terms import Terms
 
 if TYPE_CHECKING:
-    from evomerge.methods.fused.passes import Pass
+    from evomerge.merge.passes import Pass
 
 RANGE_ELEMENTS = 1 << 21
 """Numbers merged at once: half a millisecond of work."""
@@ -45,7 +45,7 @@ class Passes(Merges):
 
     def merge(self, name: str, terms: Terms, target: Tensor, held_bytes: int) -> bool:
         """See `Merges`; passes that wait are run when they hold much memory."""
-        from evomerge.methods.fused.passes import make_pass
+        from evomerge.merge.passes import make_pass
 
         merge = make_pass(terms, target)
         if merge is None:

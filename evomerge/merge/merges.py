@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from evomerge.errors import CandidateError
-from evomerge.methods.fused.terms import Terms
+from evomerge.methods.terms import Terms
 
 if TYPE_CHECKING:
     from types import TracebackType

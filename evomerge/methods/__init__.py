@@ -29,10 +29,8 @@ from evomerge.methods.protocol import (
     Needs,
     Operands,
     Parameter,
-    SettlingMethod,
     Statistics,
     Survey,
-    WholeModelMethod,
 )
 
 __all__ = [
@@ -43,10 +41,8 @@ __all__ = [
     "Needs",
     "Operands",
     "Parameter",
-    "SettlingMethod",
     "Statistics",
     "Survey",
-    "WholeModelMethod",
     "breadcrumbs",
     "consensus_ta",
     "dare",

@@ -19,6 +19,7 @@ from evomerge.methods.masks import ascending_ranks
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -68,7 +69,7 @@ class BreadcrumbsTiesConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Breadcrumbs:
+class Breadcrumbs(Method):
     """Drop both ends, then a weighted sum or TIES' sign election."""
 
     parameters = (WEIGHT, DENSITY, GAMMA, SCALE)

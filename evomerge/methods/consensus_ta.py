@@ -13,6 +13,7 @@ from evomerge.methods.arithmetic import add_scaled, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -37,7 +38,7 @@ class ConsensusTaConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class ConsensusTa:
+class ConsensusTa(Method):
     """The base plus the sum of task vectors where enough models have a say."""
 
     parameters = (
@@ -50,9 +51,6 @@ class ConsensusTa:
     def __init__(self, config: ConsensusTaConfig) -> None:
         self.at_least = config.at_least
         self.vectors = config.vectors
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; all numbers give a model."""
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`; nothing to prepare.

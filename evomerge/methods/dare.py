@@ -23,11 +23,14 @@ from evomerge.methods.masks import limit, uniforms
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
+    Parameter,
     Statistics,
 )
+from evomerge.methods.terms import MaskedSum, Terms
 from evomerge.methods.ties import merge_terms
 
 Rescale = Literal["density", "l1", "none"]
@@ -72,10 +75,10 @@ class DareTiesConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Dare:
+class Dare(Method):
     """Random drop and rescale, then a weighted sum or TIES' sign election."""
 
-    parameters = (WEIGHT, DENSITY, SCALE)
+    parameters: tuple[Parameter, ...] = (WEIGHT, DENSITY, SCALE)
 
     def __init__(self, config: DareLinearConfig | DareTiesConfig) -> None:
         self.elect = isinstance(config, DareTiesConfig)
@@ -94,6 +97,28 @@ class Dare:
         if self.vectors == "whole" and whole.is_vector:
             return ()
         return uniforms(whole, mask_seed)
+
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        weights, densities = coefficients["weight"], coefficients["density"]
+        present = [i for i, w in enumerate(weights) if w != 0.0 and densities[i] > 0.0]
+        if not statistics or self.needs.whole_tensor or not present:
+            return None
+        assert whole.base is not None
+        factors = self.factors(coefficients)
+        return MaskedSum(
+            base=whole.base,
+            models=tuple(whole.models[i] for i in present),
+            uniforms=tuple(statistics[i] for i in present),
+            # Written so that density 1 fits 16 bits.
+            lasts=tuple(limit(densities[i]) - 1 for i in present),
+            factors=tuple(factors[i] for i in present),
+            votes=tuple(weights[i] for i in present) if self.normalize else None,
+            scale=self.total_scale(coefficients),
+            elect=self.elect,
+        )
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

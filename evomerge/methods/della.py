@@ -24,6 +24,7 @@ from evomerge.methods.masks import STEPS, ascending_ranks, uniforms
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -76,7 +77,7 @@ class DellaConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Della:
+class Della(Method):
     """Drop by rank, rescale, then a weighted sum or TIES' sign election."""
 
     parameters = (WEIGHT, USUAL_DENSITY, EPSILON, SCALE)

@@ -18,6 +18,7 @@ from evomerge.methods.matrices import (
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -36,17 +37,11 @@ class IsoCConfig(MethodConfig):
     kind: Literal["iso_c"] = "iso_c"
 
 
-class IsoC:
+class IsoC(Method):
     """The summed task matrices with a flat spectrum."""
 
     parameters = (DIRECTION_SCALE,)
     needs = Needs(base=True)
-
-    def __init__(self, config: IsoCConfig) -> None:
-        pass
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every scale gives a model."""
 
     @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:

@@ -13,12 +13,14 @@ from evomerge.methods.gram import RESOLUTION, Reals, gram, length, norms_and_cos
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Parameter,
     Statistics,
 )
+from evomerge.methods.terms import Terms, model_sum
 
 STRAIGHT = 1e-8
 """Below this sine an angle is 0 or pi within rounding."""
@@ -41,7 +43,7 @@ class KarcherConfig(MethodConfig):
     tol: float = Field(default=1e-7, gt=0.0)
 
 
-class Karcher:
+class Karcher(Method):
     """Weighted Karcher mean of directions times the mean norm, tensor by tensor."""
 
     # The sum of squared angles has a least value for positive weights only.
@@ -60,20 +62,30 @@ class Karcher:
         """See `Method`: the tensors' inner products, float64, shape [k, k]."""
         return (gram(whole.models),)
 
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        return model_sum(whole.models, self._shares(statistics[0], coefficients["weight"]))
+
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
         """See `Method`."""
-        w = np.array(coefficients["weight"])
+        return weighted_sum(block.models, self._shares(statistics[0], coefficients["weight"]))
+
+    def _shares(self, products: Tensor, weights: tuple[float, ...]) -> list[float]:
+        """Factors of the tensors themselves."""
+        w = np.array(weights)
         w /= w.sum()
-        norms, cosines = norms_and_cosines(statistics[0])
+        norms, cosines = norms_and_cosines(products)
         used = (w != 0.0) & (norms != 0.0)
         shares = np.zeros(len(w))
         if used.any():
             mean_norm = float(w[w != 0.0] @ norms[w != 0.0])
             direction = self._mean(cosines[np.ix_(used, used)], w[used] / w[used].sum())
             shares[used] = w[used] if direction is None else direction / norms[used] * mean_norm
-        return weighted_sum(block.models, [float(share) for share in shares])
+        return [float(share) for share in shares]
 
     def _mean(self, cosines: Reals, w: Reals) -> Reals | None:
         """The mean direction in terms of k unit vectors, [k]; None where they cancel.

@@ -11,11 +11,13 @@ from evomerge.methods.arithmetic import WEIGHT, weighted_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
 )
+from evomerge.methods.terms import Terms, model_sum
 
 SLACK = 1e-6
 """Sums of weights this near to one are one."""
@@ -37,7 +39,7 @@ class LcscConfig(MethodConfig):
     off_sum: Literal["shift", "refuse"] = "shift"
 
 
-class Lcsc:
+class Lcsc(Method):
     """Affine combination of checkpoints; needs no base."""
 
     parameters = (WEIGHT,)
@@ -59,20 +61,26 @@ class Lcsc:
                 "the difference evenly)"
             )
 
-    def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """See `Method`; nothing to prepare."""
-        return ()
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        return model_sum(whole.models, _shifted(coefficients["weight"]))
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
         """See `Method`."""
-        weights = coefficients["weight"]
-        lack = 1.0 - sum(weights)
-        # As stated where nothing lacks: a weight of zero leaves its model out.
-        if abs(lack) > SLACK:
-            weights = tuple(weight + lack / len(weights) for weight in weights)
-        return weighted_sum(block.models, weights)
+        return weighted_sum(block.models, _shifted(coefficients["weight"]))
+
+
+def _shifted(weights: tuple[float, ...]) -> tuple[float, ...]:
+    """Weights that sum to one."""
+    lack = 1.0 - sum(weights)
+    # As stated where nothing lacks: a weight of zero leaves its model out.
+    if abs(lack) <= SLACK:
+        return weights
+    return tuple(weight + lack / len(weights) for weight in weights)
 
 
 METHODS.add(LcscConfig, Lcsc)

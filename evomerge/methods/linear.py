@@ -10,11 +10,13 @@ from evomerge.methods.arithmetic import WEIGHT, require_sum, weighted_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
 )
+from evomerge.methods.terms import Terms, model_sum
 
 
 class LinearConfig(MethodConfig):
@@ -28,7 +30,7 @@ class LinearConfig(MethodConfig):
     normalize: bool = True
 
 
-class Linear:
+class Linear(Method):
     """Weighted average; needs no base."""
 
     parameters = (WEIGHT,)
@@ -42,9 +44,12 @@ class Linear:
         if self.normalize:
             require_sum(coefficients)
 
-    def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """See `Method`; nothing to prepare."""
-        return ()
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        weights = coefficients["weight"]
+        return model_sum(whole.models, weights, sum(weights) if self.normalize else 1.0)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

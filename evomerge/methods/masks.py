@@ -8,8 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from evomerge.methods.fused import has_kernels
-from evomerge.methods.philox import uniform_uint16
+from evomerge.kernels.philox import uniform_uint16
 from evomerge.methods.protocol import Operands, Statistics
 
 STEPS = 1 << 16
@@ -35,17 +34,9 @@ def uniforms(whole: Operands, mask_seed: int) -> Statistics:
     num_elements = whole.models[0].numel()
     device = whole.models[0].device
     return tuple(
-        _uniforms(mask_key(mask_seed, whole.name, model_hash), num_elements, device)
+        uniform_uint16(mask_key(mask_seed, whole.name, model_hash), num_elements, device)
         for model_hash in whole.model_hashes
     )
-
-
-def _uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
-    if device.type == "cpu" or not has_kernels(device):
-        return uniform_uint16(key, num_elements).to(device)
-    from evomerge.methods.fused.launches import fill_uniforms
-
-    return fill_uniforms(key, num_elements, device)
 
 
 def ascending_ranks(delta: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from evomerge.methods.arithmetic import add_scaled, task_vectors, weighted_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -40,7 +41,7 @@ class ModelStockConfig(MethodConfig):
     filter_wise: bool = False
 
 
-class ModelStock:
+class ModelStock(Method):
     """The base plus a share of the mean task vector, which the angles between them give."""
 
     # The method itself has no number; a factor of its step is what a search can vary.
@@ -50,9 +51,6 @@ class ModelStock:
         self.clamp = config.clamp
         self.filter_wise = config.filter_wise
         self.needs = Needs(base=True, least_models=2, whole_tensor=config.filter_wise)
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every scale gives a model."""
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the factor t, float32, of shape [1] or, one for each row, [..., 1]."""

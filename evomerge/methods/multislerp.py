@@ -14,11 +14,13 @@ from evomerge.methods.gram import RESOLUTION, gram, length, norms_and_cosines, v
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
 )
+from evomerge.methods.terms import Terms, model_sum, vector_sum
 
 
 class MultislerpConfig(MethodConfig):
@@ -42,7 +44,7 @@ class MultislerpConfig(MethodConfig):
     eps: float = Field(default=1e-8, gt=0.0, lt=1.0)
 
 
-class Multislerp:
+class Multislerp(Method):
     """Spherical mean in one step, around the origin or around the base."""
 
     parameters = (WEIGHT,)
@@ -61,6 +63,15 @@ class Multislerp:
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the vectors' inner products, float64, shape [k, k]."""
         return (gram(vectors(whole, self.base)),)
+
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        shares = self._shares(whole.name, statistics[0], coefficients["weight"])
+        if self.base:
+            return vector_sum(whole.base, whole.models, shares)
+        return model_sum(whole.models, shares)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

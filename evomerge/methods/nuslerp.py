@@ -12,11 +12,13 @@ from evomerge.methods.gram import vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
 )
+from evomerge.methods.terms import ModelSum, Terms, VectorSum
 
 COLINEAR = 1e-6
 """Below this sine two vectors lie on one line within rounding: interpolate linearly."""
@@ -43,7 +45,7 @@ class NuslerpConfig(MethodConfig):
     row_wise: bool = False
 
 
-class Nuslerp:
+class Nuslerp(Method):
     """Spherical interpolation by two weights, around the origin or around the base."""
 
     parameters = (WEIGHT,)
@@ -57,9 +59,6 @@ class Nuslerp:
             base=config.base, num_models=2, whole_tensor=not config.flatten, weight_sum=True
         )
 
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; weights without a sum mean halfway."""
-
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: angles float64, of shape [1] or, one for each vector, [..., 1, ...]."""
         first, second = (self._shaped(v, whole).double() for v in vectors(whole, self.base))
@@ -68,14 +67,24 @@ class Nuslerp:
         cosine = torch.where(norms == 0.0, 0.0, dot / norms)
         return (cosine.clamp(-1.0, 1.0).acos(),)
 
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        if not self.flatten:
+            return None
+        first, second = _shares(statistics[0], _position(coefficients))
+        weights = float(first), float(second)
+        if self.base:
+            assert whole.base is not None
+            return VectorSum(whole.base, whole.models, weights, scale=1.0)
+        return ModelSum(whole.models, weights, divisor=1.0)
+
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
         """See `Method`."""
-        w_first, w_second = coefficients["weight"]
-        total = w_first + w_second
-        t = 0.5 if abs(total) < NO_SUM else w_second / total
-        share_first, share_second = _shares(statistics[0], t)
+        share_first, share_second = _shares(statistics[0], _position(coefficients))
         first, second = (self._shaped(v, block) for v in vectors(block, self.base))
         merged = (first * share_first + second * share_second).reshape(-1)
         if self.base:
@@ -86,6 +95,13 @@ class Nuslerp:
     def _shaped(self, vector: Tensor, block: Operands) -> Tensor:
         """The numbers as vectors along `dim`."""
         return vector if self.flatten else vector.reshape(block.shape or (1,))
+
+
+def _position(coefficients: Coefficients) -> float:
+    """How far from the first to the second model, as a share."""
+    first, second = coefficients["weight"]
+    total = first + second
+    return 0.5 if abs(total) < NO_SUM else second / total
 
 
 def _shares(angle: Tensor, t: float) -> tuple[Tensor, Tensor]:

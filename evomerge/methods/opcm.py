@@ -20,6 +20,7 @@ from evomerge.methods.matrices import (
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -48,7 +49,7 @@ class OpcmConfig(MethodConfig):
     keep_diagonal: bool = False
 
 
-class Opcm:
+class Opcm(Method):
     """Each expert's news, added in turn."""
 
     parameters = (DIRECTION_SCALE,)
@@ -57,9 +58,6 @@ class Opcm:
     def __init__(self, config: OpcmConfig) -> None:
         self.alpha = config.alpha
         self.keep_diagonal = config.keep_diagonal
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every scale gives a model."""
 
     @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
@@ -80,7 +78,7 @@ class Opcm:
         return raw, torch.stack(norms).square()
 
     def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
-        """See `WholeModelMethod`: 1 / lambda_T, float64, of no dimension.
+        """See `Method`: 1 / lambda_T, float64, of no dimension.
 
         Raises:
             CandidateError: A tensor is not finite.

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from evomerge.kernels.order_statistics import select
 from evomerge.methods.arithmetic import SCALE, WEIGHT, add_scaled, task_vectors, weighted_sum
-from evomerge.methods.order_statistics import select
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -47,7 +48,7 @@ class PcbConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Pcb:
+class Pcb(Method):
     """A mean of task vectors in which each element counts by its score."""
 
     parameters = (WEIGHT, Parameter("ratio", 0.1, 0.0, 1.0, "shared"), SCALE)
@@ -58,9 +59,6 @@ class Pcb:
         self.of_model = config.scope == "model"
         # The survey's balances must come again bit by bit: both are computed of whole tensors.
         self.needs = Needs(base=True, whole_tensor=self.of_model, whole_model=self.of_model)
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; all numbers give a model."""
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`.
@@ -78,7 +76,7 @@ class Pcb:
         return limits, *(each for b in balances for each in (b, b.sort().values))
 
     def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
-        """See `WholeModelMethod`.
+        """See `Method`.
 
         Returns:
             The model's limits of magnitudes and of balances, each of shape [N, 2].

@@ -2,16 +2,21 @@
 
 A method sees one tensor of the pool at a time, flattened, whole in `prepare` and in blocks in
 `combine`; it knows numbers only. Blocks have shape [n]; arithmetic is float32.
+
+The smallest method is a subclass of `Method` with `parameters`, `needs` and `combine`. One whose
+result is a sum that `terms` knows says so in `Method.terms` and is merged at the speed of memory.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from evomerge.methods.terms import Terms
 from evomerge.registry import Choice, Registry
 
 
@@ -48,9 +53,7 @@ class Needs:
         least_models: So many models or more.
         weight_sum: Weights whose sum is not near zero: the method divides by it.
         whole_tensor: Whole tensors in the place of blocks.
-        settling: Numbers of a whole tensor that depend on the coefficients, before its blocks: it
-            is a `SettlingMethod`.
-        whole_model: Statistics of all tensors: it is a `WholeModelMethod`.
+        whole_model: Statistics of all tensors, which `survey` gives.
     """
 
     base: bool
@@ -58,7 +61,6 @@ class Needs:
     least_models: int = 1
     weight_sum: bool = False
     whole_tensor: bool = False
-    settling: bool = False
     whole_model: bool = False
 
 
@@ -95,51 +97,89 @@ Statistics = tuple[Tensor, ...]
 """What `prepare` keeps of a tensor; free of coefficients, so that a search computes it once."""
 
 
-class Method(Protocol):
-    """How models are combined, element by element or tensor by tensor."""
+Survey = Callable[[], Iterable[tuple[Operands, Statistics]]]
+"""All tensors of the pool, whole, with what was prepared of them; can be gone through again."""
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The numbers that the method takes."""
 
-    @property
-    def needs(self) -> Needs:
-        """What it must be given."""
+class Method(ABC):
+    """How models are combined, element by element or tensor by tensor.
+
+    Attributes:
+        parameters: The numbers that the method takes.
+        needs: What it must be given.
+    """
+
+    parameters: tuple[Parameter, ...]
+    needs: Needs
+
+    def __init__(self, config: Any) -> None:
+        """Take the settings; they are of the class that the kind is registered with."""
 
     def check(self, coefficients: Coefficients) -> None:
-        """Raise CandidateError for coefficients that give no model (weights that are all zero)."""
+        """Refuse coefficients that give no model; by default all do.
+
+        Raises:
+            CandidateError: They do not, for example because weights sum to zero.
+        """
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """Compute what depends on the pool's numbers only."""
+        """Compute what depends on the pool's numbers only; by default nothing.
 
+        Args:
+            whole: A whole tensor of the pool.
+            mask_seed: The recipe's seed of random masks.
+        """
+        return ()
+
+    def settle(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Statistics:
+        """Compute what must be known of a whole tensor before its blocks are combined.
+
+        Returns:
+            What `combine` finds behind what was prepared; by default nothing.
+        """
+        return ()
+
+    def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
+        """Compute what must be known of all tensors, where `needs.whole_model` says so.
+
+        Returns:
+            What `combine` finds behind a tensor's statistics.
+        """
+        return ()
+
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """Say what the result of a tensor is a sum of, for the loops that merge in one pass.
+
+        They must give what `combine` gives, bit for bit.
+
+        Args:
+            whole: A whole tensor of the pool.
+            statistics: What was prepared of it, nothing settled.
+            coefficients: Of the method.
+
+        Returns:
+            None, the default, where it is none of these sums: blocks are combined then.
+        """
+        return None
+
+    @abstractmethod
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
         """Combine a block.
 
+        Args:
+            block: A block of a tensor; the whole tensor where `needs.whole_tensor` says so.
+            statistics: What was prepared, settled and surveyed, in this order.
+            coefficients: Of the method.
+
         Returns:
             Float32 numbers of the block's shape [n].
         """
-
-
-class SettlingMethod(Method, Protocol):
-    """A method that must know something of a whole tensor before it combines its blocks."""
-
-    def settle(
-        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Statistics:
-        """Compute it; `combine` finds it behind what was prepared."""
-
-
-Survey = Callable[[], Iterable[tuple[Operands, Statistics]]]
-"""All tensors of the pool, whole, with what was prepared of them; can be gone through again."""
-
-
-class WholeModelMethod(Method, Protocol):
-    """A method that must have seen all tensors before it combines any."""
-
-    def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
-        """Compute what depends on all tensors; `combine` finds it behind a tensor's statistics."""
 
 
 METHODS: Registry[Method] = Registry("method", "evomerge.methods")

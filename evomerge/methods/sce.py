@@ -14,6 +14,7 @@ from evomerge.methods.arithmetic import add_scaled, keep_where, task_vectors, we
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -43,7 +44,7 @@ class SceConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Sce:
+class Sce(Method):
     """Select by variance, weigh by energy, merge what agrees with the elected sign."""
 
     parameters = (Parameter("select_topk", 1.0, 0.0, 1.0, "shared"),)
@@ -52,9 +53,6 @@ class Sce:
     def __init__(self, config: SceConfig) -> None:
         self.even_below = config.even_below
         self.vectors = config.vectors
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every share gives a model."""
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: variances, shape [n], and those above zero ascending, shape [m]; float32.

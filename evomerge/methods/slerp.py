@@ -11,12 +11,14 @@ from torch import Tensor
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Parameter,
     Statistics,
 )
+from evomerge.methods.terms import ModelSum, Terms
 
 COLINEAR = 0.9995
 """Above this |cosine| the great circle is a line within rounding: interpolate linearly."""
@@ -28,17 +30,11 @@ class SlerpConfig(MethodConfig):
     kind: Literal["slerp"] = "slerp"
 
 
-class Slerp:
+class Slerp(Method):
     """Spherical interpolation; t = 0 is the first model, t = 1 the second."""
 
     parameters = (Parameter("t", 0.5, 0.0, 1.0, "shared"),)
     needs = Needs(base=False, num_models=2)
-
-    def __init__(self, config: SlerpConfig) -> None:
-        pass
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every t gives a model."""
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the cosine of the two tensors, float64, shape []."""
@@ -48,6 +44,13 @@ class Slerp:
             torch.dot(first, second) / norms if norms > 0 else torch.ones((), dtype=torch.float64)
         )
         return (cosine,)
+
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        (t,) = coefficients["t"]
+        return ModelSum(whole.models, _shares(float(statistics[0]), t), divisor=1.0)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

@@ -17,11 +17,13 @@ from evomerge.methods.arithmetic import (
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
 )
+from evomerge.methods.terms import Terms, vector_sum
 
 
 class TaskArithmeticConfig(MethodConfig):
@@ -37,7 +39,7 @@ class TaskArithmeticConfig(MethodConfig):
     normalize: bool = False
 
 
-class TaskArithmetic:
+class TaskArithmetic(Method):
     """The base plus a weighted sum of task vectors."""
 
     parameters = (WEIGHT, SCALE)
@@ -51,9 +53,12 @@ class TaskArithmetic:
         if self.normalize:
             require_sum(coefficients)
 
-    def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
-        """See `Method`; nothing to prepare."""
-        return ()
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        scale = self.total_scale(coefficients)
+        return vector_sum(whole.base, whole.models, coefficients["weight"], scale)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError
+from evomerge.kernels.order_statistics import select
+from evomerge.kernels.quantiles import Bracket, bracket, quantile_table, step_on
 from evomerge.methods.arithmetic import (
     DENSITY,
     SCALE,
@@ -23,17 +25,17 @@ from evomerge.methods.arithmetic import (
     task_vectors,
     weighted_sum,
 )
-from evomerge.methods.order_statistics import select
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
     Statistics,
     Survey,
 )
-from evomerge.methods.quantiles import Bracket, bracket, quantile_table, step_on
+from evomerge.methods.terms import Terms, TrimmedSum
 
 Election = Literal["mass", "count"]
 
@@ -75,7 +77,7 @@ class TiesConfig(MethodConfig):
     vectors: Literal["whole", "same"] = "whole"
 
 
-class Ties:
+class Ties(Method):
     """Trim, elect, disjoint mean."""
 
     parameters = (WEIGHT, DENSITY, SCALE)
@@ -89,9 +91,7 @@ class Ties:
         whole_tensor = config.election == "count" or config.rescale == "l1"
         of_model = config.scope == "model"
         self.of_model = of_model
-        self.needs = Needs(
-            base=True, whole_tensor=whole_tensor, settling=not of_model, whole_model=of_model
-        )
+        self.needs = Needs(base=True, whole_tensor=whole_tensor, whole_model=of_model)
         self.vectors = config.vectors
 
     def check(self, coefficients: Coefficients) -> None:
@@ -113,8 +113,8 @@ class Ties:
     def settle(
         self, whole: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Statistics:
-        """See `SettlingMethod`: the least magnitude that each model keeps, float32, [models]."""
-        if not statistics:
+        """See `Method`: the least magnitude that each model keeps, float32, [models]."""
+        if self.of_model or not statistics:
             return ()
         brackets = self.brackets(whole, statistics, coefficients["density"])
         found = []
@@ -127,7 +127,7 @@ class Ties:
         return (torch.tensor(found, dtype=torch.float32),)
 
     def survey(self, tensors: Survey, coefficients: Coefficients) -> Statistics:
-        """See `WholeModelMethod`: the least magnitude that each model keeps, float32, [models]."""
+        """See `Method`: the least magnitude that each model keeps, float32, [models]."""
         densities = coefficients["density"]
         size = sum(math.prod(w.shape) for w, _ in tensors() if not self._is_left_whole(w))
         if size == 0:
@@ -166,6 +166,23 @@ class Ties:
             )
             for index, density in enumerate(densities)
         ]
+
+    def terms(
+        self, whole: Operands, statistics: Statistics, coefficients: Coefficients
+    ) -> Terms | None:
+        """See `Method`."""
+        if not statistics or self.needs.whole_tensor:
+            return None
+        assert whole.base is not None
+        weights = tuple(coefficients["weight"])
+        return TrimmedSum(
+            base=whole.base,
+            models=whole.models,
+            brackets=tuple(self.brackets(whole, statistics, coefficients["density"])),
+            weights=weights,
+            votes=weights if self.normalize else None,
+            scale=coefficients["scale"][0],
+        )
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

@@ -20,6 +20,7 @@ from evomerge.methods.matrices import (
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
+    Method,
     MethodConfig,
     Needs,
     Operands,
@@ -39,17 +40,11 @@ class TsvMConfig(MethodConfig):
     kind: Literal["tsv_m"] = "tsv_m"
 
 
-class TsvM:
+class TsvM(Method):
     """The experts' greatest singular directions, made orthogonal to each other."""
 
     parameters = (DIRECTION_SCALE,)
     needs = Needs(base=True)
-
-    def __init__(self, config: TsvMConfig) -> None:
-        pass
-
-    def check(self, coefficients: Coefficients) -> None:
-        """See `Method`; every scale gives a model."""
 
     @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:

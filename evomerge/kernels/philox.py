@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.methods.fused import FUSED_FROM
+from evomerge.kernels import FUSED_FROM
+from evomerge.kernels.support import has_kernels
 
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -43,19 +44,30 @@ def philox4x32(counters: tuple[Words, Words, Words, Words], key: int) -> tuple[W
     return c0, c1, c2, c3
 
 
-def uniform_uint16(key: int, num_elements: int) -> Tensor:
+def uniform_uint16(key: int, num_elements: int, device: torch.device | None = None) -> Tensor:
     """One 16-bit uniform an element: the top half of the first word at counter = element index.
 
     Args:
         key: 64 bits.
         num_elements: How many.
+        device: Where they are wanted; by default the CPU. They are the same everywhere.
 
     Returns:
         Values 0 .. 65535, uint16, shape [num_elements].
     """
+    if device is None or device.type == "cpu":
+        return _on_cpu(key, num_elements)
+    if not has_kernels(device):
+        return _on_cpu(key, num_elements).to(device)
+    from evomerge.kernels.gpu import draw_uniforms
+
+    return draw_uniforms(key, num_elements, device)
+
+
+def _on_cpu(key: int, num_elements: int) -> Tensor:
     out = np.empty(num_elements, dtype=np.uint16)
     if num_elements >= FUSED_FROM:
-        from evomerge.methods.fused.uniforms import fill_uniforms
+        from evomerge.kernels.uniforms import fill_uniforms
 
         fill_uniforms(np.uint64(key), out, 0, num_elements)
         return torch.from_numpy(out)

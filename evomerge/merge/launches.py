@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evomerge.methods.fused import LEAST_INFINITE, kernels
-from evomerge.methods.fused.terms import (
+from evomerge.kernels import LEAST_INFINITE
+from evomerge.kernels import gpu as kernels
+from evomerge.kernels.gpu import BLOCK
+from evomerge.kernels.quantiles import step_on
+from evomerge.methods.terms import (
     MaskedSum,
     ModelSum,
     Terms,
@@ -14,10 +17,6 @@ from evomerge.methods.fused.terms import (
     VectorSum,
     tensors_of,
 )
-from evomerge.methods.quantiles import step_on
-
-BLOCK = 1024
-"""Elements of a program: eight 16-bit numbers, a load's widest, for each of 128 threads."""
 
 
 def is_known(terms: Terms, target: Tensor) -> bool:
@@ -83,12 +82,3 @@ def _trim(terms: TrimmedSum, target: Tensor, bad: Tensor, count: Tensor) -> None
     if not terms.is_exact:
         ranks = tuple(float(where.place) for where in terms.brackets)
         kernels.settle[(1,)](*sums, limit, bad, noted, count, ranks=ranks, **options)
-
-
-def fill_uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
-    """See `uniform_uint16`; on a GPU."""
-    out = torch.empty(num_elements, dtype=torch.uint16, device=device)
-    halves = (key & 0xFFFFFFFF, key >> 32)
-    signed = [half - (1 << 32) if half >= 1 << 31 else half for half in halves]
-    kernels.fill_uniforms[(-(-num_elements // BLOCK),)](out, *signed, num_elements, block=BLOCK)
-    return out

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from merges import quick
 
-from evomerge.methods.order_statistics import select
+from evomerge.kernels.order_statistics import select
 
 numbers = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40)
 

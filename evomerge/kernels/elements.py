@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.methods.fused import LEAST_INFINITE
+from evomerge.kernels import LEAST_INFINITE
 
 _I1, _I16, _I32 = ir.IntType(1), ir.IntType(16), ir.IntType(32)
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()

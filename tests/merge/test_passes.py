@@ -10,9 +10,11 @@ import pytest
 import torch
 from merges import values
 from one_pass import (
+    ALL,
     CONFIGS,
     EDGES,
     SIZE,
+    WEIGHTS,
     coefficients,
     drawn_at_an_edge,
     finite_once_settled,
@@ -24,19 +26,18 @@ from one_pass import (
 )
 from scipy import stats
 
+from evomerge.kernels.philox import uniform_uint16
+from evomerge.kernels.quantiles import STEP, Bracket, bracket, quantile_table
+from evomerge.merge.passes import make_pass
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareTiesConfig
-from evomerge.methods.fused.passes import make_pass
-from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
-from evomerge.methods.philox import uniform_uint16
-from evomerge.methods.quantiles import STEP, Bracket, bracket, quantile_table
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 
 
 def fuse(method, whole, statistics, given, target):
-    terms = terms_of(method, whole, statistics, given)
+    terms = method.terms(whole, statistics, given)
     return None if terms is None else make_pass(terms, target)
 
 
@@ -59,6 +60,29 @@ def test_as_in_blocks(name, num_models):
         for dtype in (torch.bfloat16, torch.float32):
             expected = in_blocks(config, whole, given, dtype)
             assert same_bits(in_one_pass(config, whole, given, dtype), expected)
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - CONFIGS.keys()))
+def test_other_methods_are_merged_by_the_same_loops(name):
+    config = ALL[name]
+    num_models = METHODS.make(config).needs.num_models or 3
+    whole = operands(num_models=num_models)
+    for weights in (WEIGHTS, (0.0, 0.2, 0.0)):
+        given = coefficients(config, num_models) | {"weight": tuple(map(abs, weights))[:num_models]}
+        expected = in_blocks(config, whole, given, torch.float32)
+        assert same_bits(in_one_pass(config, whole, given, torch.float32), expected)
+
+
+def test_the_methods_that_are_merged_in_one_pass():
+    """Which ones can be had at full speed is known, so that none is lost in silence."""
+    found = set()
+    for kind in METHODS:
+        config = METHODS[kind].config(kind=kind)
+        method = METHODS.make(config)
+        whole = operands(num_models=method.needs.num_models or 3)
+        if method.terms(whole, method.prepare(whole, 3), values(config, len(whole.models))):
+            found.add(kind)
+    assert found == {config.kind for config in ALL.values()}
 
 
 @pytest.mark.parametrize("name", ["linear", "task arithmetic", "ties", "dare ties"])
@@ -120,7 +144,7 @@ def test_what_is_finite_once_it_is_settled_is_finite():
 def test_brackets_of_another_tensor_are_told():
     config, whole = TiesConfig(), operands(torch.float32)
     method = METHODS.make(config)
-    terms = terms_of(method, whole, method.prepare(whole, 3), coefficients(config, 3))
+    terms = method.terms(whole, method.prepare(whole, 3), coefficients(config, 3))
     wide = make_pass(replace(terms, brackets=(Bracket(0.0, 1.0, 5),) * 3), torch.empty(SIZE))
     with pytest.raises(RuntimeError, match="table"):
         wide.run(0, SIZE)

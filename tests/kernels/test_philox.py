@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.methods.philox import philox4x32, uniform_uint16
+from evomerge.kernels.philox import philox4x32, uniform_uint16
 
 # Random123, tests/kat_vectors, "philox4x32 10": counter, key, expected words.
 KNOWN_ANSWERS = [

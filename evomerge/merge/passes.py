@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.methods.fused.agreeing import mask_and_add, mask_and_elect, trim_and_elect
-from evomerge.methods.fused.elements import Elements, elements, fits, is_known
-from evomerge.methods.fused.sums import add_task_vectors, sum_models
-from evomerge.methods.fused.terms import (
+from evomerge.kernels.agreeing import mask_and_add, mask_and_elect, trim_and_elect
+from evomerge.kernels.elements import Elements, elements, fits, is_known
+from evomerge.kernels.quantiles import STEP, Bracket
+from evomerge.kernels.sums import add_task_vectors, sum_models
+from evomerge.methods.terms import (
     MaskedSum,
     ModelSum,
     Terms,
@@ -22,7 +23,8 @@ from evomerge.methods.fused.terms import (
     VectorSum,
     tensors_of,
 )
-from evomerge.methods.quantiles import STEP, Bracket
+
+Floats = tuple[np.float32, ...]
 
 Loop = Callable[[int, int], int]
 """Merges elements start to stop; returns `greatest` of the numbers before they are rounded."""
@@ -69,7 +71,7 @@ class _SimplePass:
         return True
 
 
-def _float32(values: Sequence[float]) -> tuple[np.float32, ...]:
+def _float32(values: Sequence[float]) -> Floats:
     return tuple(np.float32(value) for value in values)
 
 
@@ -104,7 +106,7 @@ class _TrimmedPass:
         self.models = tuple(elements(model) for model in terms.models)
         self.weights = _float32(terms.weights)
         self.votes = None if terms.votes is None else _float32(terms.votes)
-        self.lows = None
+        self.lows: Floats | None = None
         if not terms.is_exact:
             self.lows = _float32([where.low for where in terms.brackets])
         self.highs = _float32([where.high for where in terms.brackets])
@@ -151,8 +153,17 @@ class _TrimmedPass:
         self.target[index] = merged
         return fits(largest, self.target.dtype)
 
-    def _merge(self, base, models, bounds, out, room, start, stop):
-        return trim_and_elect(
+    def _merge(
+        self,
+        base: Elements,
+        models: tuple[Elements, ...],
+        bounds: tuple[Floats | None, Floats],
+        out: Elements,
+        room: NDArray[np.int64],
+        start: int,
+        stop: int,
+    ) -> tuple[int, int]:
+        largest, count = trim_and_elect(
             base,
             models,
             self.weights,
@@ -164,6 +175,7 @@ class _TrimmedPass:
             start,
             stop,
         )
+        return largest, count
 
 
 def _settled(where: Bracket, magnitudes: Tensor) -> float:

@@ -9,9 +9,14 @@ kernel anew whenever one becomes divisible by 16.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 from triton.language.random import philox_impl
+
+BLOCK = 1024
+"""Elements of a program: eight 16-bit numbers, a load's widest, for each of 128 threads."""
 
 
 @triton.jit
@@ -234,3 +239,12 @@ def fill_uniforms(out, key_low, key_high, num, block: tl.constexpr):
         10,
     )
     tl.store(out + place, (word >> 16).to(tl.uint16), mask=inside)
+
+
+def draw_uniforms(key: int, num_elements: int, device: torch.device) -> Tensor:
+    """See `uniform_uint16`; on a GPU."""
+    out = torch.empty(num_elements, dtype=torch.uint16, device=device)
+    halves = (key & 0xFFFFFFFF, key >> 32)
+    signed = [half - (1 << 32) if half >= 1 << 31 else half for half in halves]
+    fill_uniforms[(-(-num_elements // BLOCK),)](out, *signed, num_elements, block=BLOCK)
+    return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from evomerge.methods.fused.elements import greatest, load, rounded
+from evomerge.kernels.elements import greatest, load, rounded
 
 ONE = np.float32(1)
 

@@ -30,13 +30,13 @@ from one_pass import (
     same_bits,
 )
 
+from evomerge.kernels.gpu import draw_uniforms
+from evomerge.kernels.philox import uniform_uint16
+from evomerge.kernels.quantiles import Bracket
+from evomerge.kernels.support import NUM_FLAGS
+from evomerge.merge.launches import is_known, launch
 from evomerge.methods import METHODS, Operands
-from evomerge.methods.fused import NUM_FLAGS
-from evomerge.methods.fused.launches import fill_uniforms, is_known, launch
-from evomerge.methods.fused.terms import terms_of
 from evomerge.methods.linear import LinearConfig
-from evomerge.methods.philox import uniform_uint16
-from evomerge.methods.quantiles import Bracket
 from evomerge.methods.ties import TiesConfig
 
 # What overflows is asked for; the interpreter's numpy warns.
@@ -58,7 +58,7 @@ def launched(config, whole, given, dtype, statistics=None) -> tuple[torch.Tensor
     target = torch.full((whole.models[0].numel(),), 7.0, dtype=dtype, device=DEVICE)
     if statistics is None:
         statistics = method.prepare(whole, 3)
-    terms = terms_of(method, whole, statistics, given)
+    terms = method.terms(whole, statistics, given)
     assert is_known(terms, target)
     flags = torch.zeros(NUM_FLAGS, dtype=torch.int32, device=DEVICE)
     launch(terms, target, flags)
@@ -140,7 +140,7 @@ def test_what_is_finite_once_it_is_settled_is_finite():
 def test_brackets_of_another_tensor_are_told():
     config, whole = TiesConfig(), moved(operands(torch.float32))
     method = METHODS.make(config)
-    terms = terms_of(method, whole, method.prepare(whole, 3), coefficients(config, 3))
+    terms = method.terms(whole, method.prepare(whole, 3), coefficients(config, 3))
     flags = torch.zeros(NUM_FLAGS, dtype=torch.int32, device=DEVICE)
     wide = replace(terms, brackets=(Bracket(0.0, 1.0, 5),) * 3)
     launch(wide, torch.empty(SIZE, device=DEVICE), flags)
@@ -164,7 +164,7 @@ def test_masks_at_the_edge_of_a_density(steps):
 
 @pytest.mark.parametrize("key", [0, 1, 1 << 31, 12345678901234567890, (1 << 64) - 1])
 def test_the_same_uniforms(key):
-    drawn = fill_uniforms(key, SIZE, DEVICE)
+    drawn = draw_uniforms(key, SIZE, DEVICE)
     assert torch.equal(drawn.cpu(), uniform_uint16(key, SIZE))
 
 

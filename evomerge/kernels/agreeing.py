@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from evomerge.methods.fused.elements import greatest, load, plus, rounded, select, sign, turned
+from evomerge.kernels.elements import greatest, load, plus, rounded, select, sign, turned
 
 CHUNK = 1024
 """Elements between two looks at whether one of them is unsure."""
