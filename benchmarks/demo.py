@@ -27,7 +27,7 @@ from evomerge.demo import CONFIG_PATH
 from evomerge.record import read_journal
 from evomerge.search import Quiet
 from evomerge.search.api import start
-from evomerge.workers.group import start_ray, stop_ray
+from evomerge.workers.ray_cluster import start_ray, stop_ray
 
 OPTIMIZERS = ("cma", "random")
 

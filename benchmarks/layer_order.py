@@ -40,7 +40,7 @@ from evomerge.search.api import start
 from evomerge.search.setup import box_of
 from evomerge.space import SPACES, Space
 from evomerge.space.path_config import LayerOrderConfig
-from evomerge.workers.group import start_ray, stop_ray
+from evomerge.workers.ray_cluster import start_ray, stop_ray
 
 Encoding = Literal["binary", "continuous"]
 

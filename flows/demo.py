@@ -25,7 +25,7 @@ from evomerge.errors import EvomergeError, InputError, StoppedError
 from evomerge.search import Result
 from evomerge.search.api import free_run_dir
 from evomerge.terminal import Display, print_result
-from evomerge.workers.group import ray_beside
+from evomerge.workers.ray_cluster import ray_beside
 from flows.search import FlowHooks, search_with
 
 

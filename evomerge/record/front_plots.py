@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from evomerge.optimize.fronts import hypervolume, non_dominated, violations
 from evomerge.record.front import Entry, Front
 from evomerge.record.report import front_lines
 from evomerge.record.results import Results
+
+logger = logging.getLogger(__name__)
 
 COLORS = {"front": "#1a7f4b", "near": "#d9a21b", "behind": "#8aa0b6", "over a limit": "#c0564f"}
 KNEE = "#0b3d91"
@@ -26,9 +30,16 @@ LAYOUT = {
 
 
 def render_front(results: Results) -> str | None:
-    """The page, with everything that it needs in it; None of a run without a front."""
+    """The page, with everything that it needs in it.
+
+    Returns:
+        None of a run without a front, and where plotly is not installed.
+    """
     front = results.front
     if front is None:
+        return None
+    if importlib.util.find_spec("plotly") is None:
+        logger.warning("the page with the front's pictures is left out: plotly is not installed")
         return None
     from plotly.offline import get_plotlyjs
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from evomerge.record import Candidate, write_part
 from evomerge.score import Block, Split
 from evomerge.search.run import Run
-from evomerge.workers import Job
-from evomerge.workers.group import Finished, WorkerGroup
+from evomerge.workers import Finished, Job, WorkerGroup
 
 
 class Dispatcher:

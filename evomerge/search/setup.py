@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -111,7 +111,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
         batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu(config)),
-        versions={package: version(package) for package in PACKAGES},
+        versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
         _check_unchanged(config.resolved, found)
@@ -208,6 +208,14 @@ def _make_space(phase: PhaseConfig, pool: Pool, merged: Recipe | None) -> Space:
         if phase.name == SIMPLE:
             raise
         raise InputError(f"phase {phase.name!r}: {error}") from None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # A checkout that is imported where it lies has no version.
+        return "not installed"
 
 
 def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:

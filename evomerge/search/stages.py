@@ -21,7 +21,7 @@ from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, winner_of
 from evomerge.search.summary import model_card, write_summary
 from evomerge.space import recipes
-from evomerge.workers.group import WorkerGroup
+from evomerge.workers import WorkerGroup, start_group
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Stages:
         """The run's work; starts the workers when they are first needed."""
         if self._dispatcher is None:
             setup = self.run.setup
-            self._group = WorkerGroup(setup.config.workers, setup.worker_spec())
+            self._group = start_group(setup.config.workers, setup.worker_spec())
             self._dispatcher = Dispatcher(self.run, self._group)
         return self._dispatcher
 

@@ -1,6 +1,17 @@
-"""The Ray actors, and the group of them that survives their deaths."""
+"""Who builds and scores candidates: Ray actors, or this process."""
 
 from evomerge.workers.config import WorkersConfig
-from evomerge.workers.protocol import Job, JobResult, Worker
+from evomerge.workers.groups import start_group
+from evomerge.workers.protocol import Finished, Job, JobResult, Worker, WorkerGroup
+from evomerge.workers.worker import WorkerSpec
 
-__all__ = ["Job", "JobResult", "Worker", "WorkersConfig"]
+__all__ = [
+    "Finished",
+    "Job",
+    "JobResult",
+    "Worker",
+    "WorkerGroup",
+    "WorkerSpec",
+    "WorkersConfig",
+    "start_group",
+]

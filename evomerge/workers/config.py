@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from evomerge.registry import Section
 
@@ -10,9 +12,11 @@ GIB = 1 << 30
 
 
 class WorkersConfig(Section):
-    """The Ray actors.
+    """The workers.
 
     Attributes:
+        kind: "ray": actors, here or on a cluster; "inline": one worker in the process that
+            searches, without Ray, for notebooks, debuggers and small machines.
         address: "local" starts Ray here; else an existing cluster's address, or "auto".
         num_actors: How many; by default as many as the machine's CPUs or GPUs allow.
         num_cpus: CPUs of each actor, and its threads.
@@ -30,6 +34,7 @@ class WorkersConfig(Section):
             statistics, and, where they leave some, tensors that are stored in another form.
     """
 
+    kind: Literal["ray", "inline"] = "ray"
     address: str = "local"
     num_actors: int | None = Field(default=None, gt=0)
     num_cpus: float = Field(default=1.0, gt=0.0)
@@ -40,6 +45,20 @@ class WorkersConfig(Section):
     job_timeout_s: float | None = Field(default=None, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
     statistics_gib: float = Field(default=1.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _one_inline(self) -> Self:
+        if self.kind == "inline" and (self.num_actors or 1) > 1:
+            raise ValueError(
+                f"num_actors is {self.num_actors}, and `kind: inline` has one worker; "
+                "use `kind: ray`, or leave num_actors out"
+            )
+        if self.kind == "inline" and self.address != "local":
+            raise ValueError(
+                f"address is {self.address!r}, and `kind: inline` works in this process; "
+                "use `kind: ray`, or leave address out"
+            )
+        return self
 
     @property
     def statistics_bytes(self) -> int:

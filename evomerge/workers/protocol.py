@@ -1,4 +1,4 @@
-"""The `Worker` joint: a job in, its result out."""
+"""The `Worker` joint: a job in, its result out; and groups of workers, who share the jobs."""
 
 from __future__ import annotations
 
@@ -60,3 +60,44 @@ class Worker(Protocol):
         Raises:
             CandidateError: The candidate cannot be built or scored.
         """
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that came back: with a result, or with why there is none."""
+
+    job: Job
+    result: JobResult | None
+    reason: str = ""
+
+
+class WorkerGroup(Protocol):
+    """Workers that take jobs side by side; each builds and scores one candidate at a time."""
+
+    @property
+    def num_actors(self) -> int:
+        """How many there are."""
+
+    @property
+    def num_idle(self) -> int:
+        """Those that can take a job now."""
+
+    @property
+    def num_busy(self) -> int:
+        """Jobs under way."""
+
+    def submit(self, job: Job) -> None:
+        """Give a job to an idle worker; there must be one."""
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        """Wait until a job comes back, or for so long; then take all that have."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+def reason_of(error: BaseException) -> str:
+    """An error's type and the first line of its message, for the record; at most 500 characters."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    return f"{type(error).__name__}: {text}"[:500]

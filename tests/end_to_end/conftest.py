@@ -9,7 +9,7 @@ import ray
 from fixtures import make_config, make_workspace
 
 from evomerge.workers import WorkersConfig
-from evomerge.workers.group import start_ray, stop_ray
+from evomerge.workers.ray_cluster import start_ray, stop_ray
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,106 @@
+"""Ray, started here or joined, and left again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+
+from evomerge.errors import EvomergeError, InputError
+from evomerge.workers.config import WorkersConfig
+
+OBJECT_STORE_BYTES = 128 << 20
+"""Local Ray's shared memory: jobs and results are small, weights never pass through it."""
+
+_STARTING = threading.Lock()
+"""Held while Ray starts: a flow starts it in a thread, beside Prefect's server."""
+
+
+def start_ray(config: WorkersConfig) -> bool:
+    """Connect to the configured Ray, starting a local one; true if this call connected.
+
+    Usage reports are off. Ray replaces signal handlers when it starts in the main thread; ours
+    are put back.
+
+    Raises:
+        InputError: There is no cluster at the address.
+    """
+    with _STARTING:
+        return _connect(config)
+
+
+def _connect(config: WorkersConfig) -> bool:
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    in_main = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGTERM, signal.SIGINT) if in_main else ()
+    handlers = {number: signal.getsignal(number) for number in signals}
+    arguments: dict[str, Any] = {
+        "address": config.address,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
+    if config.address == "local":
+        arguments |= {
+            "include_dashboard": False,
+            "num_cpus": _local_cpus(config),
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**arguments)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(
+            f"workers.address: no Ray cluster at {config.address!r}: {str(error).splitlines()[0]}\n"
+            'valid: "local", "auto", HOST:PORT or ray://HOST:PORT'
+        ) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return True
+
+
+@contextmanager
+def ray_beside(config: WorkersConfig) -> Iterator[None]:
+    """Start Ray while the block does something else, and stop it behind the block.
+
+    The thread that starts it lives as long as the block: Ray's processes are ended by the system
+    when the thread that started them ends. What goes wrong comes up where the workers start.
+    """
+    over = threading.Event()
+
+    def hold() -> None:
+        with suppress(EvomergeError):
+            start_ray(config)
+        over.wait()
+
+    thread = threading.Thread(target=hold, name="ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with _STARTING:
+            stop_ray()
+        over.set()
+        thread.join()
+
+
+def stop_ray() -> None:
+    """Leave the cluster, and end it where it was started here."""
+    ray.shutdown()
+
+
+def _local_cpus(config: WorkersConfig) -> int:
+    """CPUs that local Ray hands out: the machine's, or more when the configuration asks so."""
+    wanted = (config.num_actors or 1) * config.num_cpus
+    return max(os.cpu_count() or 1, int(-(-wanted // 1)))

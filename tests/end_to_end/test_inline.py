@@ -1,0 +1,92 @@
+"""A search in this process, without Ray: the same numbers, and no package that it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures import make_workspace
+
+import evomerge
+from evomerge.errors import InputError
+from evomerge.record import normal_form, read_journal
+
+TESTS = Path(__file__).parents[1]
+
+WITHOUT = '''
+import sys
+
+class Without:
+    """A finder that does not find some packages, as if they were not installed."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        is_missing = name.partition(".")[0] in {"mlflow", "plotly", "prefect", "ray"}
+        return None if is_missing else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+
+import evomerge
+
+result = evomerge.run(sys.argv[1], sys.argv[2])
+print(result.best)
+'''
+
+
+def test_the_same_as_one_actor(workspace, tmp_path):
+    found = {}
+    for kind, workers in (("ray", {}), ("inline", {"kind": "inline", "address": "local"})):
+        evomerge.run(workspace(workers=workers), tmp_path / kind)
+        events, _ = read_journal(tmp_path / kind / "journal.jsonl")
+        found[kind] = normal_form(events)
+    assert found["ray"] == found["inline"]
+
+
+def test_a_candidate_that_fails_is_a_line_of_the_journal(workspace, tmp_path):
+    # Weights that sum to zero give no model.
+    evomerge.run(workspace(workers={"kind": "inline", "address": "local"}), tmp_path / "other")
+    recipe = (tmp_path / "other/recipes/uniform.yaml").read_text()
+    (tmp_path / "zero.yaml").write_text(recipe.replace(": 1.0", ": 0.0"))
+    config = workspace(
+        workers={"kind": "inline", "address": "local"}, search={"start_from": ["zero.yaml"]}
+    )
+    result = evomerge.run(config, tmp_path / "run")
+    candidate = result.results.state.candidates["e0000"]
+    assert candidate.failed is not None and "weights sum to zero" in candidate.failed
+
+
+def test_ray_mlflow_plotly_and_prefect_need_not_be_there(tmp_path):
+    config = make_workspace(
+        tmp_path, workers={"kind": "inline"}, search={"budget": {"candidates": 3}}
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(config), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TESTS.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/report.html").exists()
+    assert "plotly is not installed" in done.stderr
+    assert not (tmp_path / "run/front.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        ({"num_actors": 2}, "num_actors is 2, and `kind: inline` has one worker"),
+        ({"num_actors": 1, "address": "auto"}, "address is 'auto'"),
+    ],
+)
+def test_what_ray_alone_can_do_is_refused(tmp_path, workers, words):
+    config = make_workspace(tmp_path, workers={"kind": "inline", **workers})
+    with pytest.raises(InputError, match=words):
+        evomerge.run(config, tmp_path / "run")
