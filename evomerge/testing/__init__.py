@@ -1,0 +1,1 @@
+"""What plug-ins must do, as functions that their own tests call."""
