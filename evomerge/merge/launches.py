@@ -15,14 +15,17 @@ from evomerge.methods.terms import (
     Terms,
     TrimmedSum,
     VectorSum,
+    adds_nothing,
     tensors_of,
 )
 
 
 def is_known(terms: Terms, target: Tensor) -> bool:
-    """Whether there is a kernel for the types of the numbers."""
+    """Whether there is a kernel for the sum and the types of its numbers."""
     operands = (*tensors_of(terms), target)
-    return all(tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() for tensor in operands)
+    return not adds_nothing(terms) and all(
+        tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() for tensor in operands
+    )
 
 
 def launch(terms: Terms, target: Tensor, flags: Tensor) -> None:

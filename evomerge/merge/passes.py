@@ -21,6 +21,7 @@ from evomerge.methods.terms import (
     Terms,
     TrimmedSum,
     VectorSum,
+    adds_nothing,
     tensors_of,
 )
 
@@ -52,7 +53,8 @@ def make_pass(terms: Terms, target: Tensor) -> Pass | None:
     """
     same = len({model.dtype for model in terms.models}) == 1
     operands = (*tensors_of(terms), target)
-    if not same or not all(is_known(t) and t.is_contiguous() for t in operands):
+    are_known = all(is_known(t) and t.is_contiguous() for t in operands)
+    if not same or not are_known or adds_nothing(terms):
         return None
     if isinstance(terms, TrimmedSum):
         return _TrimmedPass(terms, target)

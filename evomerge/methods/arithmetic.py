@@ -1,8 +1,6 @@
-"""What the methods share: weighted sums of float32 blocks, and the checks of weights."""
+"""What the methods share: their parameters, task vectors, and the checks of weights."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,31 +26,10 @@ def task_vector(block: Operands, index: int) -> Tensor:
     return block.models[index].float() - block.base.float()
 
 
-def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """sum_i w_i x_i in float32, shape [n]. A weight of zero leaves its term out exactly."""
-    total: Tensor | None = None
-    for term, weight in zip(terms, weights, strict=True):
-        if weight == 0.0:
-            continue
-        # Two roundings, never a fused one: compiled loops give the same bits.
-        term = term.float() * weight
-        total = term if total is None else total.add_(term)
-    return torch.zeros_like(terms[0], dtype=torch.float32) if total is None else total
-
-
 def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
     """Base + scale * delta, float32, shape [n]."""
     assert block.base is not None
     return block.base.float() + delta * scale
-
-
-def keep_where(mask: Tensor, numbers: Tensor) -> Tensor:
-    """The numbers where a mask holds, zero elsewhere, float32, shape [n].
-
-    What `torch.where` gives, several times as fast: it is no vector code on a CPU.
-    """
-    bits = mask.to(torch.int32).neg_()
-    return bits.bitwise_and_(numbers.view(torch.int32)).view(torch.float32)
 
 
 def l1_norm(delta: Tensor) -> float:

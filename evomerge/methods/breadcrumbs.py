@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from evomerge.kernels.blocks import weighted_sum
 from evomerge.methods.arithmetic import (
     DENSITY,
     SCALE,
@@ -13,7 +14,6 @@ from evomerge.methods.arithmetic import (
     add_scaled,
     require_sum,
     task_vectors,
-    weighted_sum,
 )
 from evomerge.methods.masks import ascending_ranks
 from evomerge.methods.protocol import (

@@ -7,17 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from evomerge.kernels.blocks import keep_where, weighted_sum
 from evomerge.methods.arithmetic import (
     DENSITY,
     SCALE,
     WEIGHT,
     add_scaled,
-    keep_where,
     l1_norm,
     require_sum,
     restore_l1,
     task_vectors,
-    weighted_sum,
 )
 from evomerge.methods.masks import limit, uniforms
 from evomerge.methods.protocol import (

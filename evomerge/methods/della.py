@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError
+from evomerge.kernels.blocks import weighted_sum
 from evomerge.methods.arithmetic import (
     DENSITY,
     SCALE,
@@ -18,7 +19,6 @@ from evomerge.methods.arithmetic import (
     require_sum,
     restore_l1,
     task_vectors,
-    weighted_sum,
 )
 from evomerge.methods.masks import STEPS, ascending_ranks, uniforms
 from evomerge.methods.protocol import (

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from evomerge.methods.arithmetic import require_sum, weighted_sum
+from evomerge.methods.arithmetic import require_sum
 from evomerge.methods.gram import RESOLUTION, Reals, gram, length, norms_and_cosines
 from evomerge.methods.protocol import (
     METHODS,
@@ -67,12 +67,6 @@ class Karcher(Method):
     ) -> Terms | None:
         """See `Method`."""
         return model_sum(whole.models, self._shares(statistics[0], coefficients["weight"]))
-
-    def combine(
-        self, block: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Tensor:
-        """See `Method`."""
-        return weighted_sum(block.models, self._shares(statistics[0], coefficients["weight"]))
 
     def _shares(self, products: Tensor, weights: tuple[float, ...]) -> list[float]:
         """Factors of the tensors themselves."""

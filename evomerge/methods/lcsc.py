@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
-
 from evomerge.errors import CandidateError
-from evomerge.methods.arithmetic import WEIGHT, weighted_sum
+from evomerge.methods.arithmetic import WEIGHT
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -66,12 +64,6 @@ class Lcsc(Method):
     ) -> Terms | None:
         """See `Method`."""
         return model_sum(whole.models, _shifted(coefficients["weight"]))
-
-    def combine(
-        self, block: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Tensor:
-        """See `Method`."""
-        return weighted_sum(block.models, _shifted(coefficients["weight"]))
 
 
 def _shifted(weights: tuple[float, ...]) -> tuple[float, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
-
-from evomerge.methods.arithmetic import WEIGHT, require_sum, weighted_sum
+from evomerge.methods.arithmetic import WEIGHT, require_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -50,14 +48,6 @@ class Linear(Method):
         """See `Method`."""
         weights = coefficients["weight"]
         return model_sum(whole.models, weights, sum(weights) if self.normalize else 1.0)
-
-    def combine(
-        self, block: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Tensor:
-        """See `Method`."""
-        weights = coefficients["weight"]
-        total = weighted_sum(block.models, weights)
-        return total.div_(sum(weights)) if self.normalize else total
 
 
 METHODS.add(LinearConfig, Linear)

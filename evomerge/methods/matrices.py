@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evomerge.methods.arithmetic import add_scaled, weighted_sum
+from evomerge.kernels.blocks import weighted_sum
+from evomerge.methods.arithmetic import add_scaled
 from evomerge.methods.protocol import Coefficients, Operands, Parameter, Statistics
 
 DIRECTION_SCALE = Parameter("scale", 1.0, None, None, "shared")

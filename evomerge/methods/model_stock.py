@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.methods.arithmetic import add_scaled, task_vectors, weighted_sum
+from evomerge.kernels.blocks import weighted_sum
+from evomerge.methods.arithmetic import add_scaled, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,

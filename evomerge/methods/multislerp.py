@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from evomerge.errors import CandidateError
-from evomerge.methods.arithmetic import WEIGHT, require_sum, weighted_sum
+from evomerge.methods.arithmetic import WEIGHT, require_sum
 from evomerge.methods.gram import RESOLUTION, gram, length, norms_and_cosines, vectors
 from evomerge.methods.protocol import (
     METHODS,
@@ -72,18 +72,6 @@ class Multislerp(Method):
         if self.base:
             return vector_sum(whole.base, whole.models, shares)
         return model_sum(whole.models, shares)
-
-    def combine(
-        self, block: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Tensor:
-        """See `Method`."""
-        weights = coefficients["weight"]
-        shares = self._shares(block.name, statistics[0], weights)
-        merged = weighted_sum(vectors(block, self.base), shares)
-        if self.base:
-            assert block.base is not None
-            merged += block.base.float()
-        return merged
 
     def _shares(self, name: str, products: Tensor, weights: tuple[float, ...]) -> list[float]:
         """Factors of the vectors themselves."""

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from evomerge.kernels.blocks import weighted_sum
 from evomerge.kernels.order_statistics import select
-from evomerge.methods.arithmetic import SCALE, WEIGHT, add_scaled, task_vectors, weighted_sum
+from evomerge.methods.arithmetic import SCALE, WEIGHT, add_scaled, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,

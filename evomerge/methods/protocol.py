@@ -3,20 +3,20 @@
 A method sees one tensor of the pool at a time, flattened, whole in `prepare` and in blocks in
 `combine`; it knows numbers only. Blocks have shape [n]; arithmetic is float32.
 
-The smallest method is a subclass of `Method` with `parameters`, `needs` and `combine`. One whose
-result is a sum that `terms` knows says so in `Method.terms` and is merged at the speed of memory.
+A method is a subclass of `Method` with `parameters`, `needs`, and `combine` or `terms`. One whose
+result is a sum that the module `terms` knows says so in `Method.terms`, and is merged in one pass
+over memory.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from evomerge.methods.terms import Terms
+from evomerge.methods.terms import ModelSum, Terms, VectorSum
 from evomerge.registry import Choice, Registry
 
 
@@ -101,7 +101,7 @@ Survey = Callable[[], Iterable[tuple[Operands, Statistics]]]
 """All tensors of the pool, whole, with what was prepared of them; can be gone through again."""
 
 
-class Method(ABC):
+class Method:
     """How models are combined, element by element or tensor by tensor.
 
     Attributes:
@@ -157,7 +157,7 @@ class Method(ABC):
         They must give what `combine` gives, bit for bit.
 
         Args:
-            whole: A whole tensor of the pool.
+            whole: A whole tensor of the pool; for a method that leaves `combine` out, a block too.
             statistics: What was prepared of it, nothing settled.
             coefficients: Of the method.
 
@@ -166,11 +166,10 @@ class Method(ABC):
         """
         return None
 
-    @abstractmethod
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients
     ) -> Tensor:
-        """Combine a block.
+        """Combine a block; by default what a plain sum of `terms` comes to.
 
         Args:
             block: A block of a tensor; the whole tensor where `needs.whole_tensor` says so.
@@ -180,6 +179,9 @@ class Method(ABC):
         Returns:
             Float32 numbers of the block's shape [n].
         """
+        terms = self.terms(block, statistics, coefficients)
+        assert isinstance(terms, ModelSum | VectorSum), "a method without such terms must combine"
+        return terms.combined()
 
 
 METHODS: Registry[Method] = Registry("method", "evomerge.methods")

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from evomerge.methods.arithmetic import add_scaled, keep_where, task_vectors, weighted_sum
+from evomerge.kernels.blocks import keep_where, weighted_sum
+from evomerge.methods.arithmetic import add_scaled, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from evomerge.methods.arithmetic import (
-    SCALE,
-    WEIGHT,
-    add_scaled,
-    require_sum,
-    task_vectors,
-    weighted_sum,
-)
+from evomerge.methods.arithmetic import SCALE, WEIGHT, require_sum
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -59,13 +50,6 @@ class TaskArithmetic(Method):
         """See `Method`."""
         scale = self.total_scale(coefficients)
         return vector_sum(whole.base, whole.models, coefficients["weight"], scale)
-
-    def combine(
-        self, block: Operands, statistics: Statistics, coefficients: Coefficients
-    ) -> Tensor:
-        """See `Method`."""
-        delta = weighted_sum(task_vectors(block), coefficients["weight"])
-        return add_scaled(block, delta, self.total_scale(coefficients))
 
     def total_scale(self, coefficients: Coefficients) -> float:
         """What the sum is multiplied by."""

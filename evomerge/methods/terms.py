@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from evomerge.kernels.blocks import weighted_sum
 from evomerge.kernels.quantiles import Bracket
 
 Floats = tuple[float, ...]
@@ -27,21 +28,31 @@ Floats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class ModelSum:
-    """sum_i w_i theta_i / divisor, of the models whose weight is not zero."""
+    """sum_i w_i theta_i / divisor; see `model_sum`."""
 
     models: tuple[Tensor, ...]
     weights: Floats
     divisor: float
 
+    def combined(self) -> Tensor:
+        """What it comes to, float32, shape [n]."""
+        return weighted_sum(self.models, self.weights).div_(self.divisor)
+
 
 @dataclass(frozen=True)
 class VectorSum:
-    """theta_0 + scale * sum_i w_i tau_i, of the models whose weight is not zero."""
+    """theta_0 + scale * sum_i w_i tau_i; see `vector_sum`."""
 
     base: Tensor
     models: tuple[Tensor, ...]
     weights: Floats
     scale: float
+
+    def combined(self) -> Tensor:
+        """What it comes to, float32, shape [n]."""
+        base = self.base.float()
+        vectors = [model.float() - base for model in self.models]
+        return base + weighted_sum(vectors, self.weights) * self.scale
 
 
 @dataclass(frozen=True)
@@ -103,28 +114,41 @@ def tensors_of(terms: Terms) -> tuple[Tensor, ...]:
     return terms.models if isinstance(terms, ModelSum) else (terms.base, *terms.models)
 
 
-def model_sum(
-    models: Sequence[Tensor], weights: Sequence[float], divisor: float = 1.0
-) -> ModelSum | None:
-    """A weighted sum of models as terms; None where every weight is zero."""
-    present = _present(weights)
-    if not present:
-        return None
-    return ModelSum(tuple(models[i] for i in present), tuple(weights[i] for i in present), divisor)
+def adds_nothing(terms: Terms) -> bool:
+    """Whether every weight of a plain sum is zero, which loops do not leave out exactly."""
+    return isinstance(terms, ModelSum | VectorSum) and not any(terms.weights)
+
+
+def model_sum(models: Sequence[Tensor], weights: Sequence[float], divisor: float = 1.0) -> ModelSum:
+    """A weighted sum of models; those whose weight is zero are left out exactly.
+
+    Args:
+        models: Each of shape [n].
+        weights: One for each.
+        divisor: Of the sum.
+    """
+    return ModelSum(*_present(models, weights), divisor)
 
 
 def vector_sum(
     base: Tensor | None, models: Sequence[Tensor], weights: Sequence[float], scale: float = 1.0
-) -> VectorSum | None:
-    """A weighted sum of task vectors as terms; None where every weight is zero."""
+) -> VectorSum:
+    """The base plus a weighted sum of task vectors; a weight of zero leaves one out exactly.
+
+    Args:
+        base: Shape [n].
+        models: Each of shape [n].
+        weights: One for each.
+        scale: Of the sum.
+    """
     assert base is not None
-    present = _present(weights)
-    if not present:
-        return None
-    return VectorSum(
-        base, tuple(models[i] for i in present), tuple(weights[i] for i in present), scale
-    )
+    return VectorSum(base, *_present(models, weights), scale)
 
 
-def _present(weights: Sequence[float]) -> list[int]:
-    return [i for i, weight in enumerate(weights) if weight != 0.0]
+def _present(
+    models: Sequence[Tensor], weights: Sequence[float]
+) -> tuple[tuple[Tensor, ...], Floats]:
+    """Models with their weights, without those of weight zero unless all are."""
+    pairs = list(zip(models, weights, strict=True))
+    pairs = [pair for pair in pairs if pair[1] != 0.0] or pairs
+    return tuple(model for model, _ in pairs), tuple(weight for _, weight in pairs)

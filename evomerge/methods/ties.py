@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import CandidateError
+from evomerge.kernels.blocks import keep_where, weighted_sum
 from evomerge.kernels.order_statistics import select
 from evomerge.kernels.quantiles import Bracket, bracket, quantile_table, step_on
 from evomerge.methods.arithmetic import (
@@ -17,13 +18,11 @@ from evomerge.methods.arithmetic import (
     SCALE,
     WEIGHT,
     add_scaled,
-    keep_where,
     l1_norm,
     require_sum,
     restore_l1,
     task_vector,
     task_vectors,
-    weighted_sum,
 )
 from evomerge.methods.protocol import (
     METHODS,

@@ -15,8 +15,9 @@ import torch
 from merges import settled
 from torch import Tensor
 
+from evomerge.kernels.blocks import weighted_sum
 from evomerge.methods import METHODS, Operands
-from evomerge.methods.arithmetic import add_scaled, weighted_sum
+from evomerge.methods.arithmetic import add_scaled
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig, mask_and_rescale
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
