@@ -1,0 +1,1 @@
+"""A merge method and an optimizer of another package."""

@@ -1,0 +1,60 @@
+"""A package that is installed beside evomerge: what it registers is found, and its tests pass."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures import make_workspace
+
+ROOT = Path(__file__).parents[1]
+PLUG_IN = ROOT / "tests/plug_in"
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Where the package is installed, as environment of a process."""
+    site_dir = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    # Built in a copy: setuptools leaves folders beside what it builds.
+    source_dir = tmp_path_factory.mktemp("source") / "plug_in"
+    subprocess.run(["cp", "-r", str(PLUG_IN), str(source_dir)], check=True)
+    subprocess.run([*command, "--target", str(site_dir), str(source_dir)], check=True)
+    paths = [str(site_dir), str(ROOT)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run(environment, *arguments, cwd=ROOT):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done
+
+
+def test_its_own_tests_pass(environment):
+    done = run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", PLUG_IN / "tests")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_search_uses_its_method(environment, tmp_path):
+    config = make_workspace(
+        tmp_path,
+        space={"kind": "parameter", "method": {"kind": "restored_mean"}},
+        search={"budget": {"candidates": 3}, "finalists": 2},
+        workers={"kind": "inline"},
+    )
+    done = run(environment, "-m", "evomerge", "search", config, "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "restored_mean" in (tmp_path / "run/recipes/c00000.yaml").read_text()
+
+
+def test_it_is_short():
+    assert len((PLUG_IN / "evomerge_example/method.py").read_text().splitlines()) <= 40
