@@ -19,6 +19,11 @@ memory and TMPDIR hold, where the pool's files lie (58 GB at 7 B; --quick: 271 M
 within its memory, the extra memory is torch's. The pool is brought there once: "first" is without
 that. Uniforms that find no room (43 GB at 7 B) are drawn again with every build.
 
+Pairs of methods that do the same work are built in turn, each in a process of its own, and the
+ratio of their times is printed: among them the method of the plug-in package of the tests. With
+BEFORE naming a checkout of another commit, each method with a loop is built in turn by this commit
+and by that one.
+
 With MERGEKIT_YAML naming the `mergekit-yaml` of an environment of its own, mergekit builds the same
 merges of the 271 M pool to disk, and its seconds are printed beside ours to disk.
 """
@@ -50,27 +55,17 @@ from build_beside import (
     Memory,
     seconds,
 )
+from build_pairs import Way, compare
+from build_pool import make_pool, make_recipe
 from harness import describe_machine, parse_arguments, print_table, write_figures
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from evomerge.merge import Engine, Residence
 from evomerge.methods import METHODS
 from evomerge.paths.export import export_checkpoint
-from evomerge.pool import Pool, PoolConfig, open_pool
-from evomerge.recipe import Part, Recipe
+from evomerge.pool import Pool
 
 TABLES_BYTES = 2 << 30
 """What may be kept of a pool."""
-
-SIZES: dict[str, dict[str, int]] = {
-    "30 M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 9},
-    "271 M": {"hidden_size": 1024, "intermediate_size": 4224, "num_hidden_layers": 12},
-    "1 B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 18},
-    "7 B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
-}
-VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000, "7 B": 32000}
-NUM_HEADS = {"7 B": {"num_attention_heads": 32, "num_key_value_heads": 8}}
 
 GPU_SIZES = {"7 B": 7_241_732_096, "1 B": 1_058_000_000, "271 M": 271_000_000}
 """Shapes for a GPU by their numbers, the largest first."""
@@ -80,7 +75,10 @@ NUM_EXPERTS_ON_GPU = 3
 GPU_RESERVE_BYTES = 8 << 30
 """Left of a GPU for the copies and for what a build needs beside its tables."""
 
-METHODS_WITH_LOOPS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+METHODS_WITH_LOOPS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "darex_q")
+
+PAIRS = (("darex_q", "dare_linear"), ("restored_mean", "task_arithmetic"))
+"""Methods that take as long as each other; the first of the last pair is another package's."""
 
 MERGEKIT: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -142,51 +140,6 @@ class Build:
     def share(self) -> float:
         """Its speed as a share of a copy's beside it."""
         return self.speed / self.copy_speed
-
-
-def make_pool(folder: Path, size: str, num_experts: int, device: torch.device) -> Pool:
-    """A base of random numbers, and experts near it."""
-    config = LlamaConfig(
-        **SIZES[size],
-        **NUM_HEADS.get(size, {"num_attention_heads": 8, "num_key_value_heads": 8}),
-        vocab_size=VOCABULARY[size],
-        tie_word_embeddings=False,
-        dtype="bfloat16",
-    )
-    with torch.device("meta"):
-        shapes = {
-            name: tensor.shape
-            for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()
-        }
-    generator = torch.Generator(device).manual_seed(0)
-    names = ("base", "one", "two", "three")[: num_experts + 1]
-    for name in names:
-        folder_of = folder / name
-        config.architectures = ["LlamaForCausalLM"]
-        config.save_pretrained(folder_of)
-        base = torch.Generator(device).manual_seed(1)
-        tensors = {}
-        for tensor_name, shape in shapes.items():
-            numbers = torch.empty(shape, device=device).normal_(0.0, 0.02, generator=base)
-            if name != "base":
-                numbers += torch.empty_like(numbers).normal_(0.0, 0.002, generator=generator)
-            tensors[tensor_name] = numbers.bfloat16().cpu()
-        save_file(tensors, folder_of / "model.safetensors", metadata={"format": "pt"})
-    entries = [str(folder / name) for name in names]
-    return open_pool(PoolConfig(base=entries[0], experts=tuple(entries[1:])), folder)
-
-
-def make_recipe(pool: Pool, kind: str, rng: np.random.Generator) -> Recipe:
-    """A candidate with new weights and new densities."""
-    config = METHODS[kind].config()
-    models = tuple(expert.name for expert in pool.experts)
-    parameters: dict[str, float | dict[str, float]] = {}
-    for parameter in METHODS.make(config).parameters:
-        if parameter.name not in ("weight", "density"):
-            continue
-        parameters[parameter.name] = {model: float(rng.uniform(0.2, 0.8)) for model in models}
-    part = Part(method=config, models=models, parameters=parameters)
-    return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,))
 
 
 def time_method(pool: Pool, kind: str, repeats: int, place: Place) -> Build:
@@ -297,6 +250,30 @@ def time_mergekit(command: str, pool: Pool, folder: Path) -> dict[str, float]:
     return took
 
 
+def time_pairs(folder: Path, repeats: int) -> dict[str, float]:
+    """Methods against their equals, and this commit against another, in turn."""
+    pairs = {f"{a}_over_{b}": (Way(a), Way(b)) for a, b in PAIRS}
+    before = os.environ.get("BEFORE")
+    if before:
+        pairs |= {
+            f"{kind}_over_before": (Way(kind), Way(kind, Path(before).resolve()))
+            for kind in METHODS_WITH_LOOPS
+        }
+    found = {
+        name: compare(first, second, folder, TABLES_BYTES, repeats)
+        for name, (first, second) in pairs.items()
+    }
+    print_table(
+        "times of two, built in turn",
+        ["pair", "ratio", "quartiles of neighbors"],
+        [
+            [name.replace("_over_", " / "), f"{ratio:.2f}", f"{low:.2f} to {high:.2f}"]
+            for name, (ratio, low, high) in found.items()
+        ],
+    )
+    return {name: ratio for name, (ratio, _, _) in found.items()}
+
+
 def measure(
     size: str, repeats: int, kinds: Iterable[str], place: Place, num_experts: int = 2
 ) -> dict[str, Any]:
@@ -324,6 +301,8 @@ def measure(
         figures["peak_extra_mib"] = max(
             build.extra_mib for build in builds if build.method in METHODS_WITH_LOOPS
         )
+        if place.device.type == "cpu" and repeats > 1:
+            figures |= time_pairs(folder, repeats)
         command = os.environ.get("MERGEKIT_YAML")
         if command and size == "271 M" and place.device.type == "cpu":
             figures |= time_mergekit(command, pool, folder)

@@ -28,7 +28,7 @@ def environment(tmp_path_factory):
 
 
 def run(environment, *arguments, cwd=ROOT):
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=environment,
         cwd=cwd,
@@ -36,7 +36,6 @@ def run(environment, *arguments, cwd=ROOT):
         text=True,
         check=False,
     )
-    return done
 
 
 def test_its_own_tests_pass(environment):
