@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import CandidateError
 from evomerge.score.config import ScoreConfig
-from evomerge.score.influence import influences
 from evomerge.score.protocol import Block, Row
+from evomerge.score.requests import (
+    Asked,
+    Chat,
+    build_requests,
+    document_values,
+    filter_answers,
+    joint_values,
+)
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
 
@@ -22,8 +27,6 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 _Pair = tuple[tuple[str, str], list[int], list[int]]
 
@@ -33,7 +36,7 @@ class _Requests:
     """A block's requests, built once.
 
     Attributes:
-        documents: Each document's requests, in order of document id.
+        documents: Each document with its requests, in order of document id.
         instances: All of them in one list.
         pairs: For log-likelihoods: (strings, context tokens, continuation tokens), by instance.
         num_tokens: Tokens of each document's requests.
@@ -41,7 +44,7 @@ class _Requests:
         batch_size: Requests run at once.
     """
 
-    documents: list[tuple[int, Any, list[Instance]]]
+    documents: list[Asked]
     instances: list[Instance]
     pairs: list[_Pair]
     num_tokens: list[int]
@@ -94,28 +97,13 @@ class LmEvalScorer:
         return rows
 
     def _build(self, block: Block) -> _Requests:
-        task = self.tasks.tasks[block.task]
-        # Reseeded for each block: its examples must not depend on what was built before.
-        task.set_fewshot_seed(self.config.fewshot_seed)
-        template = self.config.apply_chat_template
-        # lm-eval draws a progress bar for every block, and there is no switch for it.
-        with redirect_stderr(io.StringIO()):
-            task.build_all_requests(
-                samples=list(block.documents),
-                apply_chat_template=template,
-                chat_template=self.lm.apply_chat_template if template else None,
-                tokenizer_name=self.lm.tokenizer_name if template else "",
-            )
-        instances: list[Instance] = list(task.instances)
-        by_position: dict[int, list[Instance]] = {}
-        for instance in instances:
-            assert instance.doc_id is not None
-            by_position.setdefault(instance.doc_id, []).append(instance)
-        documents = []
-        # build_all_requests numbers the documents it was asked for, in ascending order.
-        for position, document in enumerate(block.documents):
-            requests = sorted(by_position[position], key=lambda request: request.idx)
-            documents.append((document, requests[0].doc, requests))
+        chat = None
+        if self.config.apply_chat_template:
+            chat = Chat(self.lm.apply_chat_template, self.lm.tokenizer_name)
+        documents = build_requests(
+            self.tasks.tasks[block.task], block.documents, self.config.fewshot_seed, chat
+        )
+        instances = [instance for asked in documents for instance in asked.instances]
         pairs: list[_Pair] = []
         lengths: dict[int, int] = {}
         for instance in instances:
@@ -130,12 +118,15 @@ class LmEvalScorer:
             min(lengths[id(i)], self.lm.max_length if _rolls(i) else sys.maxsize) + _new_tokens(i)
             for i in instances
         )
-        num_tokens = [sum(lengths[id(r)] for r in requests) for _, _, requests in documents]
+        num_tokens = [sum(lengths[id(r)] for r in asked.instances) for asked in documents]
         # The last token of a continuation is predicted, not read.
         readable = self.lm.max_length + (1 if pairs else 0)
         truncated = [
-            any(not _rolls(r) and lengths[id(r)] + _new_tokens(r) > readable for r in requests)
-            for _, _, requests in documents
+            any(
+                not _rolls(r) and lengths[id(r)] + _new_tokens(r) > readable
+                for r in asked.instances
+            )
+            for asked in documents
         ]
         batch_size = max(1, self.batch_tokens // longest)
         return _Requests(documents, instances, pairs, num_tokens, truncated, batch_size)
@@ -157,25 +148,21 @@ class LmEvalScorer:
             instance.filtered_resps = {}
         self.lm.batch_size_per_gpu = requests.batch_size
         self._answer(requests)
-        for ensemble in task._filters:
-            if ensemble.name in self._filters[block.task]:
-                ensemble.apply(requests.instances)
+        filters = self._filters[block.task]
+        filter_answers(block.task, task, filters, requests.documents)
         rows = []
         joint = self.tasks.joint_metrics(block.task)
-        items: dict[str, list[Any]] = {}
-        for (document_id, document, answered), num_tokens, truncated in zip(
+        items: dict[tuple[str, str], list[Any]] = {}
+        for asked, num_tokens, truncated in zip(
             requests.documents, requests.num_tokens, requests.truncated, strict=True
         ):
-            row = Row(block.task, document_id, {}, num_tokens=num_tokens)
-            for filter_name in self._filters[block.task]:
-                answers = [instance.filtered_resps[filter_name] for instance in answered]
-                suffix = "" if filter_name == "none" else f"/{filter_name}"
-                for metric, value in task.process_results(document, answers).items():
-                    if metric in joint:
-                        items.setdefault(f"{metric}{suffix}", []).append(value)
-                    elif isinstance(value, bool | int | float) or hasattr(value, "item"):
-                        row.metrics[f"{metric}{suffix}"] = float(value)
-            first = [instance.resps[0] for instance in answered]
+            row = Row(block.task, asked.document_id, {}, num_tokens=num_tokens)
+            for metric, column, value in document_values(block.task, task, filters, asked):
+                if metric in joint:
+                    items.setdefault((metric, column), []).append(value)
+                elif isinstance(value, bool | int | float) or hasattr(value, "item"):
+                    row.metrics[column] = float(value)
+            first = [instance.resps[0] for instance in asked.instances]
             if isinstance(first[0], str):
                 row.text = first[0]
             else:
@@ -183,8 +170,13 @@ class LmEvalScorer:
             if truncated:
                 row.flags.append("truncated")
             rows.append(row)
-        for column, values in items.items():
-            shares = influences(values, joint[column.partition("/")[0]])
+        for (metric, column), values in items.items():
+            if len(values) < len(rows):
+                raise CandidateError(
+                    f"task {block.task!r}: metric {metric!r} needs all documents together, and "
+                    f"the task gives it {len(values)} of {len(rows)}"
+                )
+            shares = joint_values(block.task, metric, values, joint[metric])
             for row, share in zip(rows, shares, strict=True):
                 row.metrics[column] = float(share)
         return rows

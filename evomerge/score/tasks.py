@@ -1,9 +1,7 @@
-"""lm-eval tasks: found by name, with local data beside their YAML files, and their documents."""
+"""The lm-eval tasks of a search: their objectives and their documents."""
 
 from __future__ import annotations
 
-import difflib
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evomerge.errors import InputError, closest
 from evomerge.score.config import ObjectiveConfig, ScoreConfig
+from evomerge.score.faults import told_as
+from evomerge.score.load import load_task
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.splits import Splits, content_key, draw_splits
-
-logger = logging.getLogger(__name__)
-
 
 METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(
@@ -104,7 +99,7 @@ class TaskSet:
                 raise InputError(f"score.include_path: no folder {folder!r} (looked for {path})")
             folders.append(path)
         names = list(dict.fromkeys(objective.task for objective in config.objectives))
-        self.tasks: dict[str, Any] = {name: _load(name, folders) for name in names}
+        self.tasks: dict[str, Any] = {name: load_task(name, folders) for name in names}
         for task in self.tasks.values():
             if config.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
@@ -113,8 +108,16 @@ class TaskSet:
 
     @cached_property
     def documents(self) -> dict[str, Sequence[Mapping[str, Any]]]:
-        """Every task's documents."""
-        return {name: list(task.eval_docs) for name, task in self.tasks.items()}
+        """Every task's documents.
+
+        Raises:
+            InputError: A task's data or code raises something.
+        """
+        documents: dict[str, Sequence[Mapping[str, Any]]] = {}
+        for name, task in self.tasks.items():
+            with told_as(InputError, f"task {name!r}: its documents cannot be read"):
+                documents[name] = list(task.eval_docs)
+        return documents
 
     def draw_splits(self) -> Splits:
         """The documents of each split; examples shown in prompts come from none of them."""
@@ -144,7 +147,8 @@ class TaskSet:
                     f"task {name!r} draws {num_examples} examples from its own documents, and the "
                     f"splits leave {len(free)} over; make score.splits smaller"
                 )
-            task.sampler.replace_df(free)
+            with told_as(InputError, f"task {name!r}: its examples cannot be replaced"):
+                task.sampler.replace_df(free)
 
     def joint_metrics(self, name: str) -> dict[str, Callable[[list[Any]], float]]:
         """A task's objectives that are no mean over documents, as functions of all of them.
@@ -168,16 +172,19 @@ class TaskSet:
         whole = bool(self.joint_metrics(name))
         return cut_blocks(name, documents, len(documents) if whole else self.config.block_documents)
 
-    def typical_tokens(self, name: str, count: Callable[[str], int]) -> float:
-        """Tokens of one document's requests, judged by the task's first documents.
+    def typical_tokens(
+        self, name: str, document_ids: Sequence[int], count: Callable[[str], int]
+    ) -> float:
+        """Tokens of one document's requests, judged by the first of some documents.
 
         Args:
             name: The task.
+            document_ids: Documents that are scored: one of the others may have no prompt.
             count: Tokens of a text.
         """
         task = self.tasks[name]
         sizes = []
-        for document in self.documents[name][:20]:
+        for document in (self.documents[name][index] for index in document_ids[:20]):
             prompt = str(task.doc_to_text(document))
             answers = [str(task.doc_to_target(document))]
             if task.OUTPUT_TYPE == "multiple_choice":
@@ -192,23 +199,30 @@ class TaskSet:
         for name, task in self.tasks.items():
             if not (task.config.num_fewshot or 0):
                 continue
-            source = getattr(task.fewshot_cfg, "split", None)
-            test = task.config.test_split or task.config.validation_split
-            if task.fewshot_cfg.samples is not None or (source is not None and source != test):
-                examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
+            with told_as(InputError, f"task {name!r}: its examples cannot be read"):
+                source = getattr(task.fewshot_cfg, "split", None)
+                test = task.config.test_split or task.config.validation_split
+                if task.fewshot_cfg.samples is not None or (source is not None and source != test):
+                    examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
         return examples
 
     def _objective(self, entry: ObjectiveConfig) -> Objective:
         task = self.tasks[entry.task]
-        directions: dict[str, bool] = task.higher_is_better()
-        metric = entry.metric or next(iter(directions))
+        directions: dict[str, Any] = task.higher_is_better()
+        metric = entry.metric or next(iter(directions), "")
         if metric not in directions:
             raise InputError(
                 f"score.objectives: task {entry.task!r} has no metric {metric!r}; "
                 f"{closest(metric, directions)}"
             )
+        if directions[metric] not in (True, False):
+            raise InputError(
+                f"task {entry.task!r}: metric {metric!r} has higher_is_better "
+                f"{directions[metric]!r}; valid: true, false"
+            )
+        _check_aggregation(entry.task, metric, task.aggregation().get(metric))
         filters = [str(ensemble.name) for ensemble in task._filters]
-        chosen = entry.filter or filters[0]
+        chosen = entry.filter or next(iter(filters), "")
         if chosen not in filters:
             raise InputError(
                 f"score.objectives: task {entry.task!r} has no filter {chosen!r}; "
@@ -219,7 +233,7 @@ class TaskSet:
             task=entry.task,
             metric=metric,
             filter=chosen,
-            higher_is_better=directions[metric],
+            higher_is_better=bool(directions[metric]),
             preference=entry.preference,
             limit=entry.limit,
             parent_margin=entry.parent_margin,
@@ -248,78 +262,12 @@ def _check_unique(names: list[str]) -> None:
             raise InputError(f"score.objectives: {name!r} is named twice")
 
 
-def _load(name: str, folders: list[Path]) -> Any:
-    import datasets
-    from lm_eval.tasks import TaskManager
+def _check_aggregation(task: str, metric: str, aggregation: Any) -> None:
+    """Refuse a name that lm-eval passes over in silence."""
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
 
-    datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    # What these cannot read or reach they raise as well.
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # Indexing lm-eval's own tasks takes seconds: only when a name is in no folder of ours.
-    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
-    ours = manager.all_subtasks
-    if name not in ours:
-        _check_yaml(folders)
-        manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=True)
-    if name in manager.all_groups or name in manager.all_tags:
+    if not callable(aggregation):
         raise InputError(
-            f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
+            f"task {task!r}: metric {metric!r} has an aggregation that lm-eval does not know; "
+            f"valid: a !function, {', '.join(sorted(AGGREGATION_REGISTRY))}"
         )
-    if name not in manager.all_subtasks:
-        near = difflib.get_close_matches(name, manager.all_subtasks)
-        raise InputError(
-            f"score.objectives: no task {name!r}; {closest(name, dict.fromkeys([*ours, *near]))}\n"
-            f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
-        )
-    entry = manager.task_index[name]
-    spec = _with_local_data(Path(entry.yaml_path)) if entry.yaml_path is not None else None
-    try:
-        loaded: dict[str, Any] = dict(manager.load([spec or name])["tasks"])
-    except Exception as error:
-        # Whatever a task's file, data or code raises, the configuration named it.
-        raise InputError(f"task {name!r} cannot be loaded: {_first_line(error)}") from error
-    return loaded[name]
-
-
-def _check_yaml(folders: list[Path]) -> None:
-    """Refuse a task file that lm-eval would pass over in silence."""
-    for path in sorted(path for folder in folders for path in folder.rglob("*.yaml")):
-        try:
-            yaml.compose(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
-    """A task's configuration with data files of its own folder named by their whole path.
-
-    None when it names no such file: lm-eval takes relative paths from the current folder.
-    """
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder = yaml_path.parent
-
-    def beside(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: beside(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [beside(inner) for inner in value]
-        is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
-        return str((folder / value).resolve()) if is_ours else value
-
-    config: dict[str, Any] = load_yaml(yaml_path, resolve_func=True)
-    kwargs = config.get("dataset_kwargs")
-    if not isinstance(kwargs, dict) or kwargs.get("data_files") is None:
-        return None
-    files = kwargs["data_files"]
-    return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong in the first place, without the wrappers around it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]

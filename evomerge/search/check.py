@@ -201,7 +201,10 @@ def _tokens(setup: Setup) -> float:
     def count(text: str) -> int:
         return len(tokenizer.encode(text))
 
-    return size * sum(setup.tasks.typical_tokens(task, count) for task in setup.splits)
+    return size * sum(
+        setup.tasks.typical_tokens(task, by_split["search"], count)
+        for task, by_split in setup.splits.items()
+    )
 
 
 def _operations_per_s() -> float:

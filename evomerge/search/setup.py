@@ -19,6 +19,8 @@ from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
+from evomerge.score.requests import Chat
+from evomerge.score.trial import chat_of, try_tasks
 from evomerge.search.start import read_start
 from evomerge.space import SPACES, Space
 from evomerge.workers.worker import WorkerSpec
@@ -103,6 +105,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
+    if config.score.kind == "lm_eval":
+        try_tasks(tasks, splits, _chat(pool) if config.score.apply_chat_template else None)
     spaces = _make_spaces(config, pool)
     start_from = [
         read_start(config_dir / name, pool, spaces[0]) for name in config.search.start_from
@@ -140,6 +144,15 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
     _check_optimizers(setup)
     return setup
+
+
+def _chat(pool: Pool) -> Chat:
+    tokenizer = load_tokenizer(pool)
+    if tokenizer.chat_template is None:
+        raise InputError(
+            f"score.apply_chat_template: the tokenizer of {pool.base.source} has no chat template"
+        )
+    return chat_of(tokenizer)
 
 
 def _check_optimizers(setup: Setup) -> None:

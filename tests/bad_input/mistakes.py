@@ -52,6 +52,15 @@ def text(replace: str, by: str) -> Change:
     return change
 
 
+def task_text(replace: str, by: str) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "tasks/toy_write.yaml"
+        assert replace in path.read_text()
+        path.write_text(path.read_text().replace(replace, by, 1))
+
+    return change
+
+
 def nothing(_folder: Path) -> None:
     pass
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_input.mistakes import CHECK, Case, both, config, objectives, space, splits
+from bad_input.mistakes import CHECK, Case, both, config, objectives, space, splits, task_text
 from fixtures import save_model
 
 CASES = {
@@ -49,6 +49,28 @@ CASES = {
             (folder / "tasks/toy_write.yaml").read_text().replace("generate_until", "guess")
         ),
         ("'toy_write'", "guess"),
+    ),
+    "task functions need a package": Case(
+        both(
+            task_text("doc_to_text: '{{question}}'", "doc_to_text: !function extra.text"),
+            lambda folder: (folder / "tasks/extra.py").write_text("import not_installed\n"),
+        ),
+        ("'toy_write' cannot be loaded", "No module named 'not_installed'"),
+    ),
+    "a filter of more answers than there are": Case(
+        task_text(
+            "task: toy_write",
+            "task: toy_write\nrepeats: 2\nfilter_list:\n- name: first\n"
+            "  filter: [{function: take_first_k, k: 3}, {function: take_first}]",
+        ),
+        ("'toy_write'", "filter 'first' fails", "Need at least 3 responses"),
+    ),
+    "unknown aggregation": Case(
+        task_text("aggregation: mean", "aggregation: average"),
+        ("'toy_write'", "'exact_match'", "aggregation", "valid: a !function", "mean"),
+    ),
+    "no chat template": Case(
+        config(score={"apply_chat_template": True}), ("score.apply_chat_template", "no chat templ")
     ),
     "too few documents": Case(
         splits(holdout=30),

@@ -1,0 +1,90 @@
+"""An lm-eval task by its name, with local data beside its YAML file."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import InputError, closest
+from evomerge.score.faults import told_as
+
+
+def load_task(name: str, folders: list[Path]) -> Any:
+    """Find a task in folders, or among lm-eval's own, and load it with its data.
+
+    Args:
+        name: The task's.
+        folders: Where task files lie.
+
+    Returns:
+        lm-eval's `Task`.
+
+    Raises:
+        InputError: There is no such task, or its file, its data or its code raises something.
+    """
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # What these cannot read or reach they raise as well.
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # Indexing lm-eval's own tasks takes seconds: only when a name is in no folder of ours.
+    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
+    ours = manager.all_subtasks
+    if name not in ours:
+        _check_yaml(folders)
+        manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=True)
+    if name in manager.all_groups or name in manager.all_tags:
+        raise InputError(
+            f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
+        )
+    if name not in manager.all_subtasks:
+        near = difflib.get_close_matches(name, manager.all_subtasks)
+        raise InputError(
+            f"score.objectives: no task {name!r}; {closest(name, dict.fromkeys([*ours, *near]))}\n"
+            f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
+        )
+    entry = manager.task_index[name]
+    with told_as(InputError, f"task {name!r} cannot be loaded"):
+        spec = _with_local_data(Path(entry.yaml_path)) if entry.yaml_path is not None else None
+        return manager.load([spec or name])["tasks"][name]
+
+
+def _check_yaml(folders: list[Path]) -> None:
+    """Refuse a task file that lm-eval would pass over in silence."""
+    for path in sorted(path for folder in folders for path in folder.rglob("*.yaml")):
+        try:
+            yaml.compose(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
+    """A task's configuration with data files of its own folder named by their whole path.
+
+    None when it names no such file: lm-eval takes relative paths from the current folder.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    folder = yaml_path.parent
+
+    def beside(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: beside(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [beside(inner) for inner in value]
+        is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
+        return str((folder / value).resolve()) if is_ours else value
+
+    config: dict[str, Any] = load_yaml(yaml_path, resolve_func=True)
+    kwargs = config.get("dataset_kwargs")
+    if not isinstance(kwargs, dict) or kwargs.get("data_files") is None:
+        return None
+    files = kwargs["data_files"]
+    return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}

@@ -1,0 +1,144 @@
+"""A task's requests for some documents, and what the task makes of their answers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.errors import CandidateError
+from evomerge.score.faults import told_as
+from evomerge.score.influence import influences
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How prompts become chats.
+
+    Attributes:
+        apply: The text of a list of messages.
+        tokenizer_name: Whose chat template it is.
+    """
+
+    apply: Callable[..., str]
+    tokenizer_name: str
+
+
+class Asked(NamedTuple):
+    """A document and its requests.
+
+    Attributes:
+        document_id: Its position in the task's data.
+        document: The document.
+        instances: lm-eval's requests, in the task's order.
+    """
+
+    document_id: int
+    document: Any
+    instances: list[Instance]
+
+
+def build_requests(
+    task: Any, document_ids: Sequence[int], fewshot_seed: int, chat: Chat | None
+) -> list[Asked]:
+    """The requests of some documents.
+
+    Args:
+        task: lm-eval's.
+        document_ids: Ascending.
+        fewshot_seed: Draws the examples; they depend on no request that was built before.
+        chat: Wraps prompts; None for plain text.
+    """
+    task.set_fewshot_seed(fewshot_seed)
+    # lm-eval draws a progress bar for every block, and there is no switch for it.
+    with redirect_stderr(io.StringIO()):
+        task.build_all_requests(
+            samples=list(document_ids),
+            apply_chat_template=chat is not None,
+            chat_template=chat.apply if chat is not None else None,
+            tokenizer_name=chat.tokenizer_name if chat is not None else "",
+        )
+    by_position: dict[int, list[Instance]] = {}
+    for instance in task.instances:
+        assert instance.doc_id is not None
+        by_position.setdefault(instance.doc_id, []).append(instance)
+    asked = []
+    # build_all_requests numbers the documents it was asked for, in ascending order.
+    for position, document_id in enumerate(document_ids):
+        instances = sorted(by_position[position], key=lambda request: request.idx)
+        asked.append(Asked(document_id, instances[0].doc, instances))
+    return asked
+
+
+def filter_answers(name: str, task: Any, filters: Sequence[str], asked: Sequence[Asked]) -> None:
+    """Apply a task's filters to the answers of its requests.
+
+    Args:
+        name: The task's.
+        task: lm-eval's.
+        filters: Names of those to apply.
+        asked: Requests with answers; they get filtered ones.
+
+    Raises:
+        CandidateError: A filter raises something.
+    """
+    instances = [instance for one in asked for instance in one.instances]
+    for ensemble in task._filters:
+        if ensemble.name in filters:
+            with told_as(CandidateError, f"task {name!r}: filter {ensemble.name!r} fails"):
+                ensemble.apply(instances)
+
+
+def document_values(
+    name: str, task: Any, filters: Sequence[str], one: Asked
+) -> Iterator[tuple[str, str, Any]]:
+    """What a task makes of a document's filtered answers.
+
+    Args:
+        name: The task's.
+        task: lm-eval's.
+        filters: Names of those whose answers count.
+        one: The document.
+
+    Yields:
+        A metric, its column among a document's values, and what the task gives it.
+
+    Raises:
+        CandidateError: The task raises something.
+    """
+    for filter_name in filters:
+        answers = [instance.filtered_resps[filter_name] for instance in one.instances]
+        suffix = "" if filter_name == "none" else f"/{filter_name}"
+        with told_as(CandidateError, f"task {name!r}: document {one.document_id} has no score"):
+            values: dict[str, Any] = task.process_results(one.document, answers)
+        for metric, value in values.items():
+            yield metric, f"{metric}{suffix}", value
+
+
+def joint_values(
+    name: str, metric: str, items: Sequence[Any], aggregate: Callable[[list[Any]], float]
+) -> NDArray[np.float64]:
+    """Value of each document whose mean is a metric of all documents together.
+
+    Args:
+        name: The task's.
+        metric: The metric's.
+        items: What the task gives the metric for each document.
+        aggregate: The metric of a list of items.
+
+    Returns:
+        Shape [n], float64; the metric's own unit.
+
+    Raises:
+        CandidateError: The aggregation raises something.
+    """
+    with told_as(CandidateError, f"task {name!r}: metric {metric!r} cannot be aggregated"):
+        return influences(items, aggregate)

@@ -1,0 +1,144 @@
+"""A trial of tasks before any model is scored: their prompts and their filters.
+
+What a task does with an answer depends on the answer. The trial makes up several kinds of answers
+and refuses a task that fails with all of them; it says nothing where it cannot make them up.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import CandidateError, InputError
+from evomerge.score.faults import told_as
+from evomerge.score.requests import (
+    Asked,
+    Chat,
+    build_requests,
+    filter_answers,
+)
+from evomerge.score.splits import Splits
+from evomerge.score.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_KINDS = ("right", "mixed", "wrong", "empty")
+"""Answers: right, right for every second document, wrong, and texts of nothing."""
+
+
+def try_tasks(tasks: TaskSet, splits: Splits, chat: Chat | None) -> None:
+    """Build the requests of every document, and filter answers that are made up.
+
+    Args:
+        tasks: The tasks; examples are drawn from what is in no split.
+        splits: Document ids.
+        chat: Wraps prompts; None for plain text.
+
+    Raises:
+        InputError: A task's prompts cannot be made, or one of lm-eval's filters fails whatever the
+            answers.
+    """
+    # Tasks' own functions warn and print as they like.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for name, by_split in splits.items():
+            ids = sorted({index for indices in by_split.values() for index in indices})
+            with told_as(InputError, f"task {name!r}: its prompts cannot be made"):
+                asked = build_requests(tasks.tasks[name], ids, tasks.config.fewshot_seed, chat)
+            searched = set(by_split["search"])
+            _try_answers(name, tasks, [one for one in asked if one.document_id in searched])
+
+
+def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """How lm-eval wraps prompts in a tokenizer's chat template, without a model."""
+    from lm_eval.models.huggingface import HFLM
+
+    lm = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
+    return Chat(partial(HFLM.apply_chat_template, lm), str(tokenizer.name_or_path))
+
+
+def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:
+    task = tasks.tasks[name]
+    trial = _Trial(name, task, asked)
+    for ensemble in task._filters:
+        chosen = any((o.task, o.filter) == (name, ensemble.name) for o in tasks.objectives)
+        if chosen and _takes_any_text(ensemble):
+            _refuse_what_always_fails(partial(trial.filter, ensemble.name))
+
+
+def _refuse_what_always_fails(attempt: Callable[[str], None]) -> None:
+    faults = []
+    for kind in _KINDS:
+        try:
+            attempt(kind)
+        except CandidateError as error:
+            faults.append(error)
+        else:
+            return
+    raise InputError(str(faults[0])) from faults[0]
+
+
+def _takes_any_text(ensemble: Any) -> bool:
+    """Whether all of a filter's steps are lm-eval's: functions of a task may want certain texts."""
+    from lm_eval.filters.custom import CustomFilter
+
+    return all(
+        step.func is not CustomFilter and step.func.__module__.startswith("lm_eval.filters.")
+        for step in ensemble.filters
+    )
+
+
+class _Trial:
+    """A task's documents and the answers that are made up for them."""
+
+    def __init__(self, name: str, task: Any, asked: Sequence[Asked]) -> None:
+        self.name, self.task, self.asked = name, task, asked
+        self._expected = [_expected(task, one.document) for one in asked]
+
+    def filter(self, filter_name: str, kind: str) -> None:
+        """Apply a filter to made-up answers.
+
+        Raises:
+            CandidateError: It fails.
+        """
+        self._answer(kind)
+        filter_answers(self.name, self.task, [filter_name], self.asked)
+
+    def _answer(self, kind: str) -> None:
+        """Give each request as many answers as a model would."""
+        for number, one in enumerate(self.asked):
+            is_right = kind == "right" or (kind == "mixed" and number % 2 == 0)
+            # A wrong text is another document's right one.
+            text = self._expected[number if is_right else number - 1][0]
+            best = self._expected[number][1] + (0 if is_right else 1)
+            for place, instance in enumerate(one.instances):
+                instance.filtered_resps = {}
+                answer: Any = "" if kind == "empty" else text
+                if instance.request_type == "loglikelihood_rolling":
+                    answer = -20.0
+                repeats = instance.repeats or 1
+                if instance.request_type == "loglikelihood":
+                    is_best = place == best % max(2, len(one.instances))
+                    answer, repeats = (-1.0 if is_best else -2.0 - place, is_best), 1
+                instance.resps = [answer] * repeats
+
+
+def _expected(task: Any, document: Any) -> tuple[str, int]:
+    """Text and position among the choices of what a task asks for; a guess where it is not said."""
+    try:
+        with told_as(CandidateError, "no target"):
+            target = task.doc_to_target(document)
+            target = target[0] if isinstance(target, list) else target
+            if task.config.doc_to_choice is None:
+                return str(target), 0
+            choices = task.doc_to_choice(document)
+            place = target if isinstance(target, int) else choices.index(target)
+            return str(choices[place]), place
+    except CandidateError:
+        return "", 0
