@@ -188,6 +188,22 @@ models:
   - {model: pool/expert1, parameters: {weight: -0.7, density: 0.6}}
 parameters: {rescale: true, normalize: false}
 """,
+    "ties, one element of small tensors": """
+merge_method: ties
+base_model: pool/base
+parameters: {density: 0.01, weight: 0.6}
+models:
+  - {model: pool/expert0}
+  - {model: pool/expert1, parameters: {density: [0.05, 0.3], weight: -0.5}}
+""",
+    "ties, models that are dropped in some layers": """
+merge_method: ties
+base_model: pool/base
+parameters: {weight: 0.6}
+models:
+  - {model: pool/expert0, parameters: {density: [0, 0.5, 0, 0.5], weight: 0.4}}
+  - {model: pool/expert1, parameters: {density: [0, 0, 0.5, 0.5]}}
+""",
     "passthrough": """
 merge_method: passthrough
 models:
@@ -360,6 +376,13 @@ merge_method: della
 base_model: pool/base
 models:
   - {model: pool/expert0, parameters: {weight: 0.5}}
+  - {model: pool/expert1, parameters: {weight: 0.9}}
+""",
+    "della, a model that is dropped": """
+merge_method: della
+base_model: pool/base
+models:
+  - {model: pool/expert0, parameters: {weight: 0.5, density: 0}}
   - {model: pool/expert1, parameters: {weight: 0.9}}
 """,
     "della_linear, nothing dropped": """

@@ -99,6 +99,20 @@ RECIPES = {
             merge(TiesConfig(), models=("expert1",), weight=(0.9,), density=(0.2,)),
         )
     },
+    "ties that refuse to keep none": {
+        "parts": (
+            merge(
+                TiesConfig(none_kept="refuse", vectors="same"),
+                weight=(0.7, 0.3),
+                density=(0.4, 0.1),
+            ),
+        )
+    },
+    "ties that keep one": {
+        "parts": (
+            merge(TiesConfig(vectors="same"), weight=(0.7, 0.3), density=(0.0, 0.002), scale=0.8),
+        )
+    },
     "breadcrumbs, 1-D tensors whole": {
         "parts": (
             merge(BreadcrumbsConfig(), weight=(0.7, 0.3), density=(0.4, 0.5), gamma=(0.02, 0.01)),

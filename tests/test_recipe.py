@@ -285,6 +285,11 @@ class TestRefusals:
     ("config", "sha256"),
     [
         (TiesConfig(), "d795262c7ebdc15ccca6054a798edd8b23e39d80e691c8b6f7dc62a37927c986"),
+        (
+            # As mergekit's configurations were read once.
+            TiesConfig(none_kept="refuse", vectors="same"),
+            "201fe0cad97e3e7a4b4f2783cb28573820b3e54bc459878906eda7d2bcf9631c",
+        ),
         (DareLinearConfig(), "818d1bccebd4829e52a3dcdd36317524422ccc88ac4f9b3afecf67bc93dec967"),
         (
             DareTiesConfig(normalize=True),

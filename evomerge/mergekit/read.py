@@ -16,7 +16,6 @@ from evomerge.mergekit.rules import Keyword
 from evomerge.mergekit.values import Value, Where, value_of
 from evomerge.mergekit.vocabulary import check_rows
 from evomerge.methods import METHODS
-from evomerge.methods.ties import num_kept
 from evomerge.pool import Pool, layers_name, open_models
 from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
 
@@ -215,7 +214,7 @@ class _Reader:
         }
         try:
             config = self.rule.config(shared, base_is_used)
-            own = self.rule.own(own)
+            own, of_all = self.rule.numbers(own, of_all)
         except (InputError, ValidationError) as error:
             raise InputError(f"{where}: {_first_line(error)}") from None
         for parameter in METHODS.make(config).parameters:
@@ -248,16 +247,6 @@ class _Reader:
                 METHODS.make(part.method).check(part.coefficients())
             except CandidateError as error:
                 raise InputError(f"{where}: tensor {name!r}: {error}") from None
-            if getattr(part.method, "none_kept", None) == "refuse":
-                size = 1
-                for length in self.pool.layout.shapes[name]:
-                    size *= length
-                for model, density in zip(part.models, part.coefficients()["density"], strict=True):
-                    if num_kept(density, size) == 0:
-                        raise InputError(
-                            f"{where}: tensor {name!r}: density {density} of model {model!r} keeps "
-                            f"none of {size} elements, expected at least 1/{size}"
-                        )
 
     def _part(self, making: Making) -> Part:
         try:

@@ -17,6 +17,12 @@ from evomerge.methods import METHODS, MethodConfig
 Options = Callable[[Mapping[str, Value], bool], dict[str, Any]]
 """Our options, from the shared values and whether there is a base."""
 
+Own = dict[str, tuple[float, ...]]
+"""Values of our parameters that each model has, by name."""
+
+Shared = dict[str, float]
+"""Values of our parameters that all models share, by name."""
+
 
 @dataclass(frozen=True)
 class Keyword:
@@ -51,7 +57,7 @@ class Rule:
         most: Most models, or None.
         keywords: What it takes, by name.
         options: Our options.
-        own: Values of our parameters by name, each model's, from mergekit's.
+        numbers: Values of our parameters from mergekit's.
     """
 
     kind: str
@@ -60,7 +66,7 @@ class Rule:
     most: int | None
     keywords: dict[str, Keyword]
     options: Options
-    own: Callable[[dict[str, tuple[float, ...]]], dict[str, tuple[float, ...]]] = dict
+    numbers: Callable[[Own, Shared], tuple[Own, Shared]] = lambda own, shared: (own, shared)
 
     def config(self, shared: Mapping[str, Value], has_base: bool) -> MethodConfig:
         """Our method with all its options."""
@@ -104,7 +110,8 @@ def _ties(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
         "normalize": values["normalize"],
         "election": "mass",
         "rescale": "l1" if values["rescale"] else "none",
-        "none_kept": "refuse",
+        # A density above 0 keeps one element at least.
+        "none_kept": "keep",
         "vectors": "same",
     }
 
@@ -124,7 +131,18 @@ def _breadcrumbs(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]
     return {"normalize": values["normalize"], "empty_top": "drop_none", "vectors": "same"}
 
 
-def _dropped_tops(own: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+def _dropped_models(own: Own, shared: Shared) -> tuple[Own, Shared]:
+    """A density of 0 drops a model: where signs are elected, so does a weight of 0."""
+    is_dropped = [density == 0.0 for density in own["density"]]
+    if all(is_dropped):
+        shared = shared | {"scale": 0.0}
+    elif any(is_dropped):
+        weights = zip(own["weight"], is_dropped, strict=True)
+        own = own | {"weight": tuple(0.0 if dropped else weight for weight, dropped in weights)}
+    return own | {"density": tuple(density or 1.0 for density in own["density"])}, shared
+
+
+def _dropped_tops(own: Own, shared: Shared) -> tuple[Own, Shared]:
     """A density of 1 keeps all whatever gamma is, and a density comes before gamma."""
     gammas = []
     for density, gamma in zip(own["density"], own["gamma"], strict=True):
@@ -134,13 +152,13 @@ def _dropped_tops(own: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, .
                 "mergekit drops less than gamma: this has no counterpart here"
             )
         gammas.append(0.0 if density == 1.0 else gamma)
-    return own | {"gamma": tuple(gammas)}
+    return own | {"gamma": tuple(gammas)}, shared
 
 
 def _breadcrumbs_rule(kind: str) -> Rule:
     gamma = _model("gamma", 0.01, Number(0.0, 1.0))
     rule = _over_task_vectors(kind, False, False, _breadcrumbs, gamma)
-    return replace(rule, own=_dropped_tops)
+    return replace(rule, numbers=_dropped_tops)
 
 
 _EPSILON = _model("epsilon", 0.15, Number(0.0, 1.0))
@@ -221,12 +239,14 @@ RULES: dict[str, Rule] = {
         ),
         lambda values, _: {"normalize": values["normalize"]},
     ),
-    "ties": _over_task_vectors("ties", True, False, _ties),
+    "ties": replace(_over_task_vectors("ties", True, False, _ties), numbers=_dropped_models),
     "dare_linear": _over_task_vectors("dare_linear", False, True, _masked),
     "dare_ties": _over_task_vectors("dare_ties", False, True, _masked),
     "breadcrumbs": _breadcrumbs_rule("breadcrumbs"),
     "breadcrumbs_ties": _breadcrumbs_rule("breadcrumbs_ties"),
-    "della": _over_task_vectors("della", True, True, _masked, _EPSILON),
+    "della": replace(
+        _over_task_vectors("della", True, True, _masked, _EPSILON), numbers=_dropped_models
+    ),
     "della_linear": _over_task_vectors("della_linear", False, True, _masked, _EPSILON),
     "sce": Rule(
         "sce",

@@ -15,8 +15,12 @@ ELECTING = ("ties", "dare_ties", "breadcrumbs_ties")
 """Methods that do so with one model only: of several they leave out what does not agree."""
 
 
+LEAST_DENSITY = 1e-12
+"""Keeps one element of a tensor in mergekit, as a density of 0 does with `none_kept: keep`."""
+
+
 def in_its_options(making: Making, shape: tuple[int, ...]) -> Making | None:
-    """A making with `vectors: same` and `none_kept: refuse` that gives an equal tensor.
+    """A making with `vectors: same` and `none_kept: keep` that gives an equal tensor.
 
     Args:
         making: How a tensor is made.
@@ -35,8 +39,11 @@ def in_its_options(making: Making, shape: tuple[int, ...]) -> Making | None:
                 return None
             every = {"density": 1.0, "gamma": 0.0}
             own |= {name: (every[name],) * len(making.models) for name in own if name in every}
-    if getattr(config, "none_kept", None) == "keep":
-        options["none_kept"] = "refuse"
+    none_kept = getattr(config, "none_kept", None)
+    if none_kept == "refuse":
+        options["none_kept"] = "keep"
         if any(num_kept(density, math.prod(shape)) == 0 for density in own["density"]):
             return None
+    elif none_kept == "keep":
+        own["density"] = tuple(density or LEAST_DENSITY for density in own["density"])
     return replace(making, method=config.model_copy(update=options), own=tuple(own.items()))

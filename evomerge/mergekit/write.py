@@ -277,7 +277,8 @@ class _Writer:
             is_even = parameter == "weight" and len(set(numbers)) == 1
             if not is_written and not is_even and set(numbers) != {known[parameter].default}:
                 raise InputError(f"mergekit's {self.config.kind} has no {parameter!r}: {numbers}")
-        if self.rule.own(own) != own:
+        shared = dict(making.shared)
+        if self.rule.numbers(own, shared) != (own, shared):
             raise InputError(
                 f"mergekit's {self.config.kind} means something else by "
                 f"{', '.join(f'{key} {value}' for key, value in own.items())}"

@@ -79,9 +79,9 @@ MISTAKES = {
         ("models.0.parameters.density.1", "-0.1"),
     ),
     "a density that keeps nothing": (
-        "ties",
-        _set("models", 0, "parameters", "density", value=0.01),
-        ("norm", "keeps none", "'expert0'"),
+        "della_linear, nothing dropped",
+        _set("models", 0, "parameters", "density", value=0),
+        ("density 0.0", "probabilities"),
     ),
     "a number that YAML reads as text": (
         "slerp",

@@ -39,13 +39,28 @@ class TestRecipes:
         recipe = read(tmp_path, CONFIGURATIONS["ties, rescaled, not normalized"])
         (part,) = recipe.parts
         assert part.method == TiesConfig(
-            normalize=False, election="mass", rescale="l1", none_kept="refuse", vectors="same"
+            normalize=False, election="mass", rescale="l1", none_kept="keep", vectors="same"
         )
         assert part.models == ("expert0", "expert1")
         assert part.parameters == {
             "weight": {"expert0": 0.5, "expert1": -0.7},
             "density": {"expert0": 0.4, "expert1": 0.6},
             "scale": 1.0,
+        }
+
+    def test_a_model_of_which_nothing_is_kept_is_left_out(self, here, tmp_path):
+        recipe = read(tmp_path, CONFIGURATIONS["ties, models that are dropped in some layers"])
+        found = {
+            part.select[0].layers if part.select else "rest": {
+                name: part.coefficients()[name] for name in ("weight", "density", "scale")
+            }
+            for part in recipe.parts
+        }
+        assert found == {
+            (1,): {"weight": (0.4, 0.0), "density": (0.5, 1.0), "scale": (1.0,)},
+            (2,): {"weight": (0.0, 0.6), "density": (1.0, 0.5), "scale": (1.0,)},
+            (3,): {"weight": (0.4, 0.6), "density": (0.5, 0.5), "scale": (1.0,)},
+            "rest": {"weight": (0.4, 0.6), "density": (1.0, 1.0), "scale": (0.0,)},
         }
 
     def test_a_gradient_is_a_part_for_each_layer(self, here, tmp_path):

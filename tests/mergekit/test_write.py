@@ -113,16 +113,27 @@ REFUSALS = {
         ("options of ties",),
     ),
     "an option": (
-        {"parts": (merge(TiesConfig(none_kept="refuse"), weight=(0.1, 0.2)),)},
+        {"parts": (merge(TiesConfig(), weight=(0.1, 0.2)),)},
         ("'vectors'", "'whole'", "'same'"),
     ),
     "an option that several experts need": (
         {"parts": (merge(TiesConfig(), weight=(0.1, 0.2), density=(0.5, 0.5)),)},
-        ("can be written has", "'none_kept' = 'refuse' and 'vectors' = 'same'"),
+        (
+            "can be written has",
+            "of method ties; a recipe that can be written has 'vectors' = 'same'",
+        ),
     ),
-    "a density that keeps one all the same": (
-        {"parts": (merge(TiesConfig(), models=NAMES[:1], weight=(0.1,), density=(0.001,)),)},
-        ("'none_kept' = 'refuse'",),
+    "a density that keeps none": (
+        {
+            "parts": (
+                merge(
+                    TiesConfig(none_kept="refuse", vectors="same"),
+                    weight=(0.1, 0.2),
+                    density=(0.5, 0.001),
+                ),
+            )
+        },
+        ("'none_kept' = 'refuse'", "can be written has 'none_kept' = 'keep'"),
     ),
     "a factor": (
         {"parts": (merge(DareLinearConfig(vectors="same"), weight=(0.1, 0.2)),)},
