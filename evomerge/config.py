@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from evomerge.errors import InputError, closest
+from evomerge.config_mistakes import Override, explain
+from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.optimize import OPTIMIZERS, OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import PoolConfig
 from evomerge.record import RecordConfig
-from evomerge.registry import Registry, Section
+from evomerge.registry import Section
 from evomerge.score import ScoreSection
 from evomerge.space import SpaceSection
 from evomerge.workers import WorkersConfig
@@ -199,8 +201,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         overrides: "a.b=value" each, with the value in YAML.
 
     Raises:
-        InputError: The file, with the line of the wrong field, what was expected and the nearest
-            valid name.
+        InputError: The file with the line of the wrong field, or the override, what was expected
+            and the nearest valid name.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -213,143 +215,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping; valid: {', '.join(Config.model_fields)}")
-    for override in overrides:
-        _override(data, override)
     version = data.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
             f"{path}: configuration has schema_version {version}, this release reads up to "
             f"{SCHEMA_VERSION}: install a newer evomerge"
         )
+    changes = [Override.read(text) for text in overrides]
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(reduce(lambda made, change: change.apply(made), changes, data))
     except ValidationError as error:
-        raise InputError(_explain(path, node, error)) from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    steps = name.split(".")
-    if not equals or not all(steps):
-        raise InputError(f"--set {override!r}: expected a.b=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {override!r}: the value is not YAML") from None
-    inner: Any = data
-    for index, step in enumerate(steps):
-        key: Any = _position(override, step, inner) if isinstance(inner, list) else step
-        if index == len(steps) - 1:
-            inner[key] = value
-            return
-        if isinstance(inner, dict):
-            inner.setdefault(key, {})
-        inner = inner[key]
-        if not isinstance(inner, dict | list):
-            raise InputError(f"--set {override!r}: {step!r} is no section")
-
-
-def _position(override: str, step: str, items: list[Any]) -> int:
-    if not step.isdecimal() or int(step) >= len(items):
-        raise InputError(
-            f"--set {override!r}: {step!r} is no entry of a list of {len(items)}; valid: "
-            + (f"0 to {len(items) - 1}" if items else "none")
-        )
-    return int(step)
-
-
-def _explain(path: Path, node: Any, error: ValidationError) -> str:
-    """At most five lines: up to two mistakes, each with its line, and how many more there are."""
-    mistakes = error.errors()
-    lines = []
-    for mistake in mistakes[:2]:
-        steps, line = _locate(node, mistake["loc"], mistake["type"])
-        where = f"{path}:{line}: {'.'.join(map(str, steps)) or 'the configuration'}"
-        lines.append(f"{where}: {_message(mistake)}")
-    if len(mistakes) > 2:
-        lines.append(f"({len(mistakes) - 2} more)")
-    return "\n".join(lines)
-
-
-def _message(mistake: Any) -> str:
-    given = mistake.get("input")
-    if mistake["type"] == "extra_forbidden":
-        return f"unknown field; {closest(str(mistake['loc'][-1]), _fields_at(mistake['loc']))}"
-    if mistake["type"] == "missing":
-        return "this field is required"
-    if mistake["type"] == "union_tag_invalid":
-        tag = str(mistake["ctx"]["tag"])
-        expected = [word.strip(" '") for word in mistake["ctx"]["expected_tags"].split(",")]
-        return f"no kind {tag!r}; {closest(tag, expected)}"
-    if mistake["type"] == "union_tag_not_found":
-        return "`kind` is missing"
-    message = mistake["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f", got {given!r}"
-    return f"{message[0].lower()}{message[1:]}{shown}"
-
-
-def _locate(node: Any, loc: tuple[int | str, ...], kind: str) -> tuple[list[int | str], int]:
-    """The steps of a location that stand in the file, and the line of the last of them.
-
-    A field that is missing does not stand there either, and is its last step; what a whole
-    section's check refuses ends with the section's kind.
-    """
-    steps: list[int | str] = []
-    line = node.start_mark.line + 1 if node is not None else 1
-    for step in loc:
-        inner = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(step):
-                    inner, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and step in range(len(node.value)):
-            inner = node.value[int(step)]
-            line = inner.start_mark.line + 1
-        if inner is not None:
-            node = inner
-            steps.append(step)
-        elif step == loc[-1] and kind != "value_error":
-            steps.append(step)
-    return steps, line
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    """Names that are valid beside an unknown field."""
-    model: Any = Config
-    pending: Registry[Any] | None = None
-    for step in loc[:-1]:
-        if pending is not None:
-            if isinstance(step, str) and step in list(pending):
-                model, pending = pending[step].config, None
-            continue
-        if isinstance(step, int) or not hasattr(model, "model_fields"):
-            continue
-        field = model.model_fields.get(step)
-        if field is None:
-            continue
-        pending = _registry_in((field.annotation, *field.metadata))
-        if pending is None:
-            model = _model_in(field.annotation) or model
-    return list(getattr(model, "model_fields", {}))
-
-
-def _registry_in(annotations: tuple[Any, ...]) -> Registry[Any] | None:
-    """The registry that chooses a field's model, also where the field is optional."""
-    for annotation in annotations:
-        if isinstance(annotation, Registry):
-            return annotation
-        inner = getattr(annotation, "__metadata__", ()) or get_args(annotation)
-        found = _registry_in(tuple(inner))
-        if found is not None:
-            return found
-    return None
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
+        raise InputError(explain(Config, path, node, data, changes, error)) from None

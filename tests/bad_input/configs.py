@@ -108,29 +108,53 @@ CASES = {
     ),
     "set without value": Case(
         nothing,
-        ("--set 'seed'", "a.b=value"),
+        ("--set seed: expected a.b=value",),
         ("check config.yaml --set seed", "search config.yaml --set seed"),
     ),
     "set of no YAML": Case(
         nothing, ("--set 'seed=[1'", "not YAML"), ("check config.yaml --set seed=[1",)
     ),
     "set into a number": Case(
-        nothing, ("--set 'seed.x=1'", "'seed'"), ("check config.yaml --set seed.x=1",)
+        nothing,
+        ("--set seed.x=1: 'seed' is no section, it is 1",),
+        ("check config.yaml --set seed.x=1",),
     ),
     "set into a list by name": Case(
         nothing,
-        ("--set 'pool.experts.first=x'", "'first'"),
+        ("--set pool.experts.first=x: 'first' is no entry of a list of 2; valid: 0 to 1",),
         ("check config.yaml --set pool.experts.first=x",),
     ),
     "set beyond a list": Case(
         nothing,
-        ("--set 'pool.experts.7.source=x'",),
+        ("--set pool.experts.7.source=x: '7' is no entry of a list of 2; valid: 0 to 1",),
         ("check config.yaml --set pool.experts.7.source=x",),
     ),
     "set of an unknown field": Case(
         nothing,
-        ("workers.actors: unknown field", "valid: address, num_actors"),
+        ("--set workers.actors=2: workers.actors: unknown field", "valid: address, num_actors"),
         ("check config.yaml --set workers.actors=2",),
+    ),
+    "set of a wrong value": Case(
+        nothing,
+        (
+            "error: --set search.budget.candidates=abc: search.budget.candidates: input should be",
+            "a valid integer",
+            "got 'abc'",
+        ),
+        (
+            "check config.yaml --set search.budget.candidates=abc",
+            "search config.yaml --set seed=2 --set search.budget.candidates=abc",
+        ),
+    ),
+    "set that makes another field wrong": Case(
+        nothing,
+        ("error: --set search.budget.candidates=null: search.budget: the search has no end; give",),
+        ("check config.yaml --set search.budget.candidates=null --set seed=2",),
+    ),
+    "set into an unknown section": Case(
+        nothing,
+        ("error: --set serach.finalists=2: serach: unknown field; did you mean 'search'?",),
+        ("check config.yaml --set serach.finalists=2",),
     ),
     "a preference of no number": Case(
         objectives({"task": "toy_choose", "preference": float("nan")}),
