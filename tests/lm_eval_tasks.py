@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from fixtures import make_tokenizer
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -75,6 +77,13 @@ MORE_TASKS = {
         "metric_list": [{"metric": "exact_match", **MEAN}],
     },
 }
+
+
+def write_task(folder: Path, task: dict, code: str = "") -> None:
+    """Write a task `toy`; a value "!function NAME" is a function of the code."""
+    text = yaml.safe_dump({"task": "toy", **task})
+    (folder / "toy.yaml").write_text(re.sub(r"'!function (\w+)'", r"!function tricks.\1", text))
+    (folder / "tricks.py").write_text(code)
 
 
 def make_score_config(tasks_dir: Path, *objectives: dict, **changes) -> ScoreConfig:

@@ -1,4 +1,4 @@
-"""A trial of tasks before any model is scored: their prompts and their filters.
+"""A trial of tasks before any model is scored: their prompts, their filters, their aggregations.
 
 What a task does with an answer depends on the answer. The trial makes up several kinds of answers
 and refuses a task that fails with all of them; it says nothing where it cannot make them up.
@@ -20,7 +20,9 @@ from evomerge.score.requests import (
     Asked,
     Chat,
     build_requests,
+    document_values,
     filter_answers,
+    joint_values,
 )
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
@@ -33,7 +35,7 @@ _KINDS = ("right", "mixed", "wrong", "empty")
 
 
 def try_tasks(tasks: TaskSet, splits: Splits, chat: Chat | None) -> None:
-    """Build the requests of every document, and filter answers that are made up.
+    """Build the requests of every document, and score answers that are made up.
 
     Args:
         tasks: The tasks; examples are drawn from what is in no split.
@@ -41,8 +43,8 @@ def try_tasks(tasks: TaskSet, splits: Splits, chat: Chat | None) -> None:
         chat: Wraps prompts; None for plain text.
 
     Raises:
-        InputError: A task's prompts cannot be made, or one of lm-eval's filters fails whatever the
-            answers.
+        InputError: A task's prompts cannot be made, or one of lm-eval's filters or an aggregation
+            fails whatever the answers.
     """
     # Tasks' own functions warn and print as they like.
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
@@ -66,10 +68,19 @@ def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
 def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:
     task = tasks.tasks[name]
     trial = _Trial(name, task, asked)
+    # Scores of generated code come from running it: not before a model has written it.
+    joint = {} if getattr(task, "UNSAFE_CODE", False) else tasks.joint_metrics(name)
     for ensemble in task._filters:
-        chosen = any((o.task, o.filter) == (name, ensemble.name) for o in tasks.objectives)
+        chosen = [o for o in tasks.objectives if (o.task, o.filter) == (name, ensemble.name)]
         if chosen and _takes_any_text(ensemble):
             _refuse_what_always_fails(partial(trial.filter, ensemble.name))
+        for objective in chosen:
+            if objective.metric in joint:
+                _refuse_what_always_fails(
+                    partial(
+                        trial.aggregate, ensemble.name, objective.metric, joint[objective.metric]
+                    )
+                )
 
 
 def _refuse_what_always_fails(attempt: Callable[[str], None]) -> None:
@@ -109,6 +120,29 @@ class _Trial:
         """
         self._answer(kind)
         filter_answers(self.name, self.task, [filter_name], self.asked)
+
+    def aggregate(
+        self,
+        filter_name: str,
+        metric: str,
+        aggregate: Callable[[list[Any]], float],
+        kind: str,
+    ) -> None:
+        """Compute a metric of all documents together; do nothing where answers do not get so far.
+
+        Raises:
+            CandidateError: The aggregation fails.
+        """
+        items = []
+        try:
+            self.filter(filter_name, kind)
+            for one in self.asked:
+                values = document_values(self.name, self.task, [filter_name], one)
+                items += [value for given, _, value in values if given == metric]
+        except CandidateError:
+            return
+        if len(items) == len(self.asked):
+            joint_values(self.name, metric, items, aggregate)
 
     def _answer(self, kind: str) -> None:
         """Give each request as many answers as a model would."""

@@ -69,6 +69,15 @@ CASES = {
         task_text("aggregation: mean", "aggregation: average"),
         ("'toy_write'", "'exact_match'", "aggregation", "valid: a !function", "mean"),
     ),
+    "an aggregation that fails": Case(
+        both(
+            task_text("aggregation: mean", "aggregation: !function extra.gather"),
+            lambda folder: (folder / "tasks/extra.py").write_text(
+                "def gather(items):\n    import not_installed\n"
+            ),
+        ),
+        ("'toy_write'", "'exact_match' cannot be aggregated", "No module named 'not_installed'"),
+    ),
     "no chat template": Case(
         config(score={"apply_chat_template": True}), ("score.apply_chat_template", "no chat templ")
     ),

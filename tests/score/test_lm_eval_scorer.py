@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fixtures import make_tasks
 from lm_eval_tasks import (
+    FIRST,
+    MORE_TASKS,
     check_equal,
     make_score_config,
     make_scorer,
     reference,
     score,
     search_documents,
+    write_task,
 )
 
-from evomerge.errors import InputError
+from evomerge.errors import CandidateError, InputError
 from evomerge.score import TaskSet, cut_blocks, mean, moments_of
 
 
@@ -149,6 +153,57 @@ def test_metrics_of_all_documents_together_are_lm_evals(task, metric, tasks_dir,
     assert estimate.value == pytest.approx(results[f"{metric},none"], rel=1e-5)
     assert estimate.standard_error > 0
     assert estimate.num_documents == 12
+
+
+TRICKS = """
+import json
+
+def decode(answers, documents):
+    return [json.loads(answer[0]) for answer in answers]
+
+def all_answers(document, answers):
+    return {"overlap": 0}
+
+def some_answers(document, answers):
+    some_answers.calls = getattr(some_answers, "calls", 0) + 1
+    return {"overlap": 1} if some_answers.calls == 1 else {}
+
+def no_answers(document, answers):
+    return {"overlap": document["reply"]}
+
+def gather(items):
+    if not any(items):
+        raise ZeroDivisionError("no answer is right")
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("process", "filter_name", "says"),
+    [
+        (
+            "all_answers",
+            "none",
+            "metric 'overlap' cannot be aggregated: ZeroDivisionError: no answ",
+        ),
+        ("some_answers", "none", "metric 'overlap' needs all documents .* gives it 1 of 12"),
+        ("no_answers", "none", "document [0-9]+ has no score: KeyError: 'reply'"),
+        ("all_answers", "json", "filter 'json' fails: JSONDecodeError: Expecting value"),
+    ],
+)
+def test_a_candidate_that_a_task_fails_on_says_where(process, filter_name, says, tmp_path, model):
+    folder = make_tasks(tmp_path)
+    decode = {"function": "custom", "filter_fn": "!function decode"}
+    metric = {"metric": "overlap", "aggregation": "!function gather", "higher_is_better": True}
+    task = MORE_TASKS["toy_filters"] | {
+        "filter_list": [{"name": "none", "filter": [FIRST]}, {"name": "json", "filter": [decode]}],
+        "process_results": f"!function {process}",
+        "metric_list": [metric],
+    }
+    write_task(folder, task, TRICKS)
+    scorer = make_scorer(make_score_config(folder, {"task": "toy", "filter": filter_name}), model)
+    with pytest.raises(CandidateError, match=f"task 'toy': {says}"):
+        score(scorer)
 
 
 def test_a_group_is_refused_with_what_to_do(tasks_dir, tmp_path):

@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from fixtures import make_tasks, make_tokenizer
-from lm_eval_tasks import FIRST, GREEDY, MEAN, MORE_TASKS, REGEX, WRITE, make_score_config
+from lm_eval_tasks import (
+    CHOOSE,
+    FIRST,
+    GREEDY,
+    MEAN,
+    MORE_TASKS,
+    REGEX,
+    WRITE,
+    make_score_config,
+    write_task,
+)
 
 from evomerge.errors import InputError
 from evomerge.score import TaskSet
@@ -20,14 +29,15 @@ GENERATE = {
     "metric_list": [{"metric": "exact_match", **MEAN}],
 }
 
+UP = {"higher_is_better": True}
+PAIRS = "def trick(document, answers):\n    return {'overlap': (document['answer'], answers[0])}\n"
+MACRO = """
+def gather(items):
+    from sklearn.metrics import f1_score
 
-def write_task(folder: Path, task: dict, code: str = "") -> None:
-    """A task `toy`; "!function NAME" stands for a function of `code`."""
-    text = yaml.safe_dump({"task": "toy", **task})
-    for name in ("trick", "gather"):
-        text = text.replace(f"'!function {name}'", f"!function tricks.{name}")
-    (folder / "toy.yaml").write_text(text)
-    (folder / "tricks.py").write_text(code)
+    golds, guesses = zip(*items)
+    return f1_score(golds, guesses, average="macro")
+"""
 
 
 def attempt(folder: Path, chat=None, **entry) -> None:
@@ -134,4 +144,98 @@ def test_a_filter_of_the_tasks_own_may_want_certain_texts(folder):
     code = "import json\ndef trick(answers, _):\n    return [json.loads(a[0]) for a in answers]\n"
     custom = {"function": "custom", "filter_fn": "!function trick"}
     write_task(folder, {**GENERATE, "filter_list": [{"name": "json", "filter": [custom]}]}, code)
+    attempt(folder)
+
+
+def joint(aggregation: str = "!function gather", **changes) -> dict:
+    metric = {"metric": "overlap", "aggregation": aggregation, "higher_is_better": True}
+    return {
+        **GENERATE,
+        "process_results": "!function trick",
+        "metric_list": [metric],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "says"),
+    [
+        (
+            joint(),
+            PAIRS + "def gather(items):\n    import a_package_that_nobody_has\n",
+            "'overlap' cannot be aggregated: ModuleNotFoundError: No module named 'a_package",
+        ),
+        (
+            joint(),
+            PAIRS + "def gather(items):\n    return {'overlap': 1.0}\n",
+            "'overlap' cannot be aggregated: TypeError",
+        ),
+        # Texts are no classes.
+        (joint("f1"), PAIRS, "'overlap' cannot be aggregated: ValueError"),
+        # Needs all documents: the jackknife leaves some out.
+        (
+            joint(),
+            PAIRS + "def gather(items):\n    assert len(items) == 12, len(items)\n    return 1.0\n",
+            "'overlap' cannot be aggregated: AssertionError: 11",
+        ),
+        (
+            {**CHOOSE, "metric_list": [{"metric": "mcc", "aggregation": "bleu", **UP}]},
+            "",
+            "'mcc' cannot be aggregated: TypeError",
+        ),
+    ],
+)
+def test_an_aggregation_that_always_fails_is_one_message(task, code, says, folder):
+    write_task(folder, task, code)
+    with pytest.raises(InputError, match=f"task 'toy': metric {says}"):
+        attempt(folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "code"),
+    [
+        # A precision: there is none where no answer is right, or where none is wrong.
+        (
+            joint(),
+            "def trick(document, answers):\n"
+            "    return {'overlap': answers[0] == document['answer']}\n"
+            "def gather(items):\n"
+            "    return sum(items) / sum(items) + len(items) / (len(items) - sum(items))\n",
+        ),
+        # Answers that nobody can make up.
+        (
+            joint(),
+            "import json\n"
+            "def trick(document, answers):\n"
+            "    return {'overlap': json.loads(answers[0])['score']}\n"
+            "def gather(items):\n"
+            "    return max(items)\n",
+        ),
+        (
+            joint(),
+            "def trick(document, answers):\n"
+            "    return {'overlap': int(answers[0])} if answers[0] == '7' else {}\n"
+            "def gather(items):\n"
+            "    return items[0]\n",
+        ),
+        # Running what a model wrote is left to the scoring of models.
+        (
+            joint(unsafe_code=True),
+            "def trick(document, answers):\n    raise SystemExit\n"
+            "def gather(items):\n    raise OSError\n",
+        ),
+        (
+            joint(doc_to_target="{{answer}}", process_results="!function trick"),
+            PAIRS + "def gather(items):\n    return sum(a == b for a, b in items) / len(items)\n",
+        ),
+        (joint("bleu"), PAIRS),
+        ({**CHOOSE, "metric_list": [{"metric": "mcc"}]}, ""),
+        (
+            {**CHOOSE, "metric_list": [{"metric": "f1", "aggregation": "!function gather", **UP}]},
+            MACRO,
+        ),
+    ],
+)
+def test_an_aggregation_that_works_for_some_answers_passes(task, code, folder):
+    write_task(folder, task, code)
     attempt(folder)
