@@ -96,12 +96,15 @@ class SearchLoop:
             logger.warning("the optimizer is rebuilt from the record: %s", difference)
             self.run.record("rebased", reason=difference)
             self.run.commit()
-        for candidate in self.run.state.searched(self.phase):
-            if candidate.told is not None:
-                self._note(candidate)
-        unfinished = [c for c in self.run.state.searched(self.phase) if c.told is None]
+        searched = self.run.state.searched(self.phase)
+        told = {c.told: c for c in searched if c.told is not None}
+        # What counts is how long ago the best was told, whenever it was asked.
+        for place in sorted(told):
+            self._note(told[place])
+        unfinished = [c for c in searched if c.told is None]
         # Scored but not told when the driver died: tell these first, as it would have done.
-        self._tell([c for c in unfinished if "search" in c.failures or c.scores("search")])
+        ended = [c for c in unfinished if "search" in c.failures or c.scores("search")]
+        self._tell(sorted(ended, key=lambda candidate: candidate.ended_at))
         self._waiting = [c for c in unfinished if c.told is None]
 
     def _enqueue_starts(self) -> None:
