@@ -73,6 +73,13 @@ class Journal:
     """A journal open for writing; one writer at a time.
 
     `append` buffers, `commit` makes everything appended durable: one flush for a group of lines.
+
+    Args:
+        path: The file; made where there is none.
+
+    Raises:
+        NotNowError: Another process has it open.
+        InputError: A line other than the last is damaged, or a newer release wrote it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,18 +87,24 @@ class Journal:
         self.path = path
         self._file: IO[bytes] = path.open("ab", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock()
+            self.events, whole_bytes = read_journal(path)
+            if whole_bytes < path.stat().st_size:
+                logger.warning("%s: the last line was torn and is dropped", path)
+                self._file.truncate(whole_bytes)
+        except BaseException:
             self._file.close()
-            raise NotNowError(
-                f"{path.parent} is in use by another process; wait for it, or stop it"
-            ) from None
-        self.events, whole_bytes = read_journal(path)
-        if whole_bytes < path.stat().st_size:
-            logger.warning("%s: the last line was torn and is dropped", path)
-            self._file.truncate(whole_bytes)
+            raise
         # Bytes and events on disk; one assignment, because a signal can end a commit anywhere.
         self._durable = whole_bytes, len(self.events)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotNowError(
+                f"{self.path.parent} is in use by another process; wait for it, or stop it"
+            ) from None
 
     @property
     def next_seq(self) -> int:

@@ -82,11 +82,11 @@ def promote(
         NotNowError: Another process has the run open.
         EvomergeError: MLflow could not be written.
     """
-    # MLflow takes seconds to import.
-    from evomerge.record import picks
-
     run = reopen_run(run_dir.resolve())
     try:
+        # MLflow takes seconds to import.
+        from evomerge.record import picks
+
         candidate = _find(run, candidate_id)
         recipe = run.recipe(candidate)
         model_dir = (out_dir or run.run_dir / PROMOTED_DIR / candidate_id).resolve()

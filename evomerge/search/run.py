@@ -30,19 +30,19 @@ class Run:
     """One search in its folder.
 
     Args:
-        run_dir: The folder; its journal is locked while the run is open.
+        run_dir: The folder.
         setup: What the run works with.
+        journal: The folder's, which is locked while the run is open.
         strict: Stop where a replayed ask differs from its record.
-
-    Raises:
-        InputError: Another process has the run open.
     """
 
-    def __init__(self, run_dir: Path, setup: Setup, *, strict: bool = False) -> None:
+    def __init__(
+        self, run_dir: Path, setup: Setup, journal: Journal, *, strict: bool = False
+    ) -> None:
         self.run_dir = run_dir
         self.setup = setup
         self.strict = strict
-        self.journal = Journal(run_dir / JOURNAL_FILE)
+        self.journal = journal
         self.state = RunState()
         self.results = Results(run_dir, self.state)
         for event in self.journal.events:
@@ -155,7 +155,7 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
     require_gpu_memory(setup)
     run_dir.mkdir(parents=True, exist_ok=True)
     setup.config.write(run_dir / CONFIG_FILE)
-    run = Run(run_dir, setup)
+    run = Run(run_dir, setup, Journal(run_dir / JOURNAL_FILE))
     assert setup.config.resolved is not None
     run.record(
         "run_started",
@@ -178,11 +178,18 @@ def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
     """Open a run folder to go on with it.
 
     Raises:
-        InputError: It is no run folder, is in use, or models or documents have changed.
+        NotNowError: Another process has the run open.
+        InputError: It is no run folder, or models or documents have changed.
     """
     check_is_run(run_dir)
-    config = load_config(run_dir / CONFIG_FILE)
-    run = Run(run_dir, set_up(config, run_dir), strict=strict)
+    # Before the models are hashed, which takes minutes: a run that is in use is refused at once.
+    journal = Journal(run_dir / JOURNAL_FILE)
+    try:
+        setup = set_up(load_config(run_dir / CONFIG_FILE), run_dir)
+        run = Run(run_dir, setup, journal, strict=strict)
+    except BaseException:
+        journal.close()
+        raise
     if not run.state.started:
         # Killed between making the folder and the first line: begin.
         run.close()

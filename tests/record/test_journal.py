@@ -295,6 +295,19 @@ class TestOneWriter:
         second.close()
         assert len(read_journal(path)[0]) == 1
 
+    def test_a_damaged_one_is_let_go(self, path):
+        events = write(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"thing 0", b"thing 9"))
+        with pytest.raises(InputError, match="line 1 is damaged") as refusal:
+            Journal(path)
+        path.write_bytes(whole)
+        journal = Journal(path)
+        # The traceback still refers to the first: nobody waits for the garbage collector.
+        assert refusal.value.__traceback__ is not None
+        assert journal.events == events
+        journal.close()
+
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_commit_that_a_signal_ends_is_made_again(path, monkeypatch, written):
