@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 RECIPES_DIR = "recipes"
 INBOX_DIR = "inbox"
 
+NUM_KEPT_RECIPES = 64
+"""Recipes made last that are kept, so that who is handed out at once is not made again."""
+
 
 class Run:
     """One search in its folder.
@@ -49,6 +52,7 @@ class Run:
             self.state.apply(event)
         self.phase = 0
         self._spaces: dict[int, Space] = {0: setup.spaces[0]}
+        self._recipes: dict[str, Recipe] = {}
 
     def space(self, phase: int) -> Space:
         """A phase's space; of a later one, once the phase before has a winner."""
@@ -76,6 +80,8 @@ class Run:
         Raises:
             InputError: The genome gives another recipe than when it was recorded.
         """
+        if candidate.id in self._recipes:
+            return self._recipes[candidate.id]
         if candidate.recipe_json is not None:
             return Recipe.from_json(candidate.recipe_json)
         assert candidate.genome is not None
@@ -101,7 +107,7 @@ class Run:
             inbox=inbox,
             phase=self.phase,
         )
-        self._write_recipe(candidate, recipe)
+        self._keep(candidate, recipe)
         return self.state.candidates[candidate]
 
     def add_asked(self, ask: int, genome: tuple[float, ...]) -> Candidate:
@@ -116,8 +122,14 @@ class Run:
             recipe_sha256=recipe.sha256,
             phase=self.phase,
         )
-        self._write_recipe(candidate, recipe)
+        self._keep(candidate, recipe)
         return self.state.candidates[candidate]
+
+    def _keep(self, candidate: str, recipe: Recipe) -> None:
+        self._recipes[candidate] = recipe
+        if len(self._recipes) > NUM_KEPT_RECIPES:
+            del self._recipes[next(iter(self._recipes))]
+        self._write_recipe(candidate, recipe)
 
     def _write_recipe(self, candidate: str, recipe: Recipe) -> None:
         # Not flushed: the journal has what the file says.
