@@ -13,25 +13,32 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it, flushed to disk, if the block succeeds."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it if the block succeeds.
+
+    Args:
+        path: The file.
+        durable: Flush it to disk; a crash of the machine may leave one that is not flushed empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary_path = Path(name)
     try:
         yield temporary_path
-        flush_to_disk(temporary_path)
+        if durable:
+            flush_to_disk(temporary_path)
         temporary_path.chmod(0o644)
         temporary_path.replace(path)
-        flush_to_disk(path.parent)
+        if durable:
+            flush_to_disk(path.parent)
     finally:
         temporary_path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file (UTF-8) atomically."""
-    with replacing(path) as temporary_path:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a whole text file (UTF-8) atomically; `durable` as for `replacing`."""
+    with replacing(path, durable=durable) as temporary_path:
         temporary_path.write_text(text, encoding="utf-8")
 
 

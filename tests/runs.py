@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
 from fixtures import make_workspace
 
 from evomerge.config import load_config
@@ -11,9 +12,14 @@ from evomerge.record import Candidate
 from evomerge.search import Run, set_up, start_run
 
 
-def new_run(folder: Path, run_dir: Path | None = None, **changes) -> Run:
+def new_run(
+    folder: Path, run_dir: Path | None = None, *, space: dict | None = None, **changes
+) -> Run:
     """A run of a small workspace in `folder`, open and without candidates."""
     config_path = make_workspace(folder, **changes)
+    if space is not None:
+        config = yaml.safe_load(config_path.read_text())
+        config_path.write_text(yaml.safe_dump({**config, "space": space}))
     return start_run(set_up(load_config(config_path), folder), run_dir or folder / "run")
 
 

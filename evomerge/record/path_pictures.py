@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from evomerge.recipe import LayerPath
 from evomerge.record.results import Results
+from evomerge.record.state import RecipeOf
 
 NUM_SHOWN = 5
 """Paths that are drawn."""
@@ -16,21 +15,22 @@ NUM_SHOWN = 5
 COLORS = ("#3b6fb6", "#d1803b", "#4c9a6a", "#a4569c", "#b8a13a", "#6b7785")
 """By model, in the order in which the drawn paths name them; the last for all beyond."""
 
-# libyaml's parser, where there is one: a search has thousands of recipes.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
-def path_pictures(results: Results) -> dict[str, Any] | None:
+def path_pictures(results: Results, recipe_of: RecipeOf) -> dict[str, Any] | None:
     """What report.jinja draws of paths; None where no candidate has one.
+
+    Args:
+        results: The run's.
+        recipe_of: Gives each candidate's recipe.
 
     Returns:
         "paths": candidates, best on search documents first, with score and hops (layer, scale,
         color); "models": names with their colors; "used": for each model the share of candidates
         that use each of its layers at least once; "num_candidates".
     """
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, LayerPath] = {}
     for candidate in results.state.of_origin("asked", "enqueued"):
-        path = _path(results.run_dir / "recipes" / f"{candidate.id}.yaml")
+        path = recipe_of(candidate).path
         if path is not None:
             paths[candidate.id] = path
     if not paths:
@@ -45,13 +45,11 @@ def path_pictures(results: Results) -> dict[str, Any] | None:
     shown = list(distinct.values())[:NUM_SHOWN]
     if chosen in paths and chosen not in shown:
         shown = [chosen, *shown[:-1]]
-    models = list(dict.fromkeys(hop["model"] for p in paths.values() for hop in p["hops"]))
+    models = list(dict.fromkeys(hop.model for path in paths.values() for hop in path.hops))
     models.sort()
     colors = {model: COLORS[min(n, len(COLORS) - 1)] for n, model in enumerate(models)}
     counts = Counter(
-        layer
-        for path in paths.values()
-        for layer in {(hop["model"], hop["layer"]) for hop in path["hops"]}
+        layer for path in paths.values() for layer in {(hop.model, hop.layer) for hop in path.hops}
     )
     depth = 1 + max(layer for _, layer in counts)
     return {
@@ -62,30 +60,22 @@ def path_pictures(results: Results) -> dict[str, Any] | None:
     }
 
 
-def _path(recipe_path: Path) -> dict[str, Any] | None:
-    if not recipe_path.exists():
-        return None
-    recipe = yaml.load(recipe_path.read_text(encoding="utf-8"), Loader=_Loader)
-    path: dict[str, Any] | None = recipe.get("path")
-    return path
-
-
 def _drawn(
-    name: str, path: dict[str, Any], results: Results, colors: dict[str, str], is_chosen: bool
+    name: str, path: LayerPath, results: Results, colors: dict[str, str], is_chosen: bool
 ) -> dict[str, Any]:
     estimate = results.combined(name, "search")
     return {
         "candidate": name,
         "chosen": is_chosen,
         "score": "-" if estimate is None else f"{estimate.value:.3f}",
-        "outer": path["outer"],
+        "outer": path.outer,
         "hops": [
             {
-                "layer": hop["layer"],
-                "scale": "" if hop.get("scale", 1.0) == 1.0 else f"{hop['scale']:.2f}",
-                "model": hop["model"],
-                "color": colors[hop["model"]],
+                "layer": hop.layer,
+                "scale": "" if hop.scale == 1.0 else f"{hop.scale:.2f}",
+                "model": hop.model,
+                "color": colors[hop.model],
             }
-            for hop in path["hops"]
+            for hop in path.hops
         ],
     }

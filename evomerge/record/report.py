@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from evomerge.record.front import Front
 from evomerge.record.path_pictures import path_pictures
 from evomerge.record.results import Results
+from evomerge.record.state import RecipeOf
 
 ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
 
@@ -96,8 +97,13 @@ def markdown_table(table: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"{line}  " for line in notes)])
 
 
-def render_html(results: Results) -> str:
-    """The report as one HTML page that needs nothing beside it."""
+def render_html(results: Results, recipe_of: RecipeOf) -> str:
+    """The report as one HTML page that needs nothing beside it.
+
+    Args:
+        results: The run's.
+        recipe_of: Gives each candidate's recipe.
+    """
     environment = Environment(
         loader=PackageLoader("evomerge.record", "."), autoescape=select_autoescape(default=True)
     )
@@ -108,7 +114,7 @@ def render_html(results: Results) -> str:
         lines=comparison_lines(table),
         cell=cell,
         plot=_progress(results),
-        paths=path_pictures(results),
+        paths=path_pictures(results, recipe_of),
         front=results.front,
         front_lines=front_lines(results.front) if results.front is not None else [],
         pool=results.state.started["pool_sha256"],
@@ -117,9 +123,9 @@ def render_html(results: Results) -> str:
     )
 
 
-def write_html(results: Results, path: Path) -> None:
-    """Write the report."""
-    path.write_text(render_html(results), encoding="utf-8")
+def write_html(results: Results, recipe_of: RecipeOf, path: Path) -> None:
+    """Write the report; arguments as for `render_html`."""
+    path.write_text(render_html(results, recipe_of), encoding="utf-8")
 
 
 def _progress(results: Results) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +119,10 @@ class Candidate:
         """Estimates by objective, or None while the split is not wholly scored."""
         measured = self.measured.get(split)
         return measured.scores() if measured is not None and measured.complete else None
+
+
+RecipeOf = Callable[[Candidate], Recipe]
+"""Gives a candidate's recipe, by what the journal says of it."""
 
 
 @dataclass

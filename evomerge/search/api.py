@@ -165,7 +165,17 @@ def resume(run_dir: Path | str, hooks: Hooks | None = None, *, strict: bool = Fa
         hooks: What watches the run.
         strict: Stop where a replayed ask differs from its record.
     """
-    return _checked(lambda: reopen_run(Path(run_dir), strict=strict), hooks or Quiet())
+    return _checked(lambda: _reopen(Path(run_dir), strict), hooks or Quiet())
+
+
+def _reopen(run_dir: Path, strict: bool) -> Run:
+    run = reopen_run(run_dir, strict=strict)
+    try:
+        run.mend_recipes()
+    except BaseException:
+        run.close()
+        raise
+    return run
 
 
 def _checked(make: Callable[[], Run], hooks: Hooks) -> Result:

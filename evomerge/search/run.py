@@ -13,7 +13,7 @@ from evomerge.config import CONFIG_FILE, PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.pool.pool import check_vocabulary
-from evomerge.recipe import Recipe
+from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
 from evomerge.record.journal import Kind, check_is_run
 from evomerge.search.gpu_memory import require_gpu_memory
@@ -27,6 +27,9 @@ INBOX_DIR = "inbox"
 
 NUM_KEPT_RECIPES = 64
 """Recipes made last that are kept, so that who is handed out at once is not made again."""
+
+BLOCK_BYTES = 512
+"""A file that a full disk or a crash has cut off ends at a multiple of it."""
 
 
 class Run:
@@ -133,14 +136,39 @@ class Run:
 
     def _write_recipe(self, candidate: str, recipe: Recipe) -> None:
         # Not flushed: the journal has what the file says.
+        path = self.run_dir / RECIPES_DIR / f"{candidate}.yaml"
+        write_text(path, recipe.to_yaml(), durable=False)
+
+    def mend_recipes(self) -> None:
+        """Write the recipe files again that a full disk or a crash has cut off or left out."""
         folder = self.run_dir / RECIPES_DIR
-        folder.mkdir(exist_ok=True)
-        (folder / f"{candidate}.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        for leftover in folder.glob(".*.yaml.*"):
+            leftover.unlink()
+        damaged = [
+            candidate
+            for candidate in self.state.candidates.values()
+            if not _is_whole(folder / f"{candidate.id}.yaml", candidate.recipe_sha256)
+        ]
+        for candidate in damaged:
+            self._write_recipe(candidate.id, self.recipe(candidate))
+        if damaged:
+            logger.warning("%s: %d recipe files are written again", folder, len(damaged))
 
 
 def winner_of(phase: PhaseConfig) -> str:
     """What the journal calls the decision for a phase's winner."""
     return f"winner-{phase.name}"
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Whether a recipe file has all of a recipe; read as YAML, which is slow, only in doubt."""
+    data = path.read_bytes() if path.is_file() else b""
+    if len(data) % BLOCK_BYTES and data.startswith(b"schema_version: ") and data.endswith(b"\n"):
+        return True
+    try:
+        return read_recipe(path).sha256 == sha256
+    except InputError:
+        return False
 
 
 def check_free(run_dir: Path) -> None:

@@ -20,7 +20,7 @@ def write_summary(run: Run) -> None:
     table = run.results.table()
     write_text(run.run_dir / SUMMARY_FILE, json.dumps(table, indent=2) + "\n")
     with replacing(run.run_dir / REPORT_FILE) as path:
-        write_html(run.results, path)
+        write_html(run.results, run.recipe, path)
     page = render_front(run.results)
     if page is not None:
         write_text(run.run_dir / FRONT_FILE, page)
