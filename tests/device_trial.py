@@ -11,7 +11,7 @@ import types
 from pathlib import Path
 
 import torch
-from fixtures import make_pool, make_workspace
+from fixtures import make_config, make_pool, make_workspace
 from pools import CONFIGS, build, mixed, open_at, part, recipe_of
 
 from evomerge.config import load_config
@@ -49,8 +49,8 @@ def evaluate(setup: Setup) -> JobResult:
     return worker.evaluate(Job("c", recipe.to_json(), "validation", blocks, len(blocks)))
 
 
-def try_scores(folder: Path, device: torch.device) -> list[str]:
-    """What differs of a candidate's scores."""
+def try_scores(folder: Path, device: torch.device) -> dict[str, object]:
+    """What differs of a candidate's scores, and where one is scored that may have no GPU."""
     setup = set_up(load_config(make_workspace(folder)), folder)
     expected = evaluate(setup)
 
@@ -62,14 +62,18 @@ def try_scores(folder: Path, device: torch.device) -> list[str]:
         def __getattr__(self, name: str):
             return getattr(torch, name)
 
-        def device(self, _name: str) -> torch.device:
-            return device
+        def device(self, name: str) -> torch.device:
+            return device if name == "cuda" else torch.device(name)
 
     worker_module.torch = Torch()
     found = evaluate(setup)
     assert found.device == device.type
     names = ("moments", "num_tokens", "weights_sha256")
-    return [name for name in names if getattr(found, name) != getattr(expected, name)]
+    without = set_up(load_config(make_config(folder, workers={"num_gpus": 0})), folder)
+    return {
+        "scores": [name for name in names if getattr(found, name) != getattr(expected, name)],
+        "without_gpus": evaluate(without).device,
+    }
 
 
 def main() -> None:
@@ -81,7 +85,7 @@ def main() -> None:
     with torch.inference_mode():
         differ = {
             "builds": try_builds(folder / "builds", device),
-            "scores": try_scores(folder / "scores", device),
+            **try_scores(folder / "scores", device),
         }
     print(json.dumps(differ))
 

@@ -84,6 +84,7 @@ class Setup:
             num_threads=max(1, int(self.config.workers.num_cpus)),
             statistics_bytes=self.config.workers.statistics_bytes,
             pool_bytes=self.config.workers.pool_bytes,
+            may_use_gpu=self.config.workers.num_gpus != 0,
         )
 
 

@@ -21,6 +21,7 @@ from evomerge.search.run import Run, reopen_run
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages, export
 from evomerge.space import ParameterSpaceConfig, recipes
+from evomerge.threads import torch_threads
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
 
@@ -238,9 +239,11 @@ def _score(
     setup = set_up(_measuring_alone(config, pool), tasks_dir)
     if recipe is None:
         recipe = recipes.member(setup.pool, "base")
-    worker = MergeWorker(setup.worker_spec())
+    spec = setup.worker_spec()
     blocks = tuple(enumerate(setup.blocks(split)))
-    result = worker.evaluate(Job("model", recipe.to_json(), split, blocks, len(blocks)))
+    with torch_threads(spec.num_threads):
+        worker = MergeWorker(spec)
+        result = worker.evaluate(Job("model", recipe.to_json(), split, blocks, len(blocks)))
     measured = Candidate("model", "enqueued", recipe.sha256, None, None, None, 0.0)
     measured.add(split, len(blocks), result.moments)
     scores: dict[str, Estimate] = measured.scores(split) or {}

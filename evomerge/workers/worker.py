@@ -43,6 +43,7 @@ class WorkerSpec:
         num_threads: Threads for arithmetic.
         statistics_bytes: Memory for what methods compute once.
         pool_bytes: GPU memory for the pool's tensors; None for all of them.
+        may_use_gpu: Whether it computes on a GPU where there is one; else on the CPU.
     """
 
     pool: PoolConfig
@@ -53,17 +54,23 @@ class WorkerSpec:
     num_threads: int
     statistics_bytes: int
     pool_bytes: int | None = None
+    may_use_gpu: bool = True
 
 
 class MergeWorker:
-    """The `Worker` that builds with the merge engine and scores with the configured scorer."""
+    """The `Worker` that builds with the merge engine and scores with the configured scorer.
+
+    It sets torch's threads of its process for good: what else the process computes is behind
+    `torch_threads`.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         from lm_eval import tasks as _  # noqa: F401  (imported before the clock of the first job)
 
         torch.set_num_threads(spec.num_threads)
         quiet_libraries()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        on_gpu = spec.may_use_gpu and torch.cuda.is_available()
+        device = torch.device("cuda" if on_gpu else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
         self.resident = ResidentModel(pool, device, spec.statistics_bytes, spec.pool_bytes)
         tasks = TaskSet(spec.score, Path())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from fixtures import make_workspace
 
 from evomerge.search.tools import score_model
+from evomerge.threads import torch_threads
 
 
 def test_what_is_searched_does_not_matter(tmp_path):
@@ -15,3 +17,10 @@ def test_what_is_searched_does_not_matter(tmp_path):
     )
     scores = score_model(str(tmp_path / "pool/expert1"), config_path, "validation")
     assert scores.keys() == {"toy_choose", "toy_write"}
+
+
+def test_the_callers_threads_are_left(tmp_path):
+    config_path = make_workspace(tmp_path, workers={"num_cpus": 2})
+    with torch_threads(3):
+        score_model(str(tmp_path / "pool/base"), config_path, "search")
+        assert torch.get_num_threads() == 3
