@@ -8,7 +8,8 @@ import yaml
 from fixtures import make_workspace
 
 from evomerge.config import load_config
-from evomerge.record import Candidate
+from evomerge.record import Candidate, write_part
+from evomerge.score import Row, moments_of, to_table
 from evomerge.search import Run, set_up, start_run
 
 
@@ -23,28 +24,39 @@ def new_run(
     return start_run(set_up(load_config(config_path), folder), run_dir or folder / "run")
 
 
-def give_scores(run: Run, candidate: Candidate, value: float, split: str = "search") -> None:
-    """Journal one result of the whole split; every document scored alike."""
+def give_scores(
+    run: Run, candidate: Candidate, value: float, split: str = "search", numbers=None
+) -> None:
+    """Journal one result with every document scored alike, and the documents.
+
+    Args:
+        run: The run.
+        candidate: Whose result.
+        value: What each document scores.
+        split: On which documents.
+        numbers: Of the blocks; by default all of the split.
+    """
     blocks = run.setup.blocks(split)
-    moments = {
-        str(number): {
-            objective.name: (len(block.documents), value, 0.0)
-            for objective in run.setup.objectives
-            if objective.task == block.task
-        }
-        for number, block in enumerate(blocks)
-    }
+    scored = [(n, block) for n, block in enumerate(blocks) if numbers is None or n in numbers]
+    moments, rows = {}, []
+    for number, block in scored:
+        objectives = [o for o in run.setup.objectives if o.task == block.task]
+        metrics = {o.column: value for o in objectives}
+        block_rows = [Row(block.task, document, metrics) for document in block.documents]
+        moments[str(number)] = moments_of(block_rows, objectives)
+        rows += block_rows
+    table = to_table(candidate.id, split, rows)
     run.record(
         "result",
         candidate=candidate.id,
         split=split,
         num_blocks=len(blocks),
         blocks=moments,
-        part="000000000.parquet",
-        num_documents=sum(len(block.documents) for block in blocks),
+        part=write_part(run.run_dir, run.journal.next_seq, [table]),
+        num_documents=table.num_rows,
         num_tokens=1,
-        build_s=0.0,
-        score_s=0.0,
+        build_s=1.0,
+        score_s=2.0,
         device="cpu",
         weights_sha256=None,
     )

@@ -1,7 +1,7 @@
 """Journal, documents, MLflow record and report of a run."""
 
 from evomerge.record.config import RecordConfig
-from evomerge.record.documents import read_values, write_part
+from evomerge.record.documents import read_values, rows_for, write_part
 from evomerge.record.journal import JOURNAL_FILE, Event, Journal, read_journal
 from evomerge.record.results import Results
 from evomerge.record.state import Candidate, Measured, RunState, normal_form
@@ -18,5 +18,6 @@ __all__ = [
     "normal_form",
     "read_journal",
     "read_values",
+    "rows_for",
     "write_part",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +23,42 @@ def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:
     with replacing(run_dir / DOCUMENTS_DIR / name) as path:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
     return name
+
+
+def rows_for(
+    run_dir: Path,
+    parts: Sequence[str],
+    owner: str,
+    split: str,
+    documents: Iterable[tuple[str, int]],
+    candidate: str,
+) -> pa.Table:
+    """Rows of one candidate as those of another with the same recipe.
+
+    Args:
+        run_dir: The run folder.
+        parts: The Parquet files that the journal names for the owner.
+        owner: Id of the candidate whose rows they are.
+        split: The split.
+        documents: Which rows, by task and document.
+        candidate: Id of the candidate that gets them.
+
+    Raises:
+        OSError: A file is not there.
+        pa.ArrowInvalid: A file is damaged.
+    """
+    is_owners = [("candidate", "=", owner), ("split", "=", split)]
+    tables = [pq.read_table(run_dir / DOCUMENTS_DIR / part, filters=is_owners) for part in parts]
+    table = pa.concat_tables(tables, promote_options="default")
+    wanted = set(documents)
+    is_wanted = []
+    for key in zip(table["task"].to_pylist(), table["document"].to_pylist(), strict=True):
+        is_wanted.append(key in wanted)
+        # Where a document came twice, the first counts.
+        wanted.discard(key)
+    table = table.filter(pa.array(is_wanted, pa.bool_()))
+    names = pa.array([candidate] * table.num_rows, pa.string())
+    return table.set_column(table.column_names.index("candidate"), "candidate", names)
 
 
 def read_values(

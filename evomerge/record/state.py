@@ -40,6 +40,8 @@ class Measured:
         score_s: Seconds spent scoring.
         device: Where it was scored, "cpu" or "cuda"; None in journals that do not say.
         weights_sha256: Hash of the scored weights, where it was taken.
+        same_as: The candidate with the same recipe whose result this is, if it was not scored
+            itself.
     """
 
     num_blocks: int
@@ -49,6 +51,7 @@ class Measured:
     score_s: float = 0.0
     device: str | None = None
     weights_sha256: str | None = None
+    same_as: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -115,10 +118,13 @@ class Candidate:
             self.failures.pop(split, None)
         return measured
 
+    def is_scored(self, split: Split) -> bool:
+        """Whether the split is wholly scored."""
+        return split in self.measured and self.measured[split].complete
+
     def scores(self, split: Split) -> dict[str, Estimate] | None:
         """Estimates by objective, or None while the split is not wholly scored."""
-        measured = self.measured.get(split)
-        return measured.scores() if measured is not None and measured.complete else None
+        return self.measured[split].scores() if self.is_scored(split) else None
 
 
 RecipeOf = Callable[[Candidate], Recipe]
@@ -160,6 +166,7 @@ class RunState:
         holdout_opened: Candidates whose holdout scores may be seen.
         stopped: Why the run stopped, if it did and was not taken up again.
         inbox: Files of the inbox that are journaled.
+        by_recipe: Candidates by their recipe's hash, in order of appearance.
     """
 
     started: dict[str, Any] = field(default_factory=dict)
@@ -171,6 +178,7 @@ class RunState:
     holdout_opened: list[str] = field(default_factory=list)
     stopped: str | None = None
     inbox: set[str] = field(default_factory=set)
+    by_recipe: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
@@ -220,34 +228,42 @@ class RunState:
     def _enqueued(self, event: Event, data: Mapping[str, Any]) -> None:
         recipe = Recipe.model_validate(data["recipe"])
         genome = tuple(data["genome"]) if data["genome"] is not None else None
-        self.candidates[data["candidate"]] = Candidate(
-            data["candidate"],
-            data["origin"],
-            recipe.sha256,
-            genome,
-            None,
-            recipe.to_json(),
-            event.time,
-            data.get("phase", 0),
+        self._add(
+            Candidate(
+                data["candidate"],
+                data["origin"],
+                recipe.sha256,
+                genome,
+                None,
+                recipe.to_json(),
+                event.time,
+                data.get("phase", 0),
+            )
         )
         self.phases[data.get("phase", 0)].num_searched += data["origin"] == "enqueued"
         if data["inbox"] is not None:
             self.inbox.add(data["inbox"])
 
     def _asked(self, event: Event, data: Mapping[str, Any]) -> None:
-        self.candidates[data["candidate"]] = Candidate(
-            data["candidate"],
-            "asked",
-            data["recipe_sha256"],
-            tuple(data["genome"]),
-            data["ask"],
-            None,
-            event.time,
-            data.get("phase", 0),
+        self._add(
+            Candidate(
+                data["candidate"],
+                "asked",
+                data["recipe_sha256"],
+                tuple(data["genome"]),
+                data["ask"],
+                None,
+                event.time,
+                data.get("phase", 0),
+            )
         )
         phase = self.phases[data.get("phase", 0)]
         phase.num_searched += 1
         phase.events.append(event)
+
+    def _add(self, candidate: Candidate) -> None:
+        self.candidates[candidate.id] = candidate
+        self.by_recipe[candidate.recipe_sha256].append(candidate)
 
     def _dispatched(self, event: Event, data: Mapping[str, Any]) -> None:
         pass
@@ -265,6 +281,7 @@ class RunState:
         # Journals used not to say these.
         measured.device = data.get("device")
         measured.weights_sha256 = measured.weights_sha256 or data.get("weights_sha256")
+        measured.same_as = data.get("same_as")
         candidate.ended_at = event.time
         if candidate.origin != "baseline" and data["split"] == "search":
             self.phases[candidate.phase].num_documents += data["num_documents"]

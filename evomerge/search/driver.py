@@ -25,6 +25,12 @@ logger = logging.getLogger(__name__)
 POLL_S = 1.0
 """How often an idle driver looks at its inbox and its deadline."""
 
+NUM_REPEATS = 1000
+"""Candidates in a row with recipes that are scored already, behind which nothing new is expected.
+
+They cost next to nothing: a search that has only a time to end at would fill the disk with them.
+"""
+
 
 class SearchLoop:
     """The search stage of a run.
@@ -61,6 +67,7 @@ class SearchLoop:
         self._elapsed_before = self.state.elapsed_s
         self._best: tuple[float, str] | None = None
         self._since_best = 0
+        self._num_repeats = 0
         self._exhausted: str | None = None
         self._refused: set[str] = set()
 
@@ -157,7 +164,7 @@ class SearchLoop:
                 assert isinstance(asked, Ask)
                 candidate = self.run.add_asked(asked.number, asked.genome)
             self._in_flight.add(candidate.id)
-            self.dispatcher.submit(candidate, "search", shares)
+            self.dispatcher.submit_once(candidate, "search", shares)
 
     def _tell(self, ended: list[Candidate]) -> None:
         for candidate in ended:
@@ -196,6 +203,8 @@ class SearchLoop:
     def _note(self, candidate: Candidate) -> None:
         results = self.run.results
         score = results.combined(candidate.id, "search")
+        is_repeat = score is not None and candidate.measured["search"].same_as is not None
+        self._num_repeats = self._num_repeats + 1 if is_repeat else 0
         self._since_best += 1
         known = [] if self._best is None else [self._best[1]]
         if score is not None and results.ranked([*known, candidate.id], "search")[0] != (
@@ -228,6 +237,8 @@ class SearchLoop:
             return f"target {budget.target:g}"
         if budget.patience is not None and self._since_best >= budget.patience:
             return f"no better candidate among the last {budget.patience}"
+        if self._num_repeats >= NUM_REPEATS:
+            return f"the last {NUM_REPEATS:,} candidates have recipes that were scored before"
         return None
 
     def _report(self, candidate: Candidate) -> None:

@@ -236,3 +236,78 @@ def test_start_from_a_mergekit_configuration(workspace, tmp_path):
     told = kinds(tmp_path / "run", "told")
     assert told[0]["candidate"] == "e0000" and told[0]["genome"] == [0.25, 0.5]
     assert len(told) == 3
+
+
+def dispatched(run_dir):
+    return [data["candidate"] for data in kinds(run_dir, "dispatched") if data["split"] == "search"]
+
+
+def test_the_first_path_is_scored_once_by_several_actors(workspace, tmp_path):
+    """It is enqueued, and asked for by the optimizer before it is told of it."""
+    path = workspace(workers={"num_actors": 3}, search={"budget": {"candidates": 8}})
+    space = {"kind": "layer_order", "models": ["expert0", "expert1"], "scaling": "none"}
+    config = yaml.safe_load(path.read_text()) | {"space": space, "optimizer": {"kind": "nevergrad"}}
+    path.write_text(yaml.safe_dump(config))
+    result = evomerge.run(path, tmp_path / "run")
+    state = result.results.state
+    searched = state.searched(0)
+    assert len(searched) == 8 and all(c.told is not None for c in searched)
+    first, twin = (state.candidates[name] for name in ("e0000", "c00000"))
+    assert first.recipe_sha256 == twin.recipe_sha256
+    assert twin.measured["search"].same_as == "e0000"
+    assert twin.scores("search") == first.scores("search")
+    scored = [state.candidates[name].recipe_sha256 for name in dispatched(tmp_path / "run")]
+    assert len(scored) == len(set(scored))
+    assert "c00000" not in dispatched(tmp_path / "run")
+    # The same search, whoever scores it: every document of every candidate is there.
+    for candidate in searched:
+        losses = result.results.document_losses(candidate.id, "search")
+        assert [len(values) for values in losses] == [10, 10]
+
+
+@pytest.fixture
+def open_stages(workspace, tmp_path):
+    """A run with two actors and the work that it hands out."""
+    setup = set_up(load_config(workspace(workers={"num_actors": 2})), tmp_path)
+    run = start_run(setup, tmp_path / "run")
+    stages = Stages(run, lambda progress: None)
+    yield run, stages.dispatcher
+    stages.close()
+    run.close()
+
+
+def score_once(dispatcher, *candidates):
+    for candidate in candidates:
+        dispatcher.submit_once(candidate, "search")
+    ended = []
+    while dispatcher.num_pending:
+        ended += dispatcher.step(1.0)
+    return ended
+
+
+def test_who_has_the_recipe_of_one_in_flight_waits_for_it(open_stages):
+    run, dispatcher = open_stages
+    recipe = recipes.task_arithmetic(run.setup.pool, 0.7)
+    first, second, third = (run.add(name, "enqueued", recipe) for name in "abc")
+    assert score_once(dispatcher, first, second) == [first, second]
+    assert dispatched(run.run_dir) == ["a"]
+    assert second.scores("search") == first.scores("search") is not None
+
+    # Documents that are gone cannot be taken over.
+    for path in (run.run_dir / "documents").iterdir():
+        path.unlink()
+    assert score_once(dispatcher, third) == [third]
+    assert dispatched(run.run_dir) == ["a", "c"]
+    assert third.measured["search"].same_as is None
+    assert third.scores("search") == first.scores("search")
+
+
+def test_a_failure_is_not_taken_over(open_stages):
+    run, dispatcher = open_stages
+    part = Part(method=LinearConfig(), models=("expert0",), parameters={"weight": {"expert0": 0.0}})
+    recipe = Recipe(members=run.setup.pool.members, parts=(part,))
+    candidates = [run.add(name, "enqueued", recipe) for name in "abc"]
+    assert score_once(dispatcher, *candidates) == candidates
+    # One at a time: each might have been the first that can be scored.
+    assert dispatched(run.run_dir) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    assert all("weights sum to zero" in candidate.failed for candidate in candidates)

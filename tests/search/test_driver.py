@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from runs import give_scores, new_run, tell
 
+from evomerge.search import driver
 from evomerge.search.driver import SearchLoop
 
 
@@ -47,3 +48,16 @@ def test_what_was_not_told_yet_is_told_in_the_order_of_its_results(run):
     assert goes_on(run) == "no better candidate among the last 3"
     told = [event.data["ask"] for event in run.journal.events if event.kind == "told"]
     assert told == [3, 0, 2, 1]
+
+
+def test_a_search_that_only_repeats_itself_ends(run, monkeypatch):
+    monkeypatch.setattr(driver, "NUM_REPEATS", 2)
+    first, *others = asked(run, 4)
+    give_scores(run, first, 0.5)
+    tell(run, first)
+    for number, candidate in enumerate(others):
+        give_scores(run, candidate, 0.6 + number / 10)
+        # As its journal would say if the result had been taken over.
+        candidate.measured["search"].same_as = first.id
+        tell(run, candidate)
+    assert goes_on(run) == "the last 2 candidates have recipes that were scored before"
