@@ -61,7 +61,7 @@ from harness import describe_machine, parse_arguments, print_table, write_figure
 
 from evomerge.merge import Engine, Residence
 from evomerge.methods import METHODS
-from evomerge.paths.export import export_checkpoint
+from evomerge.models.export import export_checkpoint
 from evomerge.pool import Pool
 
 TABLES_BYTES = 2 << 30

@@ -27,7 +27,7 @@ from torch import nn
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
-from evomerge.paths.resident import ResidentModel
+from evomerge.models.resident import ResidentModel
 from evomerge.pool import open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.score import LmEvalScorer, Split, TaskSet

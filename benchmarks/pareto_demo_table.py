@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.files import replacing
+from evomerge.models.resident import ResidentModel
 from evomerge.optimize.protocol import Box, Goal, Point, Scored
-from evomerge.paths.resident import ResidentModel
 from evomerge.pool import open_pool
 from evomerge.score import SPLITS, LmEvalScorer, Split, TaskSet, digest
 from evomerge.search.setup import box_of

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.merge import Engine
-from evomerge.paths.resident import ResidentModel
+from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes

@@ -13,8 +13,8 @@ import torch
 
 from evomerge.errors import InputError, NotNowError, closest
 from evomerge.files import flush_to_disk, write_text
-from evomerge.paths import export_checkpoint
-from evomerge.paths.export import CARD_FILE, RECIPE_FILE
+from evomerge.models import export_checkpoint
+from evomerge.models.export import CARD_FILE, RECIPE_FILE
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import Candidate
 from evomerge.record.config import tracking_uri

@@ -10,7 +10,7 @@ from typing import Any
 
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
-from evomerge.paths.export import export_checkpoint
+from evomerge.models.export import export_checkpoint
 from evomerge.recipe import Recipe
 from evomerge.record import Candidate
 from evomerge.score import Split

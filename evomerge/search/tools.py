@@ -11,8 +11,8 @@ from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
 from evomerge.methods.linear import LinearConfig
+from evomerge.models import export_checkpoint
 from evomerge.optimize.cma import CmaConfig
-from evomerge.paths import export_checkpoint
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_members
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import Candidate

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from evomerge.errors import InputError
-from evomerge.paths.stack import MODELING_FILE
-from evomerge.paths.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
+from evomerge.models.stack import MODELING_FILE
+from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
 from evomerge.recipe import Dtype, Recipe
 from evomerge.record import Candidate, read_values
 from evomerge.record.state import merge_moments

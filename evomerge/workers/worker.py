@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import CandidateError
-from evomerge.paths.resident import ResidentModel
-from evomerge.paths.weights import weights_sha256
+from evomerge.models.resident import ResidentModel
+from evomerge.models.weights import weights_sha256
 from evomerge.pool import PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (

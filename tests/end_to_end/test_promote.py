@@ -18,7 +18,7 @@ import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import sha256_file
-from evomerge.paths.weights import stored_weights_sha256
+from evomerge.models.weights import stored_weights_sha256
 from evomerge.pool import open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
 from evomerge.record import Event, Journal, read_journal

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evomerge.merge import TORCH_DTYPES, Engine
-from evomerge.paths import export_checkpoint
+from evomerge.models import export_checkpoint
 from evomerge.pool import Pool
 from evomerge.space import recipes
 

@@ -13,8 +13,8 @@ from pools import open_at
 from safetensors.torch import load_file
 
 from evomerge.mergekit import mergekit_yaml, open_mergekit
-from evomerge.paths.export import recipe_tensors
-from evomerge.paths.stack import stack
+from evomerge.models.export import recipe_tensors
+from evomerge.models.stack import stack
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from evomerge.config import load_config
 from evomerge.errors import CandidateError, InputError
 from evomerge.mergekit import mergekit_yaml, open_mergekit
-from evomerge.paths.export import write_companions
+from evomerge.models.export import write_companions
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search.setup import set_up

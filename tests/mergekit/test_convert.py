@@ -13,7 +13,7 @@ from mergekit_recipes import RECIPES
 from pools import open_at
 
 from evomerge.mergekit import is_mergekit, open_mergekit
-from evomerge.paths.export import recipe_tensors
+from evomerge.models.export import recipe_tensors
 from evomerge.recipe import Recipe, read_recipe
 
 

@@ -18,7 +18,7 @@ from evomerge.mergekit import mergekit_yaml, open_mergekit
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.ties import TiesConfig
-from evomerge.paths import export_checkpoint
+from evomerge.models import export_checkpoint
 from evomerge.pool import Pool
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes

@@ -18,7 +18,7 @@ from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
-from evomerge.paths.export import recipe_tensors
+from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Hop, LayerPath, Recipe
 

@@ -10,7 +10,7 @@ import yaml
 
 import evomerge
 from evomerge.config import load_config
-from evomerge.paths.weights import recipe_weights_sha256, stored_weights_sha256
+from evomerge.models.weights import recipe_weights_sha256, stored_weights_sha256
 from evomerge.pool import open_pool
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import normal_form, read_journal

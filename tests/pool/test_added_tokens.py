@@ -23,7 +23,7 @@ from vocabularies import open_with
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.paths import export_checkpoint
+from evomerge.models import export_checkpoint
 from evomerge.pool import load_tokenizer, write_added_tokens
 from evomerge.pool.added_tokens import copy_companions
 from evomerge.search.setup import set_up
@@ -162,7 +162,7 @@ def test_tokenizers_are_tried_before_tensors_are_written(tmp_path, monkeypatch):
     save(tmp_path / "expert", GPT2Tokenizer, "<tool>")
     name_in_configuration(tmp_path / "base", None)
     pool = open_with(tmp_path, "expert", tokens="union")
-    monkeypatch.setattr("evomerge.paths.export.save_file", lambda *_, **__: pytest.fail("written"))
+    monkeypatch.setattr("evomerge.models.export.save_file", lambda *_, **__: pytest.fail("written"))
     with pytest.raises(InputError, match=r"'\[PAD\]'"):
         export_checkpoint(pool, recipes.uniform(pool), tmp_path / "out", "card")
 

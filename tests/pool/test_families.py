@@ -35,9 +35,9 @@ from evomerge.errors import InputError
 from evomerge.merge import Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
-from evomerge.paths.export import export_checkpoint
-from evomerge.paths.resident import ResidentModel
-from evomerge.paths.weights import stored_weights_sha256, weights_sha256
+from evomerge.models.export import export_checkpoint
+from evomerge.models.resident import ResidentModel
+from evomerge.models.weights import stored_weights_sha256, weights_sha256
 from evomerge.pool import Pool
 from evomerge.pool.families import KNOWN
 from evomerge.recipe import Part, Recipe

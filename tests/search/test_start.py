@@ -14,7 +14,7 @@ from mergekit_configurations import CONFIGURATIONS, make_named_pool
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.mergekit import open_mergekit
-from evomerge.paths.export import recipe_tensors
+from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.search import start

@@ -19,8 +19,8 @@ from residents import (
 )
 from torch import nn
 
-from evomerge.paths.modeling_path import share
-from evomerge.paths.resident import ResidentModel
+from evomerge.models.modeling_path import share
+from evomerge.models.resident import ResidentModel
 from evomerge.pool import layers_name
 from evomerge.recipe import MERGED
 from evomerge.space import recipes

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.paths.export import CARD_FILE, recipe_tensors, write_companions
+from evomerge.models.export import CARD_FILE, recipe_tensors, write_companions
 from evomerge.pool import Pool
 from evomerge.pool.checkpoint import INDEX_FILE, open_checkpoint
 from evomerge.recipe import Recipe

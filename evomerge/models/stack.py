@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from evomerge.merge import TORCH_DTYPES
-from evomerge.paths import modeling_path
+from evomerge.models import modeling_path
 from evomerge.pool import Pool, layers_name, read_config
 from evomerge.recipe import MERGED, LayerPath, Recipe
 

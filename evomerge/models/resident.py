@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from evomerge.errors import CandidateError
 from evomerge.merge import TORCH_DTYPES, Engine, Residence
-from evomerge.paths.build import empty_model
-from evomerge.paths.modeling_path import PathLayers, share
-from evomerge.paths.stack import stack_tensors
+from evomerge.models.build import empty_model
+from evomerge.models.modeling_path import PathLayers, share
+from evomerge.models.stack import stack_tensors
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, LayerPath, Recipe
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evomerge.merge import Engine
-from evomerge.paths import export_checkpoint
-from evomerge.paths.resident import ResidentModel
-from evomerge.paths.stack import MODELING_FILE
+from evomerge.models import export_checkpoint
+from evomerge.models.resident import ResidentModel
+from evomerge.models.stack import MODELING_FILE
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes

@@ -29,7 +29,7 @@ from evomerge.files import sha256_file
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
-from evomerge.paths import empty_model, export, export_checkpoint
+from evomerge.models import empty_model, export, export_checkpoint
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe, Selector, read_recipe
 from evomerge.score import LmEvalScorer, TaskSet, cut_blocks

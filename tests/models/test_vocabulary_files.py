@@ -18,9 +18,9 @@ from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
 from evomerge.merge import Engine
 from evomerge.methods.linear import LinearConfig
-from evomerge.paths import export_checkpoint
-from evomerge.paths.resident import ResidentModel
-from evomerge.paths.weights import check_companions, stored_weights_sha256, weights_sha256
+from evomerge.models import export_checkpoint
+from evomerge.models.resident import ResidentModel
+from evomerge.models.weights import check_companions, stored_weights_sha256, weights_sha256
 from evomerge.pool import Pool, load_tokenizer, open_members
 from evomerge.recipe import Hop, LayerPath, Part, Recipe, read_recipe
 from evomerge.search.tools import score_model

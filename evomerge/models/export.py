@@ -17,7 +17,7 @@ from evomerge.errors import InputError
 from evomerge.files import flush_to_disk
 from evomerge.merge import Engine, Residence
 from evomerge.mergekit import mergekit_yaml
-from evomerge.paths.stack import stack_config, stack_files, stack_tensors
+from evomerge.models.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool, copy_companions, write_added_tokens
 from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE

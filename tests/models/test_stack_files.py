@@ -12,9 +12,9 @@ from families import NUM_LAYERS, family_config, make_random_pool
 
 from evomerge.errors import InputError
 from evomerge.mergekit import mergekit_yaml
-from evomerge.paths import export_checkpoint
-from evomerge.paths.export import MERGEKIT_FILE
-from evomerge.paths.stack import stack, stack_tensors
+from evomerge.models import export_checkpoint
+from evomerge.models.export import MERGEKIT_FILE
+from evomerge.models.stack import stack, stack_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes

@@ -15,7 +15,7 @@ from residents import (
     new_resident,
 )
 
-from evomerge.paths.resident import ResidentModel
+from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool
 
 
