@@ -24,7 +24,7 @@ from harness import PeakMemory, describe_machine, parse_arguments, print_table, 
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
-from evomerge.record import read_journal
+from evomerge.journal import read_journal
 from evomerge.search import Quiet
 from evomerge.search.api import start
 from evomerge.workers.ray_cluster import start_ray, stop_ray

@@ -108,7 +108,7 @@ def front(
     """Print the front, and pick from it: by default its knee."""
     import json
 
-    from evomerge.record.journal import check_is_run
+    from evomerge.journal import check_is_run
     from evomerge.search import Result
     from evomerge.search.tools import read_weights
 
@@ -230,7 +230,7 @@ def promote(
     ] = None,
 ) -> None:
     """Build a candidate, check it against its record, and register it in MLflow."""
-    from evomerge.record.journal import check_is_run
+    from evomerge.journal import check_is_run
     from evomerge.search import Result
     from evomerge.search.promote import promote as promote_candidate
 

@@ -24,7 +24,6 @@ from evomerge.space import SpaceSection
 from evomerge.workers import WorkersConfig
 
 SCHEMA_VERSION = 1
-CONFIG_FILE = "config.yaml"
 
 SIMPLE = "search"
 """The name of the one phase of a search without phases."""

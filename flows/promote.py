@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from evomerge.errors import EvomergeError, InputError, NotNowError
-from evomerge.record.config import DATABASE_FILE
+from evomerge.journal.folder import DATABASE_FILE
 from evomerge.record.picks import picked
 from evomerge.search import Result
 from evomerge.search.api import RUNS_DIR

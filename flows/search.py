@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
-from evomerge.record import JOURNAL_FILE
+from evomerge.journal import JOURNAL_FILE
 from evomerge.record.report import markdown_table
 from evomerge.search import Hooks, Progress, Result
 from evomerge.search.api import RUNS_DIR, start

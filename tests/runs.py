@@ -8,7 +8,7 @@ import yaml
 from fixtures import make_workspace
 
 from evomerge.config import load_config
-from evomerge.record import Candidate, write_part
+from evomerge.journal import Candidate, write_part
 from evomerge.score import Row, moments_of, to_table
 from evomerge.search import Run, set_up, start_run
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from fixtures import make_config, make_workspace
 
-from evomerge.config import CONFIG_FILE, Config, load_config
+from evomerge.config import Config, load_config
 from evomerge.errors import InputError
+from evomerge.journal import CONFIG_FILE
 from evomerge.search.run import start_run
 from evomerge.search.setup import set_up
 

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import field_validator
 
+from evomerge.journal.folder import CONFIG_FILE, DATABASE_FILE
 from evomerge.registry import Section
-
-DATABASE_FILE = "mlflow.db"
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "databricks")
 
@@ -46,6 +45,6 @@ class RecordConfig(Section):
 
 def tracking_uri(run_dir: Path) -> str:
     """MLflow's address for a run: the configuration's, or the database beside the run folder."""
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
     given: str | None = config["record"]["tracking_uri"]
     return given or f"sqlite:///{run_dir.resolve().parent / DATABASE_FILE}"

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from evomerge.errors import EvomergeError
-from evomerge.record.journal import check_is_run
+from evomerge.journal import check_is_run
+from evomerge.journal.folder import SYNCER_LOG_FILE
 
 logger = logging.getLogger(__name__)
 
-LOG_FILE = "syncer.log"
 GRACE_S = 60.0
 """How long a run waits at its end for MLflow to have everything."""
 
@@ -34,7 +34,7 @@ class Syncer:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        with (run_dir / LOG_FILE).open("ab") as log:
+        with (run_dir / SYNCER_LOG_FILE).open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir), "--follow"],
                 stdin=subprocess.PIPE,
@@ -58,7 +58,7 @@ class Syncer:
         if code != 0:
             logger.warning(
                 "MLflow has not everything of this run (%s); `evomerge sync %s` completes it",
-                self.run_dir / LOG_FILE,
+                self.run_dir / SYNCER_LOG_FILE,
                 self.run_dir,
             )
 

@@ -29,14 +29,21 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.errors import EvomergeError
+from evomerge.journal import JOURNAL_FILE, iterate
+from evomerge.journal.folder import (
+    ARTIFACTS_DIR,
+    CONFIG_FILE,
+    FRONT_FILE,
+    RECIPES_DIR,
+    REPORT_FILE,
+    SUMMARY_FILE,
+)
+from evomerge.journal.state import Candidate, RunState
 from evomerge.record.config import tracking_uri
-from evomerge.record.journal import JOURNAL_FILE, iterate
 from evomerge.record.results import Results
-from evomerge.record.state import Candidate, RunState
 
 logger = logging.getLogger(__name__)
 
-ARTIFACTS_DIR = "mlartifacts"
 POLL_S = 1.0
 RETRY_S = 5.0
 UNREACHABLE = (MlflowException, RequestException, SQLAlchemyError, OSError)
@@ -44,7 +51,7 @@ BATCH = 100
 FAILED_TAG = "evomerge.failed"
 """MLflow's limit of params and tags in one call."""
 
-ARTIFACTS = ("config.yaml", "summary.json", "report.html", "front.html", "recipes")
+ARTIFACTS = (CONFIG_FILE, SUMMARY_FILE, REPORT_FILE, FRONT_FILE, RECIPES_DIR)
 
 
 class MlflowRecord:
@@ -56,7 +63,7 @@ class MlflowRecord:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir.resolve()
-        config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
         self.settings: dict[str, Any] = config["record"]
         self.name: str = config["name"]
         self.state = RunState()

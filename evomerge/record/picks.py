@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import make_url
 
 from evomerge.errors import EvomergeError, InputError, NotNowError
+from evomerge.journal import JOURNAL_FILE, iterate
 from evomerge.record.config import tracking_uri
 from evomerge.record.follow import ENVIRONMENT
-from evomerge.record.journal import JOURNAL_FILE, iterate
 
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

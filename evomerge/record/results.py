@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evomerge.journal.documents import read_values
+from evomerge.journal.state import RunState
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import violations
-from evomerge.record.documents import read_values
 from evomerge.record.front import Front
-from evomerge.record.state import RunState
 from evomerge.score import (
     SPLITS,
     Difference,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from evomerge.record import Candidate, rows_for, write_part
+from evomerge.journal import Candidate, rows_for, write_part
 from evomerge.score import Block, Split
 from evomerge.search.run import Run
 from evomerge.workers import Finished, Job, WorkerGroup

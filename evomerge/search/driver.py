@@ -11,9 +11,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from evomerge.errors import StoppedError
+from evomerge.journal import Candidate
+from evomerge.journal.journal import Event
 from evomerge.optimize import Ask, Asked, Done, Failed, Outcome, Scored, Told, Wait
-from evomerge.record import Candidate
-from evomerge.record.journal import Event
 from evomerge.score import Estimate
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress

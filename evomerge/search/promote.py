@@ -13,10 +13,11 @@ import torch
 
 from evomerge.errors import InputError, NotNowError, closest
 from evomerge.files import flush_to_disk, write_text
+from evomerge.journal import Candidate
+from evomerge.journal.folder import PROMOTED_DIR
 from evomerge.models import export_checkpoint
 from evomerge.models.export import CARD_FILE, RECIPE_FILE
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.record import Candidate
 from evomerge.record.config import tracking_uri
 from evomerge.score import Estimate, Split
 from evomerge.search.run import Run, reopen_run
@@ -26,8 +27,6 @@ from evomerge.search.summary import model_card
 from evomerge.search.verify import check_scores, check_weights
 
 logger = logging.getLogger(__name__)
-
-PROMOTED_DIR = "promoted"
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,20 @@ from typing import Any
 
 import yaml
 
-from evomerge.config import CONFIG_FILE, PhaseConfig, load_config
+from evomerge.config import PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
+from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState
+from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
+from evomerge.journal.journal import Kind, check_is_run
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.record import JOURNAL_FILE, Candidate, Journal, Results, RunState
-from evomerge.record.journal import Kind, check_is_run
+from evomerge.record import Results
 from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
 
 logger = logging.getLogger(__name__)
-
-RECIPES_DIR = "recipes"
-INBOX_DIR = "inbox"
 
 NUM_KEPT_RECIPES = 64
 """Recipes made last that are kept, so that who is handed out at once is not made again."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
+from evomerge.journal import Candidate
+from evomerge.journal.folder import EXPORT_DIR
 from evomerge.models.export import export_checkpoint
 from evomerge.recipe import Recipe
-from evomerge.record import Candidate
 from evomerge.score import Split
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
@@ -26,8 +27,6 @@ from evomerge.workers import WorkerGroup, start_group
 logger = logging.getLogger(__name__)
 
 Report = Callable[[Progress], None]
-
-EXPORT_DIR = "export"
 
 FINALISTS = 10
 FRONT_FINALISTS = 30

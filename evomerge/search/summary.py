@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 from evomerge.files import replacing, write_text
+from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.front_plots import render_front
 from evomerge.record.report import comparison_lines, write_html
 from evomerge.search.run import Run
-
-SUMMARY_FILE = "summary.json"
-REPORT_FILE = "report.html"
-FRONT_FILE = "front.html"
 
 
 def write_summary(run: Run) -> None:

@@ -9,13 +9,13 @@ from typing import Any, cast
 from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
+from evomerge.journal import Candidate
 from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
 from evomerge.methods.linear import LinearConfig
 from evomerge.models import export_checkpoint
 from evomerge.optimize.cma import CmaConfig
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_members
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.record import Candidate
 from evomerge.score import Estimate, Split
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.setup import set_up

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from evomerge.errors import InputError
+from evomerge.journal import Candidate, read_values
+from evomerge.journal.state import merge_moments
 from evomerge.models.stack import MODELING_FILE
 from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
 from evomerge.recipe import Dtype, Recipe
-from evomerge.record import Candidate, read_values
-from evomerge.record.state import merge_moments
 from evomerge.score import (
     SCORERS,
     Block,

@@ -9,7 +9,7 @@ import pytest
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH, EXPERTS, POOL_DIR
 from evomerge.demo.pool import train_pool
-from evomerge.record import Candidate
+from evomerge.journal import Candidate
 from evomerge.score import combine
 from evomerge.search.setup import set_up
 from evomerge.space import recipes

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import evomerge
 from evomerge.cli import app
 from evomerge.errors import InputError
-from evomerge.record import normal_form, read_journal
+from evomerge.journal import normal_form, read_journal
 from evomerge.search import resume
 
 OPTIMIZERS = {

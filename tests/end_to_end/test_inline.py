@@ -11,7 +11,7 @@ from fixtures import make_workspace
 
 import evomerge
 from evomerge.errors import InputError
-from evomerge.record import normal_form, read_journal
+from evomerge.journal import normal_form, read_journal
 
 TESTS = Path(__file__).parents[1]
 

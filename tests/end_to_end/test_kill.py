@@ -12,7 +12,7 @@ import pytest
 from commands import kill_and_resume, num_lines, says, start, wait_for
 
 import evomerge
-from evomerge.record import normal_form, read_journal
+from evomerge.journal import normal_form, read_journal
 
 NUM_KILLS = 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import evomerge
-from evomerge.record import read_journal
+from evomerge.journal import read_journal
 
 SPACE = {
     "kind": "parameter",

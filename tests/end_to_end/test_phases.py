@@ -11,9 +11,9 @@ from families import family_config, save_random
 
 import evomerge
 from evomerge.config import Config
+from evomerge.journal import normal_form, read_journal
 from evomerge.optimize import Goal
 from evomerge.recipe import Recipe
-from evomerge.record import normal_form, read_journal
 from evomerge.search.setup import set_up
 
 ROOT = Path(__file__).parents[2]

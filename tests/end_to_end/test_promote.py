@@ -18,10 +18,10 @@ import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import sha256_file
+from evomerge.journal import Event, Journal, read_journal
 from evomerge.models.weights import stored_weights_sha256
 from evomerge.pool import open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
-from evomerge.record import Event, Journal, read_journal
 from evomerge.record.picks import picked
 from evomerge.search import Result
 from evomerge.search.promote import promote, promote_pick

@@ -16,10 +16,10 @@ import yaml
 import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.journal import Journal, normal_form, read_journal
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe
-from evomerge.record import Journal, normal_form, read_journal
 from evomerge.search import put_into_inbox, set_up, start_run
 from evomerge.search.stages import Stages
 from evomerge.space import recipes

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from prefect_server import PREFECT, Prefect, copy_flows
 
-from evomerge.record import read_journal
+from evomerge.journal import read_journal
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lm_eval.api.metrics import mean_stderr
 
 from evomerge.errors import CandidateError
-from evomerge.record.state import merge_moments
+from evomerge.journal.state import merge_moments
 from evomerge.score import Estimate, Objective, Row, combine, mean, moments_of, paired_difference
 
 RELATIVE = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from runs import give_scores, new_run
 
-from evomerge.record import RunState, normal_form, read_journal, read_values
+from evomerge.journal import RunState, normal_form, read_journal, read_values
 from evomerge.search.dispatch import Dispatcher
 
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from evomerge.journal import Event, RunState, normal_form
 from evomerge.methods.linear import LinearConfig
 from evomerge.recipe import Member, Part, Recipe
-from evomerge.record import Event, RunState, normal_form
 from evomerge.score import Estimate
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InputError
-from evomerge.record import JOURNAL_FILE, Event, Journal, read_journal
-from evomerge.record.journal import iterate
+from evomerge.journal import JOURNAL_FILE, Event, Journal, read_journal
+from evomerge.journal.journal import iterate
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ class TestDamage:
 
 def test_a_newer_release_wrote_it(path, monkeypatch):
     write(path, 1)
-    monkeypatch.setattr("evomerge.record.journal.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("evomerge.journal.journal.SCHEMA_VERSION", 2)
     journal = Journal(path)
     journal.append("stopped", reason="the future")
     journal.close()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evomerge.journal.journal import Event
 from evomerge.recipe import Recipe
-from evomerge.record.journal import Event
 from evomerge.score import Estimate, Moments, Split
 
 Genome = tuple[float, ...]

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evomerge.files import replacing
-
-DOCUMENTS_DIR = "documents"
+from evomerge.journal.folder import DOCUMENTS_DIR
 
 
 def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:

@@ -15,11 +15,11 @@ from typing import IO, Any, Literal, get_args
 
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import canonical_json
+from evomerge.journal.folder import JOURNAL_FILE
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-JOURNAL_FILE = "journal.jsonl"
 
 Kind = Literal[
     "run_started",

@@ -1,0 +1,23 @@
+"""What a run is: its folder, its journal, its documents, and the state that they describe."""
+
+from evomerge.journal.documents import read_values, rows_for, write_part
+from evomerge.journal.folder import CONFIG_FILE, JOURNAL_FILE
+from evomerge.journal.journal import Event, Journal, check_is_run, iterate, read_journal
+from evomerge.journal.state import Candidate, Measured, RunState, normal_form
+
+__all__ = [
+    "CONFIG_FILE",
+    "JOURNAL_FILE",
+    "Candidate",
+    "Event",
+    "Journal",
+    "Measured",
+    "RunState",
+    "check_is_run",
+    "iterate",
+    "normal_form",
+    "read_journal",
+    "read_values",
+    "rows_for",
+    "write_part",
+]

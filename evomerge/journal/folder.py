@@ -1,0 +1,42 @@
+"""A run folder: what lies in it and beside it, by name."""
+
+from __future__ import annotations
+
+CONFIG_FILE = "config.yaml"
+"""The configuration with everything filled in."""
+
+JOURNAL_FILE = "journal.jsonl"
+"""Every event."""
+
+DOCUMENTS_DIR = "documents"
+"""Parquet files: one row a document, candidate, task and split."""
+
+RECIPES_DIR = "recipes"
+"""One YAML file a candidate; the journal has what they say."""
+
+INBOX_DIR = "inbox"
+"""Recipes that are handed in from outside."""
+
+SUMMARY_FILE = "summary.json"
+"""The final table, for machines."""
+
+REPORT_FILE = "report.html"
+"""The same for people."""
+
+FRONT_FILE = "front.html"
+"""The front's pictures."""
+
+EXPORT_DIR = "export"
+"""The chosen model, where the configuration asks for it."""
+
+PROMOTED_DIR = "promoted"
+"""Promoted models, a folder for each candidate."""
+
+SYNCER_LOG_FILE = "syncer.log"
+"""What the process that writes to MLflow has to say."""
+
+DATABASE_FILE = "mlflow.db"
+"""MLflow's store, beside the run folders."""
+
+ARTIFACTS_DIR = "mlartifacts"
+"""MLflow's files, beside the run folders."""
