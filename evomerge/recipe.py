@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from evomerge.errors import InputError
 from evomerge.files import canonical_json, sha256_json
 from evomerge.methods import METHODS, MethodConfig
+from evomerge.methods.linear import LinearConfig
 from evomerge.registry import Section
 
 SCHEMA_VERSION = 1
@@ -239,6 +240,15 @@ class Recipe(Section):
             if model not in known:
                 raise ValueError(f"path: no model {model!r}; valid: {', '.join(known)}")
         return self
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is one of its members, unchanged: the average of that model alone."""
+        if self.path is not None or len(self.parts) != 1:
+            return False
+        (part,) = self.parts
+        is_average = isinstance(part.method, LinearConfig) and part.method.normalize
+        return is_average and len(part.models) == 1 and not part.select
 
     @property
     def merge(self) -> Recipe | None:

@@ -78,6 +78,7 @@ class Candidate:
         genome: Its point in the search space, if it has one.
         ask: Number of the ask that proposed it.
         recipe_json: The recipe, for candidates that no genome describes.
+        is_member: Whether the recipe is a model of the pool, unchanged.
         measured: Results by split.
         attempts: Failed attempts by split.
         failures: Why it was given up, by split.
@@ -95,6 +96,7 @@ class Candidate:
     recipe_json: str | None
     started_at: float
     phase: int = 0
+    is_member: bool = False
     measured: dict[Split, Measured] = field(default_factory=dict)
     attempts: dict[Split, int] = field(default_factory=dict)
     failures: dict[Split, str] = field(default_factory=dict)
@@ -238,6 +240,7 @@ class RunState:
                 recipe.to_json(),
                 event.time,
                 data.get("phase", 0),
+                recipe.is_member,
             )
         )
         self.phases[data.get("phase", 0)].num_searched += data["origin"] == "enqueued"

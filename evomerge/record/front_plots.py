@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from evomerge.choice.front import Entry, Front
+from evomerge.choice.results import Results
 from evomerge.optimize.fronts import hypervolume, non_dominated, violations
-from evomerge.record.front import Entry, Front
 from evomerge.record.report import front_lines
-from evomerge.record.results import Results
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ from requests.exceptions import RequestException
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from evomerge.choice.results import Results
 from evomerge.errors import EvomergeError
 from evomerge.journal import JOURNAL_FILE, iterate
 from evomerge.journal.folder import (
@@ -40,7 +41,6 @@ from evomerge.journal.folder import (
 )
 from evomerge.journal.state import Candidate, RunState
 from evomerge.record.config import tracking_uri
-from evomerge.record.results import Results
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from evomerge.choice.results import Results
 from evomerge.journal.state import RecipeOf
 from evomerge.recipe import LayerPath
-from evomerge.record.results import Results
 
 NUM_SHOWN = 5
 """Paths that are drawn."""

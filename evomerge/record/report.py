@@ -7,10 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from evomerge.choice.front import Front
+from evomerge.choice.results import Results
 from evomerge.journal.state import RecipeOf
-from evomerge.record.front import Front
 from evomerge.record.path_pictures import path_pictures
-from evomerge.record.results import Results
 
 ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
 

@@ -5,7 +5,14 @@ from evomerge.score.lm_eval_scorer import LmEvalScorer
 from evomerge.score.protocol import Block, Row, Scorer, cut_blocks
 from evomerge.score.rows import Moments, moments_of, to_table
 from evomerge.score.splits import Splits, digest
-from evomerge.score.statistics import Difference, Estimate, combine, mean, paired_difference
+from evomerge.score.statistics import (
+    Difference,
+    Estimate,
+    combine,
+    combine_documents,
+    mean,
+    paired_difference,
+)
 from evomerge.score.tasks import Objective, TaskSet
 
 SCORERS.add(ScoreConfig, LmEvalScorer)
@@ -26,6 +33,7 @@ __all__ = [
     "Splits",
     "TaskSet",
     "combine",
+    "combine_documents",
     "cut_blocks",
     "digest",
     "mean",

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.choice import Results
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError, StoppedError
 from evomerge.journal import JOURNAL_FILE, RunState, read_journal
-from evomerge.record import Results
 from evomerge.record.follow import Syncer
 from evomerge.search.hooks import Hooks, Progress, Quiet
 from evomerge.search.run import Run, check_free, reopen_run, start_run

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
 from evomerge.merge import TORCH_DTYPES
 from evomerge.optimize import OptimizerConfig
@@ -15,7 +16,6 @@ from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
-from evomerge.record.results import goals
 from evomerge.score import SPLITS, Objective
 from evomerge.search.gpu_memory import gpu_need, require_gpu_memory
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from evomerge.choice.front import Entry, Front, Place
 from evomerge.journal import Candidate
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import (
@@ -32,7 +33,6 @@ from evomerge.optimize.map_config import SurrogateSearchConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
 from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances, to_units
 from evomerge.optimize.surrogates import fit_surrogates
-from evomerge.record.front import Entry, Front, Place
 from evomerge.score.statistics import Z_95, mean
 from evomerge.search.run import Run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from evomerge.choice import Results
 from evomerge.config import PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
@@ -17,7 +18,6 @@ from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
 from evomerge.journal.journal import Kind, check_is_run
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.record import Results
 from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
@@ -17,7 +18,6 @@ from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
-from evomerge.record.results import goals
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.requests import Chat
 from evomerge.score.trial import chat_of, try_tasks

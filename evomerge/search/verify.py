@@ -174,7 +174,7 @@ def _check_interval(
         else value
         for document, value in found.items()
     }
-    difference = paired_difference([rounded], [recorded], [1.0])
+    difference = paired_difference([rounded], [recorded], [""], [1.0])
     if difference.value != 0.0 and not difference.low <= 0.0 <= difference.high:
         mean = sum(recorded.values()) / len(recorded)
         raise InputError(

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from evomerge.choice.front import Entry, Front
 from evomerge.errors import InputError
-from evomerge.record.front import Entry, Front
 from evomerge.score import Objective
 
 

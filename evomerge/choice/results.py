@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evomerge.choice.front import Front
 from evomerge.journal.documents import read_values
 from evomerge.journal.state import RunState
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import violations
-from evomerge.record.front import Front
 from evomerge.score import (
     SPLITS,
     Difference,
@@ -19,6 +19,7 @@ from evomerge.score import (
     Objective,
     Split,
     combine,
+    combine_documents,
     paired_difference,
 )
 
@@ -34,6 +35,7 @@ class Results:
     def __init__(self, run_dir: Path, state: RunState) -> None:
         self.run_dir = run_dir
         self.state = state
+        self._paired: dict[tuple[str, Split], Estimate] = {}
 
     @property
     def objectives(self) -> list[Objective]:
@@ -53,7 +55,30 @@ class Results:
             measured = scores[objective.name]
             value = -objective.loss(measured.value)
             estimates.append(Estimate(value, measured.standard_error, measured.num_documents))
-        return combine(estimates, [objective.preference for objective in self.objectives])
+        combined = combine(estimates, self._preferences)
+        if not self._shares_documents:
+            return combined
+        # Two metrics of one task vary together: their moments alone do not say how.
+        key = candidate, split
+        if key not in self._paired:
+            losses = self.document_losses(candidate, split)
+            self._paired[key] = combine_documents(losses, self._tasks, self._preferences)
+        paired = self._paired[key]
+        return Estimate(combined.value, paired.standard_error, paired.num_documents)
+
+    @property
+    def _preferences(self) -> list[float]:
+        return [objective.preference for objective in self.objectives]
+
+    @property
+    def _tasks(self) -> list[str]:
+        return [objective.task for objective in self.objectives]
+
+    @property
+    def _shares_documents(self) -> bool:
+        """Whether two objectives that count are metrics of one task."""
+        counted = [objective.task for objective in self.objectives if objective.preference]
+        return len(counted) > len(set(counted))
 
     def best(self, candidates: Sequence[str], split: Split) -> str | None:
         """The candidate with the best combined score, limits aside; the earliest of equals."""
@@ -76,14 +101,14 @@ class Results:
             # Losses: the better of two has the smaller one.
             self.document_losses(second, split),
             self.document_losses(first, split),
-            [objective.preference for objective in self.objectives],
+            self._tasks,
+            self._preferences,
         )
 
     @property
     def parents(self) -> list[str]:
-        """Ids of the base and the experts."""
-        names = [candidate.id for candidate in self.state.of_origin("baseline")]
-        return [name for name in names if name == "base" or name.startswith("parent-")]
+        """Ids of the baselines that are a model of the pool itself: the base and the experts."""
+        return [c.id for c in self.state.of_origin("baseline") if c.is_member]
 
     @property
     def front(self) -> Front | None:
