@@ -28,7 +28,7 @@ from torch import nn
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.models.resident import ResidentModel
-from evomerge.pool import open_pool
+from evomerge.pool import load_tokenizer, open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.score import LmEvalScorer, Split, TaskSet
 
@@ -56,8 +56,6 @@ class PathScorer:
     """
 
     def __init__(self, *, share_beginnings: bool = False) -> None:
-        from transformers import AutoTokenizer
-
         os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
         torch.set_num_threads(1)
         config = load_config(CONFIG_PATH, OVERRIDES)
@@ -67,7 +65,7 @@ class PathScorer:
         split: Split = "search"
         self.blocks = {task: tasks.cut_blocks(task, splits[task][split]) for task in SKILLS}
         self.resident = ResidentModel(self.pool, torch.device("cpu"))
-        tokenizer: Any = AutoTokenizer.from_pretrained(self.pool.base.model_dir)
+        tokenizer = load_tokenizer(self.pool)
         model = self.resident.model
         self.scorer = LmEvalScorer(config.score, tasks, splits, model, tokenizer, BATCH_TOKENS)
         self.beginnings = Beginnings(model) if share_beginnings else None

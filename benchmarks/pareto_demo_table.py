@@ -37,7 +37,7 @@ from evomerge.demo import CONFIG_PATH
 from evomerge.files import replacing
 from evomerge.models.resident import ResidentModel
 from evomerge.optimize.protocol import Box, Goal, Point, Scored
-from evomerge.pool import open_pool
+from evomerge.pool import load_tokenizer, open_pool
 from evomerge.score import SPLITS, LmEvalScorer, Split, TaskSet, digest
 from evomerge.search.setup import box_of
 from evomerge.space import SPACES
@@ -76,8 +76,6 @@ class DemoScorer:
     """
 
     def __init__(self) -> None:
-        from transformers import AutoTokenizer
-
         os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
         torch.set_num_threads(1)
         config = load_config(CONFIG_PATH)
@@ -95,7 +93,7 @@ class DemoScorer:
         }
         self._resident = ResidentModel(pool, torch.device("cpu"))
         model = self._resident.model
-        tokenizer: Any = AutoTokenizer.from_pretrained(pool.base.model_dir)
+        tokenizer = load_tokenizer(pool)
         self._scorer = LmEvalScorer(config.score, tasks, splits, model, tokenizer, BATCH_TOKENS)
         space_box = box_of(self._space)
         self.box = Box(

@@ -33,7 +33,9 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
     for name, value in pool.vocabulary_config.items():
         setattr(config, name, value)
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=TORCH_DTYPES[pool.dtype])
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=TORCH_DTYPES[pool.dtype], trust_remote_code=False
+        )
     # Without initialization transformers leaves a tied head apart, on memory never written.
     model.tie_weights()
     model_dir = pool.base.model_dir

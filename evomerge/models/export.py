@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,6 +22,7 @@ from evomerge.models.stack import stack_config, stack_files, stack_tensors
 from evomerge.pool import Pool, copy_companions, write_added_tokens
 from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE
+from evomerge.pool.foreign_code import without_code
 from evomerge.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -144,7 +146,7 @@ def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
         logger.info("no %s is written: %s", MERGEKIT_FILE, error)
     else:
         (folder / MERGEKIT_FILE).write_text(text, encoding="utf-8")
-    config = dict(pool.base.config)
+    config: dict[str, Any] = without_code(pool.base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype
     config |= pool.vocabulary_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import INDEX_FILE, read_json
+from evomerge.pool.foreign_code import CODE_FILES, copy_without_code, named_code
 from evomerge.pool.pool import Pool
 from evomerge.pool.tokenizers import TOKENIZER_FILE
 
@@ -24,6 +24,8 @@ IDS_FILE = "added_tokens.json"
 def copy_companions(model_dir: Path, folder: Path, left_out: frozenset[str] = frozenset()) -> None:
     """Copy what lies beside a model's tensors: configurations, tokenizer, chat template.
 
+    Names of foreign code are left out.
+
     Args:
         model_dir: The model's folder.
         folder: Where to.
@@ -32,7 +34,7 @@ def copy_companions(model_dir: Path, folder: Path, left_out: frozenset[str] = fr
     for path in sorted(model_dir.iterdir()):
         is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"
         if is_companion and path.name not in {*left_out, INDEX_FILE} and path.is_file():
-            shutil.copyfile(path, folder / path.name)
+            copy_without_code(path, folder / path.name)
 
 
 def write_added_tokens(pool: Pool, folder: Path) -> None:
@@ -45,33 +47,46 @@ def write_added_tokens(pool: Pool, folder: Path) -> None:
     """
     if not pool.added_tokens:
         return
-    # Not in the folder: transformers would ask whether to run the code of a path's own model.
+    # Not in the folder: transformers has no class for the config.json of a path's own model.
     load_tokenizer(pool)
     _add(pool, folder)
 
 
 def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
-    """The tokenizer of the pool's merged models.
+    """The tokenizer of the pool's merged models; runs no code of the base's folder.
 
     Raises:
-        InputError: It cannot have the tokens that experts added.
+        InputError: transformers cannot read it, or it cannot have the tokens that experts added.
     """
-    from transformers import AutoTokenizer
-
     model_dir = pool.base.model_dir
-    tokenizer: PreTrainedTokenizerBase
     if not pool.added_tokens:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir)
-        return tokenizer
+        if not any(named_code(model_dir / name) for name in CODE_FILES):
+            return _load(model_dir, model_dir)
+        with tempfile.TemporaryDirectory() as name:
+            copy_companions(model_dir, Path(name))
+            return _load(Path(name), model_dir)
     with tempfile.TemporaryDirectory() as name:
         copy_companions(model_dir, Path(name))
         data = read_json("base", Path(name) / TOKENIZER_FILE)
         if data.get("added_tokens") is None:  # which transformers cannot read
             _write(Path(name) / TOKENIZER_FILE, data | {"added_tokens": []})
-        before = AutoTokenizer.from_pretrained(name).get_vocab()
+        before = _load(Path(name), model_dir).get_vocab()
         _add(pool, Path(name))
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = _load(Path(name), model_dir)
     _check_ids(pool, before, tokenizer.get_vocab())
+    return tokenizer
+
+
+def _load(folder: Path, model_dir: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, which has the files of a model."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].replace(str(folder), str(model_dir))
+        raise InputError(f"model 'base': {model_dir} has no tokenizer: {reason}") from None
     tokenizer.name_or_path = str(model_dir)
     return tokenizer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
+from evomerge.pool.foreign_code import CONFIG_FILE, config_dir_without_code, named_code
 from evomerge.recipe import Component
 
 if TYPE_CHECKING:
@@ -53,19 +54,32 @@ class Layout:
 
 
 def read_config(model_dir: Path) -> PreTrainedConfig:
-    """The transformers configuration of a model folder; runs no remote code.
+    """The transformers configuration of a model folder, without what it says of foreign code.
 
     Raises:
         InputError: The folder has none, or its architecture is not known to transformers.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
-    try:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+    with config_dir_without_code(model_dir) as config_dir:
+        try:
+            config = AutoConfig.from_pretrained(config_dir, trust_remote_code=False)
+        except (ValueError, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0].replace(str(config_dir), str(model_dir))
+            raise InputError(f"{model_dir}: {reason}{_of_code(model_dir)}") from None
     assert isinstance(config, PreTrainedConfig)
+    config.name_or_path = str(model_dir)
     return config
+
+
+def _of_code(model_dir: Path) -> str:
+    code = named_code(model_dir / CONFIG_FILE)
+    if code is None:
+        return ""
+    return (
+        f"\nits {CONFIG_FILE} names code ({code}), which is never run; valid: a model whose class "
+        "transformers has"
+    )
 
 
 def hollow_model(model_dir: Path) -> PreTrainedModel:
@@ -76,9 +90,12 @@ def hollow_model(model_dir: Path) -> PreTrainedModel:
     config = read_config(model_dir)
     with torch.device("meta"):
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=False
+            )
         except ValueError as error:
-            raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{model_dir}: {reason}{_of_code(model_dir)}") from None
     return model
 
 

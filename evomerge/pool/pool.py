@@ -15,11 +15,12 @@ from evomerge.pool.adapter import Adapter, is_adapter, open_adapter, warn_of_dou
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name, warn_of_unknown
+from evomerge.pool.foreign_code import warn_of_code
 from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
 from evomerge.pool.rows import vocabulary_tensors
-from evomerge.pool.tokenizers import ALIGNS, check_tokenizers
+from evomerge.pool.tokenizers import ALIGNS, check_needs_no_code, check_tokenizers
 from evomerge.pool.vocabulary import Aligned, align
 from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
 
@@ -173,6 +174,8 @@ def open_pool(
     # Opened again from a run's own configuration, it was checked when the run began.
     if hashes is None:
         warn_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
+        for checkpoint in pool:
+            warn_of_code(checkpoint.name, checkpoint.model_dir)
         _check_configs(pool)
     if hashes is not None:
         for checkpoint in pool:
@@ -224,6 +227,7 @@ def _open_all(
     if is_adapter(model_dir):
         raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
     base = open_checkpoint("base", model_dir, source)
+    check_needs_no_code(base)
     model = hollow_model(base.model_dir)
     layout = layout_of(model)
     rows = vocabulary_tensors(model)

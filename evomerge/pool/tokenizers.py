@@ -8,7 +8,9 @@ from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
+from evomerge.pool.chat import TOKENIZER_CONFIG
 from evomerge.pool.checkpoint import Checkpoint, read_json
+from evomerge.pool.foreign_code import named_code
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -53,6 +55,24 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
                 f"tokenizers differ: {difference}\n"
                 f"models of one pool must share the base's vocabulary{hint}"
             )
+
+
+def check_needs_no_code(base: Checkpoint) -> None:
+    """Refuse a base whose tokenizer is code in its folder; none is ever run.
+
+    Where there is a tokenizer.json, that is what the code would read as well.
+
+    Raises:
+        InputError: The tokenizer's configuration names code, and there is no tokenizer.json.
+    """
+    code = named_code(base.model_dir / TOKENIZER_CONFIG)
+    if code is not None and not (base.model_dir / TOKENIZER_FILE).is_file():
+        raise InputError(
+            f"model {base.name!r}: {base.model_dir / TOKENIZER_CONFIG} names code ({code}), which "
+            f"is never run, and without a {TOKENIZER_FILE} its tokens cannot be read\n"
+            f"valid: a folder with a {TOKENIZER_FILE}, or with a tokenizer of one of transformers' "
+            "own classes"
+        )
 
 
 def check_readable(expert: Checkpoint, base: Checkpoint) -> None:

@@ -80,7 +80,13 @@ class LmEvalScorer:
         self.batch_tokens = batch_tokens
         tasks.reserve_examples(splits)
         # bfloat16 log-softmax rounds log-likelihoods to a few dozen values: always float32.
-        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, softmax_dtype="float32")
+        self.lm = HFLM(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=1,
+            softmax_dtype="float32",
+            trust_remote_code=False,
+        )
         self._requests: dict[Block, _Requests] = {}
         self._filters = {
             name: sorted({o.filter for o in tasks.objectives if o.task == name})

@@ -11,7 +11,7 @@ import torch
 from evomerge.errors import InputError
 from evomerge.journal import Candidate, read_values
 from evomerge.journal.state import merge_moments
-from evomerge.models.stack import MODELING_FILE
+from evomerge.models.stack import MODELING_FILE, stack_files
 from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
 from evomerge.recipe import Dtype, Recipe
 from evomerge.score import (
@@ -80,7 +80,7 @@ def check_scores(
         run: Whose record it is.
         candidate: The candidate, scored on the search and validation splits.
         recipe: Its recipe.
-        model_dir: The checkpoint.
+        model_dir: The checkpoint, which has passed `check_weights`.
         device: Where to score.
 
     Returns:
@@ -91,7 +91,7 @@ def check_scores(
         InputError: The scores differ, or the record is not whole.
     """
     is_exact = True
-    found = _score(run, model_dir, device)
+    found = _score(run, recipe, model_dir, device)
     for split in CHECKED_SPLITS:
         scores = candidate.scores(split)
         assert scores is not None
@@ -121,15 +121,18 @@ def check_scores(
     return is_exact
 
 
-def _score(run: Run, model_dir: Path, device: torch.device) -> dict[tuple[Split, str], Values]:
+def _score(
+    run: Run, recipe: Recipe, model_dir: Path, device: torch.device
+) -> dict[tuple[Split, str], Values]:
     """A checkpoint's values by split and objective, scored in this process: no Ray for one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_libraries()
     setup, spec = run.setup, run.setup.worker_spec()
-    # An export's own modeling file, compared byte by byte with what an export writes.
-    has_code = (model_dir / MODELING_FILE).is_file()
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=has_code)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
+    # A path's own modeling file and the config.json that names it: `check_weights` has compared
+    # both byte by byte with what an export writes.
+    has_code = recipe.path is not None and MODELING_FILE in stack_files(setup.pool, recipe.path)
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, trust_remote_code=has_code)
     model = model.requires_grad_(False).to(device).eval()
     scorer = SCORERS.make(
