@@ -19,6 +19,7 @@ from evomerge.files import flush_to_disk
 from evomerge.merge import Engine, Residence
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models.stack import stack_config, stack_files, stack_tensors
+from evomerge.models.whole import check_whole
 from evomerge.pool import Pool, copy_companions, write_added_tokens
 from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE
@@ -52,7 +53,7 @@ def export_checkpoint(
         device: Where to compute; by default the CPU.
 
     Raises:
-        InputError: The folder exists.
+        InputError: The folder exists, or the checkpoint would lack a tensor of the base's files.
         CandidateError: The recipe gives no model.
     """
     if out_dir.exists():
@@ -62,7 +63,8 @@ def export_checkpoint(
     try:
         # First, so that a tokenizer that cannot have the tokens is noticed before the work.
         write_companions(pool, recipe, temporary_dir)
-        _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        names = _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        check_whole(pool, recipe, names)
         (temporary_dir / CARD_FILE).write_text(card, encoding="utf-8")
         for path in temporary_dir.iterdir():
             flush_to_disk(path)
@@ -99,7 +101,8 @@ def recipe_tensors(
     yield from pool.base.as_stored(engine.tensors(recipe))
 
 
-def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
+def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> frozenset[str]:
+    """Write files of tensors, and an index of several; returns the tensors' names."""
     names: list[list[str]] = []
     total_bytes = 0
     for number, shard in enumerate(_shards(tensors)):
@@ -108,7 +111,7 @@ def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
         total_bytes += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
     if len(names) == 1:
         (folder / "shard-00000").rename(folder / "model.safetensors")
-        return
+        return frozenset(names[0])
     weight_map: dict[str, str] = {}
     for number, shard_names in enumerate(names):
         file_name = f"model-{number + 1:05d}-of-{len(names):05d}.safetensors"
@@ -116,6 +119,7 @@ def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
         weight_map |= dict.fromkeys(shard_names, file_name)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
+    return frozenset(weight_map)
 
 
 def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

@@ -224,6 +224,11 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
                 "which has no such tensor"
             )
         yield tensor_name, headers[file_name][tensor_name]
+    # transformers loads these too.
+    for header in headers.values():
+        for tensor_name, info in header.items():
+            if tensor_name not in weight_map:
+                yield tensor_name, info
 
 
 def read_header(name: str, file_path: Path) -> dict[str, TensorInfo]:

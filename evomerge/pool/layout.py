@@ -29,17 +29,22 @@ class Layout:
 
     Attributes:
         places: By tensor name, in the model's own order; tied aliases are left out.
-        tied: Names that alias another tensor's storage (a tied head).
+        aliases: By name of a tensor that has another's storage (a tied head): that other's name.
         num_layers: Transformer blocks.
         shapes: Each tensor's shape by name, aliases included.
         embedding: Name of the tensor with a row for each token, that a tied head is an alias of.
     """
 
     places: dict[str, Place]
-    tied: frozenset[str]
+    aliases: dict[str, str]
     num_layers: int
     shapes: dict[str, tuple[int, ...]]
     embedding: str
+
+    @cached_property
+    def tied(self) -> frozenset[str]:
+        """Names of aliases."""
+        return frozenset(self.aliases)
 
     @cached_property
     def num_parameters(self) -> int:
@@ -83,37 +88,75 @@ def _of_code(model_dir: Path) -> str:
 
 
 def hollow_model(model_dir: Path) -> PreTrainedModel:
-    """The modules of a folder's model, without memory for its numbers."""
+    """The modules of a folder's model, without memory for its numbers.
+
+    Raises:
+        InputError: See `read_config`; or transformers has no class for the whole model that
+            reads and writes text.
+    """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = read_config(model_dir)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise _not_text_only(model_dir, config)
     with torch.device("meta"):
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=False
             )
         except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{model_dir}: {reason}{_of_code(model_dir)}") from None
+            raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+    if type(model.config) is not type(config):
+        # transformers gives the text part alone, and all else in the files would be lost.
+        raise _not_text_only(model_dir, config)
     return model
+
+
+def _not_text_only(model_dir: Path, config: PreTrainedConfig) -> InputError:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    what = f"{', '.join(config.architectures or [])} (model_type {config.model_type!r})"
+    parts = ", ".join(name for name in config.sub_configs if name != "text_config")
+    if not parts:
+        return InputError(
+            f"{model_dir}: {what} is no causal language model of transformers{_of_code(model_dir)}"
+            "\nvalid: a model whose class is a ...ForCausalLM"
+        )
+    text_type = getattr(getattr(config, "text_config", None), "model_type", "")
+    text_class = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text_type)
+    example = f", such as {text_class} (model_type {text_type!r})" if text_class else ""
+    writes = (
+        f"\n`AutoModelForCausalLM.from_pretrained({str(model_dir)!r}).save_pretrained(folder)` "
+        "writes one"
+    )
+    return InputError(
+        f"{model_dir}: {what} has other parts than text ({parts}), and transformers has no causal "
+        f"language model of all its tensors: an export would lack some{_of_code(model_dir)}\n"
+        f"valid: a checkpoint of its text model alone, whose class is a ...ForCausalLM{example}"
+        f"{writes if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else ''}"
+    )
 
 
 def layout_of(model: PreTrainedModel) -> Layout:
     """The places of a model's persistent tensors."""
     state = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}
-    tied = set()
+    aliases = {}
     # A tied head shares its Parameter object with the input embeddings.
     for name, tensor in state.items():
         if seen.setdefault(id(tensor), name) != name:
-            tied.add(name)
+            aliases[name] = seen[id(tensor)]
     blocks = _blocks_prefix(model)
     num_layers = int(model.config.num_hidden_layers) if blocks else 0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     places = {}
     for name in state:
-        if name in tied:
+        if name in aliases:
             continue
         owner_name = name.rpartition(".")[0]
         owner = model.get_submodule(owner_name)
@@ -132,7 +175,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
         places[name] = Place(layer, component)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     rows = _embedding_tensor(model)
-    return Layout(places, frozenset(tied), num_layers, shapes, seen[id(state[rows])])
+    return Layout(places, aliases, num_layers, shapes, seen[id(state[rows])])
 
 
 def _embedding_tensor(model: PreTrainedModel) -> str:

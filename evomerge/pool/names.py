@@ -17,6 +17,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COMPUTED = (
+    # The rotary frequencies, which follow from config.json.
+    r"(^|\.)(original_)?inv_freq",
+    # The mask of tokens that come later; a bias of weights has one dimension.
+    r"(^|\.)(attn|attention|crossattention)\.(bias|masked_bias)",
+    # The number of a file format.
+    r"(^|\.)(encoder|decoder)\.version",
+)
+"""Ends of names of buffers that old releases saved and models compute themselves."""
+
+
+def is_computed(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a stored tensor holds no weights: its model computes the same from config.json.
+
+    Args:
+        name: As it is stored.
+        shape: Its dimensions.
+    """
+    is_weight = name.endswith(".bias") and len(shape) == 1
+    return not is_weight and any(re.search(f"{end}$", name) for end in COMPUTED)
+
 
 @dataclass(frozen=True)
 class LoadingRules:
@@ -70,7 +91,8 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
     head), and where the model under the head was saved alone (GPT-2 has no "transformer.").
     Tensors that are stored in another form (a mixture's experts, one by one) are converted when
     they are read. Buffers that old releases saved and the model computes itself are left out,
-    with a warning.
+    with a warning. All else keeps its place, also what transformers passes over in silence (heads
+    that predict further tokens, towers that read images): an export would lack it.
 
     Args:
         checkpoint: Changed in place.
@@ -94,7 +116,8 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
     for stored_name in sorted(checkpoint.tensors, key=dot_natural_key):
         info = checkpoint.tensors[stored_name]
         name, pattern = rules.rename(stored_name)
-        if name not in state and any(re.search(expression, name) for expression in ignored):
+        is_ignored = any(re.search(expression, name) for expression in ignored)
+        if name not in state and is_ignored and is_computed(stored_name, info.shape):
             left_out.append(stored_name)
         elif pattern is not None and name not in tensors:
             conversion = conversions.setdefault(name, Conversion(by_pattern[pattern], model, name))
@@ -114,7 +137,7 @@ def use_model_names(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
         _add_converted(checkpoint, conversion)
     if left_out:
         logger.warning(
-            "model %r: %d tensors that its model class does not load are left out: %s",
+            "model %r: %d tensors that its model class computes itself are left out: %s",
             checkpoint.name,
             len(left_out),
             ", ".join(left_out[:3]),

@@ -310,6 +310,8 @@ def _check_architecture(checkpoint: Checkpoint, base: Checkpoint) -> None:
     ours, theirs = checkpoint.config, base.config
     for key in ("model_type", "architectures"):
         if ours.get(key) != theirs.get(key):
+            # It says more where the model is none that any pool can have.
+            hollow_model(checkpoint.model_dir)
             raise InputError(
                 f"model {checkpoint.name!r} has {key} {ours.get(key)}, the base has "
                 f"{theirs.get(key)}: models of one pool must share an architecture"
@@ -327,10 +329,11 @@ def _check_configs(pool: Pool) -> None:
         raise InputError(
             f"pool.ignore_config: no such field {unknown[0]!r}; {closest(unknown[0], COMPUTING)}"
         )
-    base = read_config(pool.base.model_dir).to_dict()
+    base = _computing(pool.base)
+    for name in pool.layout.tied & pool.base.tensors.keys():
+        _check_tied(pool, pool.base, name)
     for checkpoint in pool.experts:
-        is_own = not isinstance(checkpoint, Adapter)
-        own = read_config(checkpoint.model_dir).to_dict() if is_own else base
+        own = base if isinstance(checkpoint, Adapter) else _computing(checkpoint)
         for name in COMPUTING:
             if own.get(name) == base.get(name) or name in pool.ignore_config:
                 continue
@@ -345,18 +348,21 @@ def _check_configs(pool: Pool) -> None:
             warn_of_doubts(checkpoint, pool.layout)
 
 
+def _computing(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Fields of config.json."""
+    config = read_config(checkpoint.model_dir)
+    fields: dict[str, Any] = config.to_dict()
+    return fields
+
+
 def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:
     """A head that is stored although it is the embedding must be equal to it."""
-    layout = pool.layout
-    embedding = next(
-        other
-        for other, place in layout.places.items()
-        if place.component == "embedding" and layout.shapes[other] == layout.shapes[name]
-    )
+    embedding = pool.layout.aliases[name]
     if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(embedding)):
         raise InputError(
             f"model {checkpoint.name!r} has a tensor {name!r} of its own, the base's is "
-            f"{embedding!r} (tie_word_embeddings): it would be lost"
+            f"{embedding!r} (tie_word_embeddings): it would be lost; valid: the base's config.json "
+            "with tie_word_embeddings: false, and this tensor in every model"
         )
 
 
@@ -384,5 +390,8 @@ def _check_shapes(
     if extra:
         raise InputError(
             f"model {checkpoint.name!r} has tensors that the base's architecture has not: "
-            f"{', '.join(sorted(extra)[:3])} ({len(extra)} in all)"
+            f"{', '.join(sorted(extra)[:3])} ({len(extra)} in all)\n"
+            f"an export would lack them; valid: a checkpoint without them, as transformers writes "
+            f"it: `AutoModelForCausalLM.from_pretrained({str(checkpoint.model_dir)!r})"
+            ".save_pretrained(folder)`"
         )

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoTokenizer
 from evomerge.cli import main
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.paths import export_checkpoint
-from evomerge.paths.stack import MODELING_FILE
+from evomerge.models import export_checkpoint
+from evomerge.models.stack import MODELING_FILE
 from evomerge.pool import Pool, load_tokenizer, open_pool, read_config
 from evomerge.pool.foreign_code import without_code
 from evomerge.recipe import Hop, LayerPath, Recipe

@@ -24,7 +24,7 @@ from transformers import (
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.layout import Place, hollow_model, layout_of
-from evomerge.pool.names import use_model_names
+from evomerge.pool.names import is_computed, use_model_names
 
 NUM_LAYERS = 3
 SMALL = {
@@ -232,6 +232,25 @@ def test_a_model_saved_without_its_head_has_the_same_places(tmp_path):
     assert set(checkpoint.tensors) == set(layout_of(model).places)
     for name in checkpoint.tensors:
         assert torch.equal(checkpoint.tensor(name), model.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", (4,), True),
+        ("h.0.attn.bias", (1, 1, 32, 32), True),
+        ("h.0.attn.masked_bias", (), True),
+        ("gpt_neox.layers.0.attention.masked_bias", (), True),
+        ("decoder.version", (1,), True),
+        ("h.0.attn.bias", (32,), False),
+        ("h.0.attn.c_attn.bias", (48,), False),
+        ("model.layers.61.self_attn.q_proj.weight", (4, 4), False),
+        ("model.visual.blocks.0.attn.proj.bias", (4,), False),
+        ("mtp.norm.weight", (4,), False),
+    ],
+)
+def test_what_a_model_computes_itself(name, shape, expected):
+    assert is_computed(name, shape) == expected
 
 
 def test_a_model_that_transformers_does_not_know_is_refused(tmp_path):
