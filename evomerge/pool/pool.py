@@ -349,9 +349,9 @@ def _check_configs(pool: Pool) -> None:
 
 
 def _computing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Fields of config.json."""
+    """Fields of config.json; those of the text model where it has a section of its own."""
     config = read_config(checkpoint.model_dir)
-    fields: dict[str, Any] = config.to_dict()
+    fields: dict[str, Any] = config.to_dict() | config.get_text_config().to_dict()
     return fields
 
 

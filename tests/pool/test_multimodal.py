@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from transformers import (
 from evomerge.cli import main
 from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
+from evomerge.pool import PoolConfig, open_pool
 from evomerge.space import recipes
 
 FILE = "model.safetensors"
@@ -222,3 +224,16 @@ class TestWholeModels:
             tmp_path / "out", output_loading_info=True
         )
         assert not info["missing_keys"] and not info["unexpected_keys"]
+
+    def test_experts_must_compute_as_the_base(self, folder):
+        path = folder / "expert1/config.json"
+        config = json.loads(path.read_text())
+        config["text_config"]["rms_norm_eps"] = 0.5
+        path.write_text(json.dumps(config))
+        with pytest.raises(InputError, match=r"'expert1' has rms_norm_eps 0.5"):
+            reopen_pool(folder)
+        experts = (str(folder / "expert0"), str(folder / "expert1"))
+        meant = PoolConfig(
+            base=str(folder / "base"), experts=experts, ignore_config=("rms_norm_eps",)
+        )
+        assert open_pool(meant, folder)
