@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evomerge.config import Config, load_config
+    from evomerge.models.from_recipe import build_recipe as build
     from evomerge.search import Result, resume, run
-    from evomerge.search.tools import build_recipe as build
-    from evomerge.search.tools import score_model as score
+    from evomerge.search.alone import score_model as score
 
 __all__ = ["Config", "Result", "build", "load_config", "resume", "run", "score"]
 
@@ -29,8 +29,12 @@ def __getattr__(name: str) -> Any:
         from evomerge import search
 
         return getattr(search, name)
-    if name in ("build", "score"):
-        from evomerge.search import tools
+    if name == "build":
+        from evomerge.models.from_recipe import build_recipe
 
-        return {"build": tools.build_recipe, "score": tools.score_model}[name]
+        return build_recipe
+    if name == "score":
+        from evomerge.search.alone import score_model
+
+        return score_model
     raise AttributeError(f"module 'evomerge' has no attribute {name!r}")

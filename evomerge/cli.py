@@ -108,9 +108,9 @@ def front(
     """Print the front, and pick from it: by default its knee."""
     import json
 
+    from evomerge.choice import read_weights
     from evomerge.journal import check_is_run
     from evomerge.search import Result
-    from evomerge.search.tools import read_weights
 
     check_is_run(run_dir)
     result = Result(run_dir)
@@ -130,7 +130,7 @@ def front(
 @app.command()
 def build(recipe: RecipeArgument, out: OutOption) -> None:
     """Build a recipe and write it as a checkpoint."""
-    from evomerge.search.tools import build_recipe
+    from evomerge.models.from_recipe import build_recipe
 
     build_recipe(recipe, out)
     typer.echo(f"{out}: built")
@@ -142,7 +142,7 @@ def convert(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file.")],
 ) -> None:
     """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe."""
-    from evomerge.search.tools import convert_recipe
+    from evomerge.models.from_recipe import convert_recipe
 
     convert_recipe(recipe, out)
     typer.echo(f"{out}: written")
@@ -168,7 +168,8 @@ def score(
     """Score a model on a split: value, standard error and documents of each objective."""
     import json
 
-    from evomerge.search.tools import score_candidate, score_model
+    from evomerge.search.alone import score_model
+    from evomerge.search.candidates import score_candidate
 
     if run is not None:
         if candidate is None or model is not None:
@@ -216,7 +217,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a candidate as a checkpoint, with tokenizer, model card and recipe."""
-    from evomerge.search.tools import export_candidate
+    from evomerge.search.candidates import export_candidate
 
     name = export_candidate(run_dir, candidate, out)
     typer.echo(f"{out}: {name}")
@@ -231,8 +232,8 @@ def promote(
 ) -> None:
     """Build a candidate, check it against its record, and register it in MLflow."""
     from evomerge.journal import check_is_run
+    from evomerge.promote import promote as promote_candidate
     from evomerge.search import Result
-    from evomerge.search.promote import promote as promote_candidate
 
     check_is_run(run_dir)
     promotion = promote_candidate(run_dir, candidate or Result(run_dir).best)

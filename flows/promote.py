@@ -10,15 +10,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from evomerge.choice import read_weights
 from evomerge.errors import EvomergeError, InputError, NotNowError
 from evomerge.journal.folder import DATABASE_FILE
+from evomerge.promote import Promotion, promotion_table
+from evomerge.promote import promote as promote_candidate
+from evomerge.promote import promote_pick as promote_mlflow_run
 from evomerge.record.picks import picked
 from evomerge.search import Result
 from evomerge.search.api import RUNS_DIR
-from evomerge.search.promote import Promotion, promotion_table
-from evomerge.search.promote import promote as promote_candidate
-from evomerge.search.promote import promote_pick as promote_mlflow_run
-from evomerge.search.tools import read_weights
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -163,3 +163,23 @@ class Front:
             return members[knee(losses)].candidate
         weights = [prefer.get(objective.name, 0.0) for objective in objectives]
         return members[preferred(losses, weights)].candidate
+
+
+def read_weights(option: str, text: str | None) -> dict[str, float] | None:
+    """Numbers by objective, from "a=0.7,b=0.3".
+
+    Raises:
+        InputError: It is not of this form.
+    """
+    if text is None:
+        return None
+    weights = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise InputError(f"{option} {text!r}: expected OBJECTIVE=NUMBER, separated by commas")
+    return weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,22 +9,9 @@ from typing import Any
 
 from evomerge.journal.journal import Event
 from evomerge.recipe import Recipe
-from evomerge.score import Estimate, Moments, Split
+from evomerge.score import Estimate, Moments, Split, estimates_of
 
 Genome = tuple[float, ...]
-
-
-def merge_moments(parts: Iterable[Moments]) -> Estimate:
-    """Mean and standard error of documents from those of their blocks, in the order given."""
-    count, mean, squares = 0, 0.0, 0.0
-    for n, m, s in parts:
-        total = count + n
-        delta = m - mean
-        squares += s + delta * delta * count * n / total
-        mean += delta * n / total
-        count = total
-    error = math.sqrt(squares / (count - 1) / count) if count > 1 else math.nan
-    return Estimate(mean, error, count)
 
 
 @dataclass
@@ -59,12 +45,8 @@ class Measured:
         return len(self.blocks) == self.num_blocks
 
     def scores(self) -> dict[str, Estimate]:
-        """Estimates by objective; block order makes them the same however work was shared."""
-        by_objective: dict[str, list[Moments]] = {}
-        for number in sorted(self.blocks):
-            for name, moments in self.blocks[number].items():
-                by_objective.setdefault(name, []).append(moments)
-        return {name: merge_moments(parts) for name, parts in by_objective.items()}
+        """Estimates by objective."""
+        return estimates_of(self.blocks)
 
 
 @dataclass

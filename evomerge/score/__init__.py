@@ -3,7 +3,15 @@
 from evomerge.score.config import SCORERS, SPLITS, ScoreConfig, ScoreSection, Split
 from evomerge.score.lm_eval_scorer import LmEvalScorer
 from evomerge.score.protocol import Block, Row, Scorer, cut_blocks
-from evomerge.score.rows import Moments, moments_of, to_table
+from evomerge.score.rows import (
+    Moments,
+    ScoredBlocks,
+    estimates_of,
+    merge_moments,
+    moments_of,
+    score_blocks,
+    to_table,
+)
 from evomerge.score.splits import Splits, digest
 from evomerge.score.statistics import (
     Difference,
@@ -28,6 +36,7 @@ __all__ = [
     "Row",
     "ScoreConfig",
     "ScoreSection",
+    "ScoredBlocks",
     "Scorer",
     "Split",
     "Splits",
@@ -36,8 +45,11 @@ __all__ = [
     "combine_documents",
     "cut_blocks",
     "digest",
+    "estimates_of",
     "mean",
+    "merge_moments",
     "moments_of",
     "paired_difference",
+    "score_blocks",
     "to_table",
 ]

@@ -1,18 +1,90 @@
-"""Document rows as columns, and the moments of a block of them."""
+"""Blocks scored: document rows, as columns too, and the moments that scores follow from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from evomerge.errors import CandidateError
-from evomerge.score.protocol import Row
+from evomerge.score.protocol import Block, Row, Scorer
+from evomerge.score.statistics import Estimate
 from evomerge.score.tasks import Objective
 
 Moments = tuple[int, float, float]
 """Number of documents, their mean, and the sum of squared deviations from it."""
+
+
+@dataclass(frozen=True)
+class ScoredBlocks:
+    """What a model did on some blocks of a split.
+
+    Attributes:
+        rows: One for each document, block after block.
+        moments: By the block's number in its split, and by objective.
+    """
+
+    rows: list[Row]
+    moments: dict[int, dict[str, Moments]]
+
+    @property
+    def scores(self) -> dict[str, Estimate]:
+        """Estimates by objective."""
+        return estimates_of(self.moments)
+
+    def values(self, objective: Objective) -> dict[int, float]:
+        """An objective's metric by document."""
+        rows = [row for row in self.rows if row.task == objective.task]
+        return {row.document: row.metrics[objective.column] for row in rows}
+
+
+def score_blocks(
+    scorer: Scorer, objectives: Sequence[Objective], blocks: Iterable[tuple[int, Block]]
+) -> ScoredBlocks:
+    """Score blocks one by one with the model's present weights.
+
+    Args:
+        scorer: Who scores.
+        objectives: What is measured.
+        blocks: Numbers in the split, and blocks.
+
+    Raises:
+        CandidateError: A value is missing or not finite.
+    """
+    scored = ScoredBlocks([], {})
+    for number, block in blocks:
+        rows = scorer.score([block])
+        scored.moments[number] = moments_of(rows, objectives)
+        scored.rows.extend(rows)
+    return scored
+
+
+def estimates_of(blocks: Mapping[int, Mapping[str, Moments]]) -> dict[str, Estimate]:
+    """Scores by objective, from moments by block number and objective.
+
+    Blocks are taken in their order, so that scores are the same however work was shared.
+    """
+    by_objective: dict[str, list[Moments]] = {}
+    for number in sorted(blocks):
+        for name, moments in blocks[number].items():
+            by_objective.setdefault(name, []).append(moments)
+    return {name: merge_moments(parts) for name, parts in by_objective.items()}
+
+
+def merge_moments(parts: Iterable[Moments]) -> Estimate:
+    """Mean and standard error of documents from those of their blocks, in the order given."""
+    count, mean, squares = 0, 0.0, 0.0
+    for n, m, s in parts:
+        total = count + n
+        delta = m - mean
+        squares += s + delta * delta * count * n / total
+        mean += delta * n / total
+        count = total
+    error = math.sqrt(squares / (count - 1) / count) if count > 1 else math.nan
+    return Estimate(mean, error, count)
 
 
 def to_table(candidate: str, split: str, rows: Sequence[Row]) -> pa.Table:

@@ -19,6 +19,7 @@ from evomerge.journal import JOURNAL_FILE, RunState, read_journal
 from evomerge.record.follow import Syncer
 from evomerge.search.hooks import Hooks, Progress, Quiet
 from evomerge.search.run import Run, check_free, reopen_run, start_run
+from evomerge.search.scoring import Scoring
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages
 
@@ -202,12 +203,11 @@ def work_on(run: Run, hooks: Hooks) -> Result:
         logger.info("%s: %s", progress.stage, progress.line)
         hooks.progress(progress)
 
-    stages = Stages(run, report)
     syncer = Syncer(run.run_dir) if run.setup.config.record.enabled else None
     try:
-        with _stoppable():
-            for name, body in stages:
-                hooks.stage(name, body)
+        with _stoppable(), Scoring(run, report) as scoring:
+            for stage in Stages(run, scoring, report):
+                hooks.stage(stage.name, stage.go)
     except BaseException as error:
         run.record("stopped", reason=f"{type(error).__name__}: {error}"[:500])
         if isinstance(error, KeyboardInterrupt | StoppedError):
@@ -215,7 +215,6 @@ def work_on(run: Run, hooks: Hooks) -> Result:
             raise StoppedError(f"stopped ({str(error) or 'interrupted'}); {hint}") from None
         raise
     finally:
-        stages.close()
         run.close()
         if syncer is not None:
             syncer.finish()

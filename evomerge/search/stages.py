@@ -3,54 +3,76 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
 from evomerge.journal import Candidate
 from evomerge.journal.folder import EXPORT_DIR
-from evomerge.models.export import export_checkpoint
 from evomerge.recipe import Recipe
-from evomerge.score import Split
-from evomerge.search.dispatch import Dispatcher
+from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
 from evomerge.search.front import decide_front, finalists_for_front
-from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, winner_of
-from evomerge.search.summary import model_card, write_summary
+from evomerge.search.scoring import Report, Scoring
+from evomerge.search.summary import write_summary
 from evomerge.space import recipes
-from evomerge.workers import WorkerGroup, start_group
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[Progress], None]
 
 FINALISTS = 10
 FRONT_FINALISTS = 30
 """How many candidates validation decides among, of a search for one model and for a front."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run, which reads and writes the journal and can be entered again.
+
+    Attributes:
+        name: What the journal calls it.
+        run: Whose step it is.
+        body: The work; returns what the journal notes at its end. Entered again where it stopped,
+            it does what the journal does not have yet.
+    """
+
+    name: str
+    run: Run
+    body: Callable[[], dict[str, Any]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the journal has its end."""
+        return self.run.state.stages.get(self.name) == "ended"
+
+    def go(self) -> None:
+        """Do the work, between its two lines in the journal."""
+        self.run.record("stage_started", stage=self.name)
+        self.run.commit()
+        outcome = self.body()
+        self.run.record("stage_ended", stage=self.name, **outcome)
+        self.run.commit()
+
+
 class Stages:
     """The stages of one run, in order.
 
-    Workers start with the first stage that needs them and serve all that follow.
-
     Args:
         run: The run.
+        scoring: Scores its candidates.
         report: Called with progress.
     """
 
-    def __init__(self, run: Run, report: Report) -> None:
+    def __init__(self, run: Run, scoring: Scoring, report: Report) -> None:
         self.run = run
+        self.scoring = scoring
         self.report = report
-        self._group: WorkerGroup | None = None
-        self._dispatcher: Dispatcher | None = None
 
-    def __iter__(self) -> Any:
-        """Names and bodies of the stages that are not ended yet."""
+    def __iter__(self) -> Iterator[Stage]:
+        """Those that are not over."""
         bodies: dict[str, Callable[[], dict[str, Any]]] = {"baselines": self._baselines}
         for number, phase in enumerate(self.run.setup.config.all_phases):
             end = "" if phase.name == SIMPLE else f"-{phase.name}"
@@ -61,33 +83,9 @@ class Stages:
         if self.run.setup.config.search.export:
             bodies["export"] = self._export
         for name, body in bodies.items():
-            if self.run.state.stages.get(name) != "ended":
-                yield name, self._journaled(name, body)
-
-    def close(self) -> None:
-        """End the workers."""
-        if self._group is not None:
-            self._group.close()
-            self._group = None
-
-    def _journaled(self, name: str, body: Callable[[], dict[str, Any]]) -> Callable[[], None]:
-        def stage() -> None:
-            self.run.record("stage_started", stage=name)
-            self.run.commit()
-            outcome = body()
-            self.run.record("stage_ended", stage=name, **outcome)
-            self.run.commit()
-
-        return stage
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """The run's work; starts the workers when they are first needed."""
-        if self._dispatcher is None:
-            setup = self.run.setup
-            self._group = start_group(setup.config.workers, setup.worker_spec())
-            self._dispatcher = Dispatcher(self.run, self._group)
-        return self._dispatcher
+            stage = Stage(name, self.run, body)
+            if not stage.is_over:
+                yield stage
 
     def _baselines(self) -> dict[str, Any]:
         for name, recipe in baselines(self.run).items():
@@ -95,8 +93,8 @@ class Stages:
                 self.run.add(name, "baseline", recipe)
         self.run.commit()
         candidates = self.run.state.of_origin("baseline")
-        self.score(candidates, "search", "baselines")
-        self.score(candidates, "validation", "baselines")
+        self.scoring.score(candidates, "search", "baselines")
+        self.scoring.score(candidates, "validation", "baselines")
         failed = [c for c in candidates if c.failed is not None]
         if len(failed) == len(candidates):
             raise EvomergeError(f"every baseline failed: {failed[0].failed}")
@@ -104,7 +102,7 @@ class Stages:
 
     def _search(self, phase: int, stage: str) -> dict[str, Any]:
         self.run.phase = phase
-        reason = SearchLoop(self.run, self.dispatcher, self.report, phase, stage).go()
+        reason = SearchLoop(self.run, self.scoring.dispatcher, self.report, phase, stage).go()
         return {"reason": reason}
 
     def _finalists(self, number: int, stage: str) -> dict[str, Any]:
@@ -124,7 +122,7 @@ class Stages:
         ids = run.state.decided.get(stage) or self._best_on_search(number, list(distinct.values()))
         finalists = [run.state.candidates[name] for name in ids]
         self._decide(stage, ids)
-        self.score(finalists, "validation", stage)
+        self.scoring.score(finalists, "validation", stage)
         ranked = run.results.ranked(ids, "validation")
         if not ranked:
             raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
@@ -168,16 +166,8 @@ class Stages:
         chosen = state.candidates[state.decided["chosen"]]
         # Of a front a baseline can be the chosen one.
         rivals = [c for c in state.of_origin("baseline") if c is not chosen]
-        self.open_holdout([chosen, *rivals], "final table")
+        self.scoring.open_holdout([chosen, *rivals], "final table")
         return {}
-
-    def open_holdout(self, candidates: list[Candidate], why: str, *, again: bool = False) -> None:
-        """Score candidates on holdout, as `score` does; that it is opened is journaled first."""
-        new = [c.id for c in candidates if c.id not in self.run.state.holdout_opened]
-        if new:
-            self.run.record("holdout_opened", candidates=new, why=why)
-            self.run.commit()
-        self.score(candidates, "holdout", "holdout", again=again)
 
     def _report(self) -> dict[str, Any]:
         write_summary(self.run)
@@ -193,39 +183,6 @@ class Stages:
         self.run.record("decided", what=what, value=value)
         self.run.commit()
 
-    def score(
-        self, candidates: list[Candidate], split: Split, stage: str, *, again: bool = False
-    ) -> None:
-        """Score candidates on a split.
-
-        Args:
-            candidates: Those to score; left out are those that have scores, and those that were
-                given up on this split or on the search split.
-            split: On which documents.
-            stage: Of which progress speaks.
-            again: Also try those that were given up on this split.
-        """
-        total = len(candidates)
-
-        def progress(ended: list[Candidate]) -> None:
-            done = sum(
-                c.scores(split) is not None or bool({"search", split} & c.failures.keys())
-                for c in candidates
-            )
-            for candidate in ended:
-                estimate = self.run.results.combined(candidate.id, split)
-                line = f"{candidate.id} failed: {candidate.failures.get(split)}"
-                if estimate is not None:
-                    line = f"{candidate.id} {estimate.value:.4f} ±{estimate.standard_error:.4f}"
-                self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
-
-        given_up = {"search"} if again else {"search", split}
-        missing = [
-            c for c in candidates if not given_up & c.failures.keys() and c.scores(split) is None
-        ]
-        if missing:
-            self.dispatcher.run_all(missing, split, progress)
-
 
 def baselines(run: Run) -> dict[str, Recipe]:
     """Models that need no search, by candidate id."""
@@ -237,13 +194,3 @@ def baselines(run: Run) -> dict[str, Recipe]:
     for scale in run.setup.config.search.task_arithmetic_scales:
         named[f"task-arithmetic-{scale:g}"] = recipes.task_arithmetic(pool, scale)
     return named
-
-
-def export(run: Run, candidate_id: str, out_dir: Path) -> None:
-    """Write a candidate as a checkpoint with tokenizer, model card and recipe.
-
-    Raises:
-        InputError: The folder exists.
-    """
-    recipe = run.recipe(run.state.candidates[candidate_id])
-    export_checkpoint(run.setup.pool, recipe, out_dir, model_card(run, candidate_id, recipe))

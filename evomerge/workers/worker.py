@@ -17,14 +17,14 @@ from evomerge.recipe import Recipe
 from evomerge.score import (
     SCORERS,
     Objective,
-    Row,
     ScoreConfig,
     Scorer,
     Splits,
     TaskSet,
-    moments_of,
+    score_blocks,
     to_table,
 )
+from evomerge.threads import torch_threads
 from evomerge.workers.protocol import Job, JobResult
 
 logger = logging.getLogger(__name__)
@@ -60,15 +60,18 @@ class WorkerSpec:
 class MergeWorker:
     """The `Worker` that builds with the merge engine and scores with the configured scorer.
 
-    It sets torch's threads of its process for good: what else the process computes is behind
-    `torch_threads`.
+    Torch's threads are the specification's while it works, and as they were behind that.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         from lm_eval import tasks as _  # noqa: F401  (imported before the clock of the first job)
 
-        torch.set_num_threads(spec.num_threads)
+        self.num_threads = spec.num_threads
         quiet_libraries()
+        with torch_threads(spec.num_threads):
+            self._load(spec)
+
+    def _load(self, spec: WorkerSpec) -> None:
         on_gpu = spec.may_use_gpu and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
@@ -88,6 +91,10 @@ class MergeWorker:
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
+        with torch_threads(self.num_threads):
+            return self._evaluate(job)
+
+    def _evaluate(self, job: Job) -> JobResult:
         started = time.perf_counter()
         recipe = Recipe.from_json(job.recipe_json)
         if self.has_chats and recipe.chat_template is not None:
@@ -98,19 +105,13 @@ class MergeWorker:
             )
         self.resident.load(recipe)
         built = time.perf_counter()
-        rows: list[Row] = []
-        moments = {}
-        for number, block in job.blocks:
-            block_rows = self.scorer.score([block])
-            moments[number] = moments_of(block_rows, self.objectives)
-            rows += block_rows
-        scored = time.perf_counter()
+        scored = score_blocks(self.scorer, self.objectives, job.blocks)
         return JobResult(
-            moments=moments,
-            table=to_table(job.candidate, job.split, rows),
-            num_tokens=sum(row.num_tokens for row in rows),
+            moments=scored.moments,
+            table=to_table(job.candidate, job.split, scored.rows),
+            num_tokens=sum(row.num_tokens for row in scored.rows),
             build_s=built - started,
-            score_s=scored - built,
+            score_s=time.perf_counter() - built,
             device=self.resident.device.type,
             weights_sha256=self._weights_sha256(job, recipe),
         )

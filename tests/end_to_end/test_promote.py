@@ -21,11 +21,11 @@ from evomerge.files import sha256_file
 from evomerge.journal import Event, Journal, read_journal
 from evomerge.models.weights import stored_weights_sha256
 from evomerge.pool import open_pool
+from evomerge.promote import promote, promote_pick
 from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
 from evomerge.record.picks import picked
 from evomerge.search import Result
-from evomerge.search.promote import promote, promote_pick
-from evomerge.search.tools import score_model
+from evomerge.search.alone import score_model
 
 
 @pytest.fixture(scope="module")

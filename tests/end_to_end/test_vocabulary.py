@@ -12,9 +12,9 @@ from vocabularies import NUM_OWN, ids, save
 import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.promote import promote
 from evomerge.recipe import read_recipe
 from evomerge.search.check import check
-from evomerge.search.promote import promote
 
 EXPERTS = {"expert0": ("<b>", "<x>"), "expert1": ("<|y|>", "<b>", "<z>")}
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.record.picks import PROMOTED
 from evomerge.search import Result
-from evomerge.search.tools import score_model
+from evomerge.search.alone import score_model
 
 
 @pytest.fixture(scope="module")

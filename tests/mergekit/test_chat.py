@@ -20,8 +20,8 @@ from evomerge.mergekit import mergekit_yaml, open_mergekit
 from evomerge.models.export import write_companions
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
+from evomerge.search.alone import score_model
 from evomerge.search.setup import set_up
-from evomerge.search.tools import score_model
 from evomerge.space.recipes import uniform
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker

@@ -30,10 +30,10 @@ from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.models import empty_model, export, export_checkpoint
+from evomerge.models.from_recipe import build_recipe
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe, Selector, read_recipe
 from evomerge.score import LmEvalScorer, TaskSet, cut_blocks
-from evomerge.search.tools import build_recipe
 from evomerge.space import recipes
 
 CARD = "# merged\n\na card\n"

@@ -23,7 +23,7 @@ from evomerge.models.resident import ResidentModel
 from evomerge.models.weights import check_companions, stored_weights_sha256, weights_sha256
 from evomerge.pool import Pool, load_tokenizer, open_members
 from evomerge.recipe import Hop, LayerPath, Part, Recipe, read_recipe
-from evomerge.search.tools import score_model
+from evomerge.search.alone import score_model
 from evomerge.space import recipes
 
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from evomerge.config import load_config
 from evomerge.journal import normal_form, read_journal
 from evomerge.models.weights import recipe_weights_sha256, stored_weights_sha256
 from evomerge.pool import open_pool
+from evomerge.promote import promote
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search import Result, reopen_run
-from evomerge.search.promote import promote
-from evomerge.search.tools import export_candidate
+from evomerge.search.candidates import export_candidate
 
 FINISHED = ("methods", "front", "phases")
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lm_eval.api.metrics import mean_stderr
 
 from evomerge.errors import CandidateError
-from evomerge.journal.state import merge_moments
 from evomerge.score import (
     Estimate,
     Objective,
@@ -20,6 +19,7 @@ from evomerge.score import (
     combine,
     combine_documents,
     mean,
+    merge_moments,
     moments_of,
     paired_difference,
 )

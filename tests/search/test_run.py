@@ -10,13 +10,13 @@ import pytest
 from runs import give_scores, new_run
 
 from evomerge.errors import InputError, NotNowError
+from evomerge.promote import promote
 from evomerge.recipe import read_recipe
 from evomerge.search import resume
-from evomerge.search.promote import promote
+from evomerge.search.candidates import export_candidate, score_candidate
 from evomerge.search.run import BLOCK_BYTES, NUM_KEPT_RECIPES, reopen_run
 from evomerge.search.stages import Stages
 from evomerge.search.summary import write_summary
-from evomerge.search.tools import export_candidate, score_candidate
 from evomerge.space import recipes
 
 

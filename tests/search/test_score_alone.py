@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fixtures import make_workspace
 
-from evomerge.search.tools import score_model
+from evomerge.search.alone import score_model
 from evomerge.threads import torch_threads
 
 

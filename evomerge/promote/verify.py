@@ -10,7 +10,6 @@ import torch
 
 from evomerge.errors import InputError
 from evomerge.journal import Candidate, read_values
-from evomerge.journal.state import merge_moments
 from evomerge.models.stack import MODELING_FILE, stack_files
 from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
 from evomerge.recipe import Dtype, Recipe
@@ -20,8 +19,10 @@ from evomerge.score import (
     Objective,
     Row,
     Split,
+    merge_moments,
     moments_of,
     paired_difference,
+    score_blocks,
 )
 from evomerge.search.run import Run
 from evomerge.threads import torch_threads
@@ -138,19 +139,12 @@ def _score(
     scorer = SCORERS.make(
         setup.config.score, setup.tasks, setup.splits, model, tokenizer, spec.batch_tokens
     )
-    values: dict[tuple[Split, str], Values] = {
-        (split, objective.name): {}
-        for split in CHECKED_SPLITS
-        for objective in run.results.objectives
-    }
+    values: dict[tuple[Split, str], Values] = {}
     with torch_threads(spec.num_threads):
         for split in CHECKED_SPLITS:
-            for block in setup.blocks(split):
-                for row in scorer.score([block]):
-                    for objective in run.results.objectives:
-                        if objective.task == row.task:
-                            value = row.metrics[objective.column]
-                            values[split, objective.name][row.document] = value
+            scored = score_blocks(scorer, setup.objectives, enumerate(setup.blocks(split)))
+            for objective in run.results.objectives:
+                values[split, objective.name] = scored.values(objective)
     return values
 
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from evomerge.errors import InputError, NotNowError, closest
+from evomerge.errors import InputError, NotNowError
 from evomerge.files import flush_to_disk, write_text
 from evomerge.journal import Candidate
 from evomerge.journal.folder import PROMOTED_DIR
 from evomerge.models import export_checkpoint
 from evomerge.models.export import CARD_FILE, RECIPE_FILE
+from evomerge.promote.verify import check_scores, check_weights
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record.config import tracking_uri
 from evomerge.score import Estimate, Split
+from evomerge.search.candidates import find_candidate
 from evomerge.search.run import Run, reopen_run
+from evomerge.search.scoring import Scoring
 from evomerge.search.setup import on_gpu
-from evomerge.search.stages import Stages
 from evomerge.search.summary import model_card
-from evomerge.search.verify import check_scores, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +157,7 @@ def promotion_table(promotions: Sequence[Promotion]) -> str:
 
 
 def _find(run: Run, candidate_id: str) -> Candidate:
-    candidates = run.state.candidates
-    if candidate_id not in candidates:
-        hint = closest(candidate_id, candidates)
-        raise InputError(f"{run.run_dir} has no candidate {candidate_id!r}; {hint}")
-    candidate = candidates[candidate_id]
+    candidate = find_candidate(run, candidate_id)
     if "search" in candidate.failures:
         reason = candidate.failures["search"]
         raise InputError(f"{candidate_id} has failed, it cannot be promoted: {reason}")
@@ -178,8 +174,8 @@ def _write_checked(
     Returns:
         The weights' hash, and whether the scores are exactly those of the record.
     """
-    with _stages(run) as stages:
-        stages.score([candidate], "validation", PROMOTED_DIR, again=True)
+    with _scoring(run) as scoring:
+        scoring.score([candidate], "validation", PROMOTED_DIR, again=True)
         _require_scored(candidate, "validation")
     device = _device(run, candidate)
     is_new = not model_dir.exists()
@@ -193,8 +189,8 @@ def _write_checked(
     try:
         weights_sha256 = check_weights(run, candidate, recipe, checked_dir, device)
         is_exact = check_scores(run, candidate, recipe, checked_dir, device)
-        with _stages(run) as stages:
-            stages.open_holdout([candidate], PROMOTED_DIR, again=True)
+        with _scoring(run) as scoring:
+            scoring.open_holdout([candidate], PROMOTED_DIR, again=True)
             _require_scored(candidate, "holdout")
         card_path, card = checked_dir / CARD_FILE, model_card(run, candidate.id, recipe)
         if not card_path.is_file() or card_path.read_text(encoding="utf-8") != card:
@@ -209,14 +205,8 @@ def _write_checked(
     return weights_sha256, is_exact
 
 
-@contextmanager
-def _stages(run: Run) -> Iterator[Stages]:
-    """The run's scoring, whose workers start if there is something to score."""
-    stages = Stages(run, lambda progress: logger.info("%s: %s", progress.stage, progress.line))
-    try:
-        yield stages
-    finally:
-        stages.close()
+def _scoring(run: Run) -> Scoring:
+    return Scoring(run, lambda progress: logger.info("%s: %s", progress.stage, progress.line))
 
 
 def _require_scored(candidate: Candidate, split: Split) -> None:

@@ -1,0 +1,99 @@
+"""A single model scored by a configuration's tasks, without a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
+from evomerge.errors import InputError
+from evomerge.methods.linear import LinearConfig
+from evomerge.models.from_recipe import open_recipe
+from evomerge.optimize.cma import CmaConfig
+from evomerge.pool import ModelConfig, PoolConfig
+from evomerge.recipe import Recipe
+from evomerge.score import Split, estimates_of
+from evomerge.search.setup import set_up
+from evomerge.space import ParameterSpaceConfig, recipes
+from evomerge.workers import Job
+from evomerge.workers.worker import MergeWorker
+
+Scores = dict[str, dict[str, Any]]
+"""value, standard_error and num_documents by objective."""
+
+
+def score_model(model: str, config_path: Path, split: str) -> Scores:
+    """Score a model folder, hub id or recipe on a split of a configuration's tasks.
+
+    Args:
+        model: Folder, hub id, or recipe file.
+        config_path: Says what is measured, on which documents.
+        split: "search" or "validation"; holdout is opened only for a run's chosen models.
+
+    Raises:
+        InputError: The split is not one of these, or something cannot be opened.
+    """
+    check_split(split, ("search", "validation"))
+    config = load_config(config_path)
+    path = Path(model)
+    if path.is_file():
+        members, recipe = open_recipe(path)
+        pool = members.resolved()
+    else:
+        recipe = None
+        # Relative to where the person is, not to the configuration.
+        source = str(path.resolve()) if path.is_dir() else model
+        pool = PoolConfig(
+            base=ModelConfig(source=source), experts=(ModelConfig(source=source, name="model"),)
+        )
+    return _score(config, config_path.parent, pool, recipe, cast(Split, split))
+
+
+def check_split(split: str, valid: tuple[str, ...]) -> None:
+    """Refuse a split that may not be scored.
+
+    Raises:
+        InputError: It is none of those that are valid.
+    """
+    if split not in valid:
+        more = ""
+        if split == "holdout":
+            more = "\nholdout only as `score --run RUN_DIR --candidate ID --split holdout`"
+        raise InputError(f"--split {split!r}; valid: {', '.join(valid)}{more}")
+
+
+def _measuring_alone(config: Config, pool: PoolConfig) -> Config:
+    """The configuration for other models: what it searches, and from where, is of its own."""
+    return config.model_copy(
+        update={
+            "pool": pool,
+            "space": ParameterSpaceConfig(method=LinearConfig()),
+            "optimizer": CmaConfig(),
+            "phases": (),
+            "search": SearchConfig(budget=BudgetConfig(candidates=1)),
+        }
+    )
+
+
+def _score(
+    config: Config,
+    tasks_dir: Path,
+    pool: PoolConfig,
+    recipe: Recipe | None,
+    split: Split,
+) -> Scores:
+    """Score in this process: no Ray for a single model."""
+    if recipe is not None and recipe.chat_template is not None and config.score.apply_chat_template:
+        raise InputError(
+            "the recipe has a chat template of its own, and score.apply_chat_template would use "
+            "the base's: build the recipe and score the folder"
+        )
+    setup = set_up(_measuring_alone(config, pool), tasks_dir)
+    if recipe is None:
+        recipe = recipes.member(setup.pool, "base")
+    spec = setup.worker_spec()
+    blocks = tuple(enumerate(setup.blocks(split)))
+    job = Job("model", recipe.to_json(), split, blocks, len(blocks))
+    scores = estimates_of(MergeWorker(spec).evaluate(job).moments)
+    return {name: asdict(estimate) for name, estimate in scores.items()}

@@ -1,0 +1,104 @@
+"""What can be done with a single candidate of a run: find it, score it, export it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from evomerge.errors import InputError, closest
+from evomerge.journal import Candidate
+from evomerge.models.export import export_checkpoint
+from evomerge.score import Split
+from evomerge.search.alone import Scores, check_split
+from evomerge.search.run import Run, reopen_run
+from evomerge.search.scoring import Scoring
+from evomerge.search.summary import model_card
+
+
+def find_candidate(run: Run, candidate_id: str) -> Candidate:
+    """A candidate of a run by its id.
+
+    Raises:
+        InputError: The run has none of this id.
+    """
+    candidates = run.state.candidates
+    if candidate_id not in candidates:
+        hint = closest(candidate_id, candidates)
+        raise InputError(f"{run.run_dir} has no candidate {candidate_id!r}; {hint}")
+    return candidates[candidate_id]
+
+
+def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
+    """Score a candidate of a run; journaled.
+
+    Holdout may be opened for the chosen candidate and the baselines only.
+
+    Raises:
+        InputError: There is no such candidate, or holdout may not be opened for it.
+    """
+    check_split(split, ("search", "validation", "holdout"))
+    run = reopen_run(run_dir)
+    try:
+        candidate = find_candidate(run, candidate_id)
+        if split == "holdout":
+            chosen = run.state.decided.get("chosen")
+            if candidate.origin != "baseline" and candidate_id != chosen:
+                raise InputError(
+                    f"holdout is opened for chosen models and baselines only; {candidate_id} is "
+                    f"neither (chosen: {chosen})"
+                )
+            with _scoring(run) as scoring:
+                scoring.open_holdout([candidate], "evomerge score", again=True)
+        else:
+            with _scoring(run) as scoring:
+                scoring.score([candidate], cast(Split, split), "score", again=True)
+        scores = candidate.scores(cast(Split, split))
+        if scores is None:
+            reason = candidate.failures.get(cast(Split, split), candidate.failed)
+            raise InputError(f"{candidate_id} has failed: {reason}")
+        return {name: asdict(estimate) for name, estimate in scores.items()}
+    finally:
+        run.close()
+
+
+def _scoring(run: Run) -> Scoring:
+    return Scoring(run, lambda _progress: None)
+
+
+def export_candidate(run_dir: Path, candidate_id: str | None, out_dir: Path) -> str:
+    """Write a candidate of a run as a checkpoint.
+
+    Args:
+        run_dir: The run folder.
+        candidate_id: Which; by default the chosen one.
+        out_dir: A new folder.
+
+    Returns:
+        The candidate's id.
+
+    Raises:
+        InputError: There is no such candidate, none is chosen yet, or the folder exists.
+    """
+    if out_dir.exists():
+        raise InputError(f"{out_dir} exists already; name a folder that does not")
+    run = reopen_run(run_dir)
+    try:
+        name = candidate_id or run.state.decided.get("chosen")
+        if name is None:
+            raise InputError(f"{run_dir}: no candidate is chosen yet; name one by --candidate")
+        find_candidate(run, name)
+        export(run, name, out_dir)
+        return str(name)
+    finally:
+        run.close()
+
+
+def export(run: Run, candidate_id: str, out_dir: Path) -> None:
+    """Write a candidate as a checkpoint with tokenizer, model card and recipe.
+
+    Raises:
+        InputError: The folder exists.
+    """
+    recipe = run.recipe(run.state.candidates[candidate_id])
+    export_checkpoint(run.setup.pool, recipe, out_dir, model_card(run, candidate_id, recipe))
