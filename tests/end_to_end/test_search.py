@@ -21,7 +21,7 @@ from evomerge.methods.linear import LinearConfig
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe
 from evomerge.search import put_into_inbox, set_up, start_run
-from evomerge.search.stages import Stages
+from evomerge.search.scoring import Scoring
 from evomerge.space import recipes
 
 
@@ -79,16 +79,13 @@ def test_scores_do_not_depend_on_how_work_is_shared(workspace, tmp_path):
     config_path = workspace(score={"block_documents": 3}, workers={"num_actors": 2})
     setup = set_up(load_config(config_path), tmp_path)
     run = start_run(setup, tmp_path / "run")
-    stages = Stages(run, lambda progress: None)
-    try:
+    with Scoring(run, print) as scoring:
         for name, shares in (("whole", 1), ("shared", 3)):
             recipe = recipes.task_arithmetic(setup.pool, 0.7)
-            stages.dispatcher.submit(run.add(name, "baseline", recipe), "search", shares)
-            while stages.dispatcher.num_pending:
-                stages.dispatcher.step(1.0)
-    finally:
-        stages.close()
-        run.close()
+            scoring.dispatcher.submit(run.add(name, "baseline", recipe), "search", shares)
+            while scoring.dispatcher.num_pending:
+                scoring.dispatcher.step(1.0)
+    run.close()
     results = kinds(tmp_path / "run", "result")
     assert [data["candidate"] for data in results] == ["whole", "shared", "shared", "shared"]
     whole, shared = (run.state.candidates[name] for name in ("whole", "shared"))
@@ -266,13 +263,12 @@ def test_the_first_path_is_scored_once_by_several_actors(workspace, tmp_path):
 
 
 @pytest.fixture
-def open_stages(workspace, tmp_path):
+def opened(workspace, tmp_path):
     """A run with two actors and the work that it hands out."""
     setup = set_up(load_config(workspace(workers={"num_actors": 2})), tmp_path)
     run = start_run(setup, tmp_path / "run")
-    stages = Stages(run, lambda progress: None)
-    yield run, stages.dispatcher
-    stages.close()
+    with Scoring(run, print) as scoring:
+        yield run, scoring.dispatcher
     run.close()
 
 
@@ -285,8 +281,8 @@ def score_once(dispatcher, *candidates):
     return ended
 
 
-def test_who_has_the_recipe_of_one_in_flight_waits_for_it(open_stages):
-    run, dispatcher = open_stages
+def test_who_has_the_recipe_of_one_in_flight_waits_for_it(opened):
+    run, dispatcher = opened
     recipe = recipes.task_arithmetic(run.setup.pool, 0.7)
     first, second, third = (run.add(name, "enqueued", recipe) for name in "abc")
     assert score_once(dispatcher, first, second) == [first, second]
@@ -302,8 +298,8 @@ def test_who_has_the_recipe_of_one_in_flight_waits_for_it(open_stages):
     assert third.scores("search") == first.scores("search")
 
 
-def test_a_failure_is_not_taken_over(open_stages):
-    run, dispatcher = open_stages
+def test_a_failure_is_not_taken_over(opened):
+    run, dispatcher = opened
     part = Part(method=LinearConfig(), models=("expert0",), parameters={"weight": {"expert0": 0.0}})
     recipe = Recipe(members=run.setup.pool.members, parts=(part,))
     candidates = [run.add(name, "enqueued", recipe) for name in "abc"]

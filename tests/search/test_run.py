@@ -15,6 +15,7 @@ from evomerge.recipe import read_recipe
 from evomerge.search import resume
 from evomerge.search.candidates import export_candidate, score_candidate
 from evomerge.search.run import BLOCK_BYTES, NUM_KEPT_RECIPES, reopen_run
+from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.search.summary import write_summary
 from evomerge.space import recipes
@@ -100,8 +101,8 @@ def identity(path):
 
 
 def end_every_stage(run):
-    for stage, _ in Stages(run, lambda progress: None):
-        run.record("stage_ended", stage=stage)
+    for stage in Stages(run, Scoring(run, print), print):
+        run.record("stage_ended", stage=stage.name)
     run.close()
 
 
