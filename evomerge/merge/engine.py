@@ -84,6 +84,7 @@ class Engine:
         with self._merges() as merges:
             for ready in self._source.stream(self._plan(recipe)):
                 self._merge_into(state[ready.name].data.view(-1), ready, merges)
+        self.kept.end_build()
 
     def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
         """The recipe's model, a tensor at a time.

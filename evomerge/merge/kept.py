@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 Tensors = tuple[Tensor, ...]
 
@@ -20,18 +23,36 @@ class Kept:
 
     Args:
         budget_bytes: Memory for them.
+
+    Attributes:
+        shortage: How much memory would do, from the first build on that found too little.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.size_bytes = 0
+        self.shortage: str | None = None
         self._build = 0
+        self._missed: dict[Hashable, int] = {}
         self._costly: OrderedDict[Hashable, tuple[Tensors, int]] = OrderedDict()
         self._cheap: OrderedDict[Hashable, tuple[Tensors, int]] = OrderedDict()
 
     def begin_build(self) -> None:
         """Another build begins."""
         self._build += 1
+        self._missed.clear()
+
+    def end_build(self) -> None:
+        """A build of many is over: say once that something found no room which others will want."""
+        if self.shortage is None and self._missed:
+            kept = sum(size_bytes(tensors) for tensors, _ in self._costly.values())
+            need = readable(kept + sum(self._missed.values()))
+            self.shortage = (
+                f"statistics of the pool (tables) need {need} and have "
+                f"{readable(self.budget_bytes)}; what finds no room is computed again with every "
+                "candidate (raise workers.statistics_gib)"
+            )
+            logger.warning("%s", self.shortage)
 
     def get(
         self, key: Hashable, make: Callable[[], Tensors], *, is_cheap: bool = False
@@ -44,6 +65,8 @@ class Kept:
             tensors = make()
             size = size_bytes(tensors)
             if not self._make_room(size, is_cheap):
+                if not is_cheap:
+                    self._missed[key] = size
                 return tensors, False
             self.size_bytes += size
         kept[key] = tensors, self._build
@@ -73,3 +96,10 @@ class Kept:
 def size_bytes(tensors: Tensors) -> int:
     """Bytes of their numbers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def readable(num_bytes: int) -> str:
+    """In MiB, or GiB where it is much."""
+    if num_bytes < 1 << 28:
+        return f"{num_bytes / (1 << 20):,.2f} MiB"
+    return f"{num_bytes / (1 << 30):,.2f} GiB"

@@ -10,16 +10,18 @@ import torch
 
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
-from evomerge.merge import TORCH_DTYPES
+from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.score import SPLITS, Objective
-from evomerge.search.gpu_memory import gpu_need, require_gpu_memory
+from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
+from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
+from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes
 
 OVERHEAD = 3.0
 """Time of a small model's forward pass over what its multiplications alone would take."""
@@ -130,23 +132,29 @@ def _limit(objective: Objective) -> str:
 
 def _workers(setup: Setup) -> list[str]:
     workers = setup.config.workers
-    element_bytes = torch.empty((), dtype=TORCH_DTYPES[setup.pool.dtype]).element_size()
-    model_bytes = setup.pool.layout.num_parameters * element_bytes
     mapped_bytes = sum(checkpoint.size_bytes for checkpoint in setup.pool)
-    held = (
-        gpu_need(workers, setup.pool).describe()
-        if on_gpu(setup.config)
-        else f"each holds one model ({_mib(model_bytes)}), maps the pool ({_mib(mapped_bytes)}) "
-        f"and keeps up to {workers.statistics_gib:g} GiB of statistics"
-    )
+    if on_gpu(setup.config):
+        memory_bytes = gpu_memory_bytes(workers, is_here=workers.address == "local")
+        held = gpu_need(workers, setup.pool, memory_bytes).describe()
+    else:
+        budget_bytes = actor_budget(setup)
+        assert budget_bytes is not None
+        held = (
+            f"each holds one model ({_mib(model_bytes(setup.pool))}), maps the pool "
+            f"({_mib(mapped_bytes)}) and keeps up to {readable(budget_bytes)} of statistics"
+        )
+        if workers.statistics_gib is None:
+            whose = "this machine's" if workers.address == "local" else "a machine like this one's"
+            held += f" (a part of {whose} memory)"
     return [
         f"workers: {workers.num_actors or 'as many as fit'} actors of {workers.num_cpus:g} CPU at "
         f"{workers.address!r}; {held}",
-        *_paths(setup, model_bytes),
+        *describe_tables(setup),
+        *_paths(setup),
     ]
 
 
-def _paths(setup: Setup, model_bytes: int) -> list[str]:
+def _paths(setup: Setup) -> list[str]:
     """What paths through the pool's layers take."""
     if all(recipe.path is None for space in setup.spaces for recipe in space.first):
         return []
@@ -163,7 +171,7 @@ def _paths(setup: Setup, model_bytes: int) -> list[str]:
     where = "on its GPU" if is_on_gpu else f"as {pool.dtype}"
     return [
         f"paths: each actor keeps the layers that they use of {', '.join(copied)} {where}, "
-        f"{_mib(len(copied) * model_bytes)} at most"
+        f"{_mib(len(copied) * model_bytes(pool))} at most"
     ]
 
 

@@ -82,9 +82,7 @@ class Setup:
             splits=self.splits,
             batch_tokens=resolved.batch_tokens,
             num_threads=max(1, int(self.config.workers.num_cpus)),
-            statistics_bytes=self.config.workers.statistics_bytes,
-            pool_bytes=self.config.workers.pool_bytes,
-            may_use_gpu=self.config.workers.num_gpus != 0,
+            workers=self.config.workers,
         )
 
 

@@ -31,7 +31,10 @@ class WorkersConfig(Section):
         job_timeout_s: How long one piece of work may take before its actor is replaced.
         max_attempts: Attempts at a candidate before it is recorded as failed.
         statistics_gib: Memory of each actor for what is computed once for the pool: methods'
-            statistics, and, where they leave some, tensors that are stored in another form.
+            statistics (tables), and, where they leave some, tensors that are stored in another
+            form. What finds no room is computed again with every candidate; results are the same.
+            By default the actors of a machine have a quarter of its memory together, see
+            `statistics_budget`.
     """
 
     kind: Literal["ray", "inline"] = "ray"
@@ -44,7 +47,7 @@ class WorkersConfig(Section):
     ready_timeout_s: float = Field(default=600.0, gt=0.0)
     job_timeout_s: float | None = Field(default=None, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
-    statistics_gib: float = Field(default=1.0, gt=0.0)
+    statistics_gib: float | None = Field(default=None, gt=0.0)
 
     @model_validator(mode="after")
     def _one_inline(self) -> Self:
@@ -59,11 +62,6 @@ class WorkersConfig(Section):
                 "use `kind: ray`, or leave address out"
             )
         return self
-
-    @property
-    def statistics_bytes(self) -> int:
-        """Of each actor."""
-        return int(self.statistics_gib * GIB)
 
     @property
     def pool_bytes(self) -> int | None:

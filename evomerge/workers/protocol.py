@@ -40,6 +40,7 @@ class JobResult:
         device: Where it was computed: "cpu" or "cuda".
         weights_sha256: Hash of the candidate's weights, of the job with the first block of
             validation.
+        shortage: How much memory would keep what found no room, once some did not.
     """
 
     moments: dict[int, dict[str, tuple[int, float, float]]]
@@ -49,6 +50,7 @@ class JobResult:
     score_s: float
     device: str | None = None
     weights_sha256: str | None = None
+    shortage: str | None = None
 
 
 class Worker(Protocol):

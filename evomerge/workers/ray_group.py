@@ -50,6 +50,7 @@ class RayGroup:
             self._idle = [self._start_actor() for _ in range(self.num_actors)]
             self._busy: dict[Any, tuple[Any, Job, float]] = {}
             self._deaths = 0
+            self._is_short = False
             self._wait_for_first()
         except BaseException:
             self.close()
@@ -133,6 +134,10 @@ class RayGroup:
             return Finished(job, None, reason_of(error.cause if error.cause is not None else error))
         self._idle.append(actor)
         self._deaths = 0
+        if result.shortage is not None and not self._is_short:
+            # Said here once, for all actors: nobody reads what they log.
+            self._is_short = True
+            logger.warning("each actor: %s", result.shortage)
         return Finished(job, result)
 
     def _take_overdue(self) -> list[Finished]:

@@ -25,6 +25,8 @@ from evomerge.score import (
     to_table,
 )
 from evomerge.threads import torch_threads
+from evomerge.workers.config import WorkersConfig
+from evomerge.workers.memory import gpu_memory_bytes, statistics_budget
 from evomerge.workers.protocol import Job, JobResult
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker needs to know; everything resolved, so that it decides nothing.
+    """What a worker needs to know; everything resolved that a result depends on.
 
     Attributes:
         pool: The models, with absolute folders or pinned revisions.
@@ -41,9 +43,7 @@ class WorkerSpec:
         splits: Document ids.
         batch_tokens: Tokens of a batch.
         num_threads: Threads for arithmetic.
-        statistics_bytes: Memory for what methods compute once.
-        pool_bytes: GPU memory for the pool's tensors; None for all of them.
-        may_use_gpu: Whether it computes on a GPU where there is one; else on the CPU.
+        workers: The `workers` section; memory that it leaves open is found where the worker is.
     """
 
     pool: PoolConfig
@@ -52,9 +52,7 @@ class WorkerSpec:
     splits: Splits
     batch_tokens: int
     num_threads: int
-    statistics_bytes: int
-    pool_bytes: int | None = None
-    may_use_gpu: bool = True
+    workers: WorkersConfig
 
 
 class MergeWorker:
@@ -72,10 +70,18 @@ class MergeWorker:
             self._load(spec)
 
     def _load(self, spec: WorkerSpec) -> None:
-        on_gpu = spec.may_use_gpu and torch.cuda.is_available()
+        workers = spec.workers
+        on_gpu = workers.num_gpus != 0 and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
-        self.resident = ResidentModel(pool, device, spec.statistics_bytes, spec.pool_bytes)
+        budget_bytes = statistics_budget(
+            workers,
+            pool,
+            gpu_memory_bytes(workers, is_here=True),
+            is_on_gpu=device.type == "cuda",
+        )
+        assert budget_bytes is not None
+        self.resident = ResidentModel(pool, device, budget_bytes, workers.pool_bytes)
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
@@ -114,6 +120,7 @@ class MergeWorker:
             score_s=time.perf_counter() - built,
             device=self.resident.device.type,
             weights_sha256=self._weights_sha256(job, recipe),
+            shortage=self.resident.engine.kept.shortage,
         )
 
     def _weights_sha256(self, job: Job, recipe: Recipe) -> str | None:

@@ -131,7 +131,10 @@ CASES = {
     ),
     "set of an unknown field": Case(
         nothing,
-        ("--set workers.actors=2: workers.actors: unknown field", "valid: address, num_actors"),
+        (
+            "--set workers.actors=2: workers.actors: unknown field",
+            "valid: kind, address, num_actors",
+        ),
         ("check config.yaml --set workers.actors=2",),
     ),
     "set of a wrong value": Case(

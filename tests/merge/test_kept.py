@@ -75,3 +75,22 @@ def test_without_a_budget_nothing_is_kept():
     assert builds(kept, "a", "a") == ["a", "a"]
     assert kept.get("b", lambda: (torch.zeros(2),))[1] is False
     assert kept.get("c", lambda: ()) == ((), True)
+
+
+def test_the_first_build_without_room_says_how_much_would_do(caplog):
+    kept = Kept(2 * EIGHT_BYTES)
+    assert builds(kept, "ab") == ["ab"]
+    kept.end_build()
+    assert kept.shortage is None
+    for keys in ("abcd", "abcde"):
+        builds(kept, keys)
+        kept.end_build()
+    assert [record.message for record in caplog.records] == [kept.shortage]
+    assert "need 0.00 MiB and have 0.00 MiB" in kept.shortage
+    large = Kept(3 << 20)
+    large.begin_build()
+    for key in range(3):
+        large.get(key, lambda: (torch.zeros(1 << 19),))
+    large.get("cheap", lambda: (torch.zeros(1 << 19),), is_cheap=True)
+    large.end_build()
+    assert "need 6.00 MiB and have 3.00 MiB" in large.shortage

@@ -63,6 +63,15 @@ def test_what_just_fits_is_taken(setup):
         require_gpu_memory(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 0.999))
 
 
+def test_statistics_of_no_given_size_take_what_is_left_and_are_no_reason_to_refuse(setup):
+    held = gpu_need(with_workers(setup).config.workers, setup.pool)
+    assert held.statistics_bytes is None and "a part of its memory of statistics" in held.describe()
+    require_gpu_memory(with_workers(setup, gpu_memory_gib=held.total_bytes / GIB))
+    roomy = gpu_need(setup.config.workers, setup.pool, 64 * GIB)
+    assert roomy.statistics_bytes == 4 * GIB
+    assert roomy.total_bytes < 64 * GIB
+
+
 def test_what_does_not_stay_of_the_pool_is_streamed(setup):
     pool = setup.pool
     everything = gpu_need(with_workers(setup).config.workers, pool)
