@@ -23,8 +23,8 @@ from evomerge.score import Estimate, Split
 from evomerge.search.candidates import find_candidate
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.scoring import Scoring
-from evomerge.search.setup import on_gpu
 from evomerge.search.summary import model_card
+from evomerge.workers.memory import on_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -235,5 +235,5 @@ def _check_recipe(model_dir: Path, recipe: Recipe) -> None:
 def _device(run: Run, candidate: Candidate) -> torch.device:
     """Where the candidate was scored, if that is to be had here; else the CPU."""
     recorded = candidate.measured["validation"].device
-    wants_gpu = on_gpu(run.setup.config) if recorded is None else recorded == "cuda"
+    wants_gpu = on_gpu(run.setup.config.workers) if recorded is None else recorded == "cuda"
     return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")

@@ -17,11 +17,11 @@ from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.score import SPLITS, Objective
-from evomerge.search.gpu_memory import require_gpu_memory
-from evomerge.search.setup import Setup, num_documents, on_gpu, set_up
+from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
-from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes
+from evomerge.workers.gpu_memory import require_gpu_memory
+from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes, on_gpu
 
 OVERHEAD = 3.0
 """Time of a small model's forward pass over what its multiplications alone would take."""
@@ -47,7 +47,7 @@ def check(config: Config, config_dir: Path) -> Checked:
         InputError: Something is missing or wrong.
     """
     setup = set_up(config, config_dir)
-    require_gpu_memory(setup)
+    require_gpu_memory(setup.config.workers, setup.pool)
     return Checked(
         setup,
         [*_pool(setup), *_space(setup), *_documents(setup), *_workers(setup), *_time(setup)],
@@ -133,7 +133,7 @@ def _limit(objective: Objective) -> str:
 def _workers(setup: Setup) -> list[str]:
     workers = setup.config.workers
     mapped_bytes = sum(checkpoint.size_bytes for checkpoint in setup.pool)
-    if on_gpu(setup.config):
+    if on_gpu(setup.config.workers):
         memory_bytes = gpu_memory_bytes(workers, is_here=workers.address == "local")
         held = gpu_need(workers, setup.pool, memory_bytes).describe()
     else:
@@ -158,7 +158,7 @@ def _paths(setup: Setup) -> list[str]:
     """What paths through the pool's layers take."""
     if all(recipe.path is None for space in setup.spaces for recipe in space.first):
         return []
-    pool, is_on_gpu = setup.pool, on_gpu(setup.config)
+    pool, is_on_gpu = setup.pool, on_gpu(setup.config.workers)
     copied = [
         checkpoint.name
         for checkpoint in pool

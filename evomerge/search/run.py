@@ -18,9 +18,9 @@ from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
 from evomerge.journal.journal import Kind, check_is_run
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.search.gpu_memory import require_gpu_memory
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
+from evomerge.workers.gpu_memory import require_gpu_memory
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
         InputError: The folder has a journal already, or a GPU has no room for its actors.
     """
     check_free(run_dir)
-    require_gpu_memory(setup)
+    require_gpu_memory(setup.config.workers, setup.pool)
     run_dir.mkdir(parents=True, exist_ok=True)
     setup.config.write(run_dir / CONFIG_FILE)
     run = Run(run_dir, setup, Journal(run_dir / JOURNAL_FILE))

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
+from evomerge.mergekit.start import read_start
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.optimize.cma import CmaConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
@@ -21,8 +20,8 @@ from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.requests import Chat
 from evomerge.score.trial import chat_of, try_tasks
-from evomerge.search.start import read_start
 from evomerge.space import SPACES, Space
+from evomerge.workers.memory import on_gpu
 from evomerge.workers.worker import WorkerSpec
 
 PACKAGES = ("cma", "evomerge", "lm_eval", "nevergrad", "numpy", "torch", "transformers")
@@ -108,12 +107,13 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         try_tasks(tasks, splits, _chat(pool) if config.score.apply_chat_template else None)
     spaces = _make_spaces(config, pool)
     start_from = [
-        read_start(config_dir / name, pool, spaces[0]) for name in config.search.start_from
+        read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
+        for name in config.search.start_from
     ]
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
-        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu(config)),
+        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu(config.workers)),
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -241,12 +241,6 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
         raise InputError(
             "the tasks' documents have changed since the run began: their splits differ"
         )
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether actors compute on a GPU."""
-    num_gpus = config.workers.num_gpus
-    return torch.cuda.is_available() if num_gpus is None else num_gpus > 0
 
 
 def _batch_tokens(pool: Pool, is_on_gpu: bool) -> int:

@@ -9,9 +9,9 @@ import torch
 from evomerge.merge.kept import readable
 from evomerge.merge.tables import tables_bytes
 from evomerge.recipe import Recipe
-from evomerge.search.setup import Setup, on_gpu
+from evomerge.search.setup import Setup
 from evomerge.space import Space
-from evomerge.workers.memory import gpu_memory_bytes, statistics_budget
+from evomerge.workers.memory import gpu_memory_bytes, on_gpu, statistics_budget
 
 
 def actor_budget(setup: Setup) -> int | None:
@@ -21,13 +21,13 @@ def actor_budget(setup: Setup) -> int | None:
         workers,
         setup.pool,
         gpu_memory_bytes(workers, is_here=workers.address == "local"),
-        is_on_gpu=on_gpu(setup.config),
+        is_on_gpu=on_gpu(setup.config.workers),
     )
 
 
 def describe_tables(setup: Setup) -> list[str]:
     """A line for each method of the search that keeps something."""
-    is_on_gpu = on_gpu(setup.config) and torch.cuda.is_available()
+    is_on_gpu = on_gpu(setup.config.workers) and torch.cuda.is_available()
     device = torch.device("cuda" if is_on_gpu else "cpu")
     needs: dict[str, int] = {}
     for space in setup.spaces:

@@ -32,6 +32,11 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 """Where a container's limit stands."""
 
 
+def on_gpu(workers: WorkersConfig) -> bool:
+    """Whether actors compute on a GPU."""
+    return torch.cuda.is_available() if workers.num_gpus is None else workers.num_gpus > 0
+
+
 @dataclass(frozen=True)
 class GpuNeed:
     """Bytes on one GPU, besides the activations and caches of scoring.

@@ -8,31 +8,29 @@ import psutil
 
 from evomerge.errors import InputError
 from evomerge.pool import Pool
-from evomerge.search.setup import Setup, on_gpu
-from evomerge.workers import WorkersConfig
-from evomerge.workers.config import GIB
+from evomerge.workers.config import GIB, WorkersConfig
 from evomerge.workers.memory import (
     SHARE_OF_SCORING,
     GpuNeed,
     gib,
     gpu_memory_bytes,
     gpu_need,
+    on_gpu,
     streamed,
     to_sort_bytes,
 )
 
 
-def require_gpu_memory(setup: Setup) -> None:
+def require_gpu_memory(workers: WorkersConfig, pool: Pool) -> None:
     """Refuse actors whose GPU or host cannot hold what they keep, where its memory is known.
 
     Raises:
         InputError: It cannot.
     """
-    workers = setup.config.workers
-    if not on_gpu(setup.config):
+    if not on_gpu(workers):
         return
     memory_bytes = gpu_memory_bytes(workers, is_here=workers.address == "local")
-    need = gpu_need(workers, setup.pool, memory_bytes)
+    need = gpu_need(workers, pool, memory_bytes)
     _require_host_memory(need, workers)
     if memory_bytes is None or (workers.num_gpus or 1.0) > 1.0:
         return
@@ -48,7 +46,7 @@ def require_gpu_memory(setup: Setup) -> None:
             remedy += ", or lower workers.statistics_gib"
     elif one.total_bytes - (one.statistics_bytes or 0) <= memory_bytes:
         remedy = "lower workers.statistics_gib, with workers.num_gpus 1"
-    elif (room := _room(one, workers, setup.pool, memory_bytes)) > 0:
+    elif (room := _room(one, workers, pool, memory_bytes)) > 0:
         remedy = (
             f"give workers.pool_gib {room / GIB:.3g} or less, with workers.num_gpus 1: the rest of "
             "the pool is streamed"

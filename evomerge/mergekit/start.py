@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.errors import InputError
@@ -17,10 +18,9 @@ from evomerge.pool.adapter import is_adapter
 from evomerge.pool.chat import read_chat_template
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.recipe import MERGED, Part, Recipe, read_recipe
-from evomerge.space import Space
 
 
-def read_start(path: Path, pool: Pool, space: Space) -> Recipe:
+def read_start(path: Path, pool: Pool, is_point: Callable[[Recipe], bool]) -> Recipe:
     """A recipe of a pool's models from a file.
 
     A mergekit configuration's models are those of the pool that lie in the same folder (relative
@@ -29,13 +29,14 @@ def read_start(path: Path, pool: Pool, space: Space) -> Recipe:
     Args:
         path: A recipe, or a mergekit configuration.
         pool: The search's models.
-        space: What is searched first. A configuration that is one of its points is read as that.
+        is_point: Whether a recipe is a point of the space that is searched first. A configuration
+            that is one is read as that.
 
     Raises:
         InputError: The file, and what it has that is not valid or not the pool's.
     """
     if is_mergekit(path):
-        return _in_words_of(space, _from_mergekit(read_document(path), pool))
+        return _in_words_of(is_point, _from_mergekit(read_document(path), pool))
     recipe = read_recipe(path)
     try:
         pool.check_recipe(recipe)
@@ -115,7 +116,7 @@ def _is_of_hub(checkpoint: Checkpoint, entry: ModelConfig) -> bool:
     return not is_folder and repository == entry.source and entry.revision in (None, revision)
 
 
-def _in_words_of(space: Space, recipe: Recipe) -> Recipe:
+def _in_words_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe:
     """The same model as a point of a space, where it is one.
 
     mergekit's configurations are read with all parameters, a space says those that vary or are
@@ -139,7 +140,7 @@ def _in_words_of(space: Space, recipe: Recipe) -> Recipe:
             for part in recipe.parts
         )
         variant = recipe.model_copy(update={"parts": parts})
-        if space.to_genome(variant) is not None:
+        if is_point(variant):
             return variant
     return recipe
 

@@ -13,11 +13,10 @@ from mergekit_configurations import CONFIGURATIONS, make_named_pool
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.mergekit import open_mergekit
+from evomerge.mergekit import open_mergekit, start
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
-from evomerge.search import start
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
 
@@ -43,7 +42,8 @@ def open_named(workspace: Path, names: dict[str, str]) -> Pool:
 
 def read_start(path: Path, pool: Pool, **options) -> Recipe:
     config = ParameterSpaceConfig(**(options or {"method": {"kind": "linear"}}))
-    return start.read_start(path, pool, ParameterSpace(config, pool))
+    space = ParameterSpace(config, pool)
+    return start.read_start(path, pool, lambda recipe: space.to_genome(recipe) is not None)
 
 
 def write(workspace: Path, text: str, name: str = "merge.yaml") -> Path:

@@ -13,10 +13,10 @@ from fixtures import make_workspace
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.search.gpu_memory import gpu_need, require_gpu_memory
 from evomerge.search.setup import set_up
 from evomerge.workers import WorkersConfig
 from evomerge.workers.config import GIB, num_fitting
+from evomerge.workers.gpu_memory import gpu_need, require_gpu_memory
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,10 @@ def setup(tmp_path_factory):
     return set_up(load_config(make_workspace(folder)), folder)
 
 
+def check(setup):
+    require_gpu_memory(setup.config.workers, setup.pool)
+
+
 def with_workers(setup, **changes):
     workers = WorkersConfig(num_cpus=0.1, num_gpus=0.25, **changes)
     setup.config = setup.config.model_copy(update={"workers": workers})
@@ -58,15 +62,15 @@ def test_the_need_of_all_that_share_one(setup):
 def test_what_just_fits_is_taken(setup):
     workers = with_workers(setup, statistics_gib=0.5).config.workers
     gib = gpu_need(workers, setup.pool).total_bytes / (1 << 30)
-    require_gpu_memory(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 1.0001))
+    check(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 1.0001))
     with pytest.raises(InputError, match="give workers.num_gpus 0.333 or more"):
-        require_gpu_memory(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 0.999))
+        check(with_workers(setup, statistics_gib=0.5, gpu_memory_gib=gib * 0.999))
 
 
 def test_statistics_of_no_given_size_take_what_is_left_and_are_no_reason_to_refuse(setup):
     held = gpu_need(with_workers(setup).config.workers, setup.pool)
     assert held.statistics_bytes is None and "a part of its memory of statistics" in held.describe()
-    require_gpu_memory(with_workers(setup, gpu_memory_gib=held.total_bytes / GIB))
+    check(with_workers(setup, gpu_memory_gib=held.total_bytes / GIB))
     roomy = gpu_need(setup.config.workers, setup.pool, 64 * GIB)
     assert roomy.statistics_bytes == 4 * GIB
     assert roomy.total_bytes < 64 * GIB
@@ -94,7 +98,7 @@ def test_more_pinned_memory_than_the_host_has_is_refused(setup, monkeypatch):
         with (
             pytest.raises(InputError, match="raise workers.pool_gib") if refused else nullcontext()
         ):
-            require_gpu_memory(setup)
+            check(setup)
 
 
 @pytest.mark.parametrize("share", [None, 0.999])
@@ -109,7 +113,7 @@ def test_a_budget_is_proposed_where_it_helps(setup, share):
         workers = WorkersConfig(num_gpus=1.0, **given)
         setup.config = setup.config.model_copy(update={"workers": workers})
         try:
-            require_gpu_memory(setup)
+            check(setup)
         except InputError as error:
             streamed.append(str(error))
             (found,) = re.findall(r"give workers.pool_gib (\S+) or less", str(error))
@@ -118,4 +122,4 @@ def test_a_budget_is_proposed_where_it_helps(setup, share):
 
 
 def test_where_the_memory_is_not_known_nothing_is_refused(setup):
-    require_gpu_memory(with_workers(setup, address="auto", statistics_gib=1e6))
+    check(with_workers(setup, address="auto", statistics_gib=1e6))
