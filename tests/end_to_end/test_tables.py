@@ -8,7 +8,7 @@ import yaml
 
 import evomerge
 from evomerge.config import load_config
-from evomerge.record import normal_form, read_journal
+from evomerge.journal import normal_form, read_journal
 from evomerge.search.check import check
 
 INLINE = {"kind": "inline", "address": "local"}
