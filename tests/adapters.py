@@ -19,9 +19,9 @@ KEY = f"base_model.model.{Q}"
 GPT2_SIZE = {"vocab_size": 12, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
 
 
-def save_gpt2(folder: Path) -> Path:
+def save_gpt2(folder: Path, **changes) -> Path:
     torch.manual_seed(0)
-    config = GPT2Config(**GPT2_SIZE, bos_token_id=1, eos_token_id=1)
+    config = GPT2Config(**(GPT2_SIZE | changes), bos_token_id=1, eos_token_id=1)
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from evomerge.errors import CandidateError
 from evomerge.methods.protocol import Coefficients, Operands, Parameter
+from evomerge.threads import torch_threads
 
 WEIGHT = Parameter("weight", 1.0, None, None, "model")
 DENSITY = Parameter("density", 1.0, 0.0, 1.0, "model")
@@ -33,8 +34,17 @@ def add_scaled(block: Operands, delta: Tensor, scale: float) -> Tensor:
 
 
 def l1_norm(delta: Tensor) -> float:
-    """Sum of magnitudes, in float64."""
-    return float(delta.abs().sum(dtype=torch.float64))
+    """Sum of magnitudes, in float64; the same with any number of threads."""
+    magnitudes = delta.abs()
+    with torch_threads(1):
+        return float(magnitudes.sum(dtype=torch.float64))
+
+
+def mean_square(delta: Tensor) -> float:
+    """Mean of squares, in float64; the same with any number of threads."""
+    squares = delta.double() ** 2
+    with torch_threads(1):
+        return float(squares.mean())
 
 
 def restore_l1(delta: Tensor, before: float) -> None:

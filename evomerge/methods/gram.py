@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evomerge.methods.arithmetic import task_vectors
 from evomerge.methods.protocol import Operands
+from evomerge.threads import torch_threads
 
 Reals = NDArray[np.float64]
 
@@ -32,6 +33,7 @@ def vectors(block: Operands, around_base: bool) -> tuple[Tensor, ...]:
     return task_vectors(block) if around_base else tuple(m.float() for m in block.models)
 
 
+@torch_threads(1)
 def gram(vectors: Sequence[Tensor]) -> Tensor:
     """Inner products of k vectors of shape [n], float64, shape [k, k], on the CPU."""
     total = torch.zeros((len(vectors),) * 2, dtype=torch.float64, device=vectors[0].device)

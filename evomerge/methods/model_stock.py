@@ -20,6 +20,7 @@ from evomerge.methods.protocol import (
     Parameter,
     Statistics,
 )
+from evomerge.threads import torch_threads
 
 CANCELED = 1e-9
 """Below this divisor the task vectors' directions sum to zero within rounding."""
@@ -53,6 +54,7 @@ class ModelStock(Method):
         self.filter_wise = config.filter_wise
         self.needs = Needs(base=True, least_models=2, whole_tensor=config.filter_wise)
 
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the factor t, float32, of shape [1] or, one for each row, [..., 1]."""
         deltas = [self._shaped(delta, whole) for delta in task_vectors(whole)]

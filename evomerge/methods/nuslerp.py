@@ -19,6 +19,7 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 from evomerge.methods.terms import ModelSum, Terms, VectorSum
+from evomerge.threads import torch_threads
 
 COLINEAR = 1e-6
 """Below this sine two vectors lie on one line within rounding: interpolate linearly."""
@@ -59,6 +60,7 @@ class Nuslerp(Method):
             base=config.base, num_models=2, whole_tensor=not config.flatten, weight_sum=True
         )
 
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: angles float64, of shape [1] or, one for each vector, [..., 1, ...]."""
         first, second = (self._shaped(v, whole).double() for v in vectors(whole, self.base))

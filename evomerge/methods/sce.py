@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from evomerge.kernels.blocks import keep_where, weighted_sum
-from evomerge.methods.arithmetic import add_scaled, task_vectors
+from evomerge.methods.arithmetic import add_scaled, mean_square, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -96,7 +96,7 @@ class Sce(Method):
 
     def _weights(self, deltas: Sequence[Tensor]) -> list[float]:
         """Mean squares over their sum."""
-        energies = [float((delta.double() ** 2).mean()) for delta in deltas]
+        energies = [mean_square(delta) for delta in deltas]
         total = sum(energies)
         if total == 0.0 or total < self.even_below:
             return [1.0 / len(deltas)] * len(deltas)

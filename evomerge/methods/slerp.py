@@ -19,6 +19,7 @@ from evomerge.methods.protocol import (
     Statistics,
 )
 from evomerge.methods.terms import ModelSum, Terms
+from evomerge.threads import torch_threads
 
 COLINEAR = 0.9995
 """Above this |cosine| the great circle is a line within rounding: interpolate linearly."""
@@ -36,6 +37,7 @@ class Slerp(Method):
     parameters = (Parameter("t", 0.5, 0.0, 1.0, "shared"),)
     needs = Needs(base=False, num_models=2)
 
+    @torch_threads(1)
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: the cosine of the two tensors, float64, shape []."""
         first, second = (model.double() for model in whole.models)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.pool.checkpoint import read_json
+from evomerge.threads import torch_threads
 
 HARMLESS = {
     "alora_invocation_string",
@@ -139,17 +140,20 @@ class LowRank:
     is_transposed: bool
 
     def apply(self, start: Tensor, *factors: Tensor) -> Tensor:
-        """W' in float32 from W of any type and the tensors of `keys`."""
+        """W' in float32 from W of any type and the tensors of `keys`.
+
+        The bits are the same with any number of threads.
+        """
         a, b = factors[0].float(), factors[1].float()
         result = start.to(torch.float32, copy=True)
-        if self.is_transposed:
-            result.addmm_(a.T, b.T, alpha=self.scale)
-        else:
-            result.addmm_(b, a, alpha=self.scale)
+        left, right = (a.T, b.T) if self.is_transposed else (b, a)
+        # Not in blocks of rows: on one thread, too, these have other last bits than the whole.
+        with torch_threads(1):
+            result.addmm_(left, right, alpha=self.scale)
         if len(factors) > 2:
             dim = 0 if self.is_transposed else 1
-            # Float64 sums: the order in which threads add does not show after rounding.
-            norm = torch.linalg.vector_norm(result, dim=dim, keepdim=True, dtype=torch.float64)
+            with torch_threads(1):
+                norm = torch.linalg.vector_norm(result, dim=dim, keepdim=True, dtype=torch.float64)
             magnitude = factors[2].double().reshape(norm.shape)
             result.mul_((magnitude / norm).float())
         return result

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.recipe import Missing
+from evomerge.threads import torch_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,7 +65,8 @@ class Rows:
                 result[here[chunk]] = source[there[chunk]].to(dtype)
         for row, rows in self.means:
             lent = torch.stack([stored(checkpoint)[index].double() for checkpoint, index in rows])
-            result[row] = lent.mean(dim=0).float().to(dtype)
+            with torch_threads(1):
+                result[row] = lent.mean(dim=0).float().to(dtype)
         if len(self.filled):
             result[self.filled] = self._fill(own).to(dtype)
         return result
@@ -72,10 +74,11 @@ class Rows:
     def _fill(self, own: Tensor) -> Tensor:
         if self.mean_of is None:
             return own.new_zeros(own.shape[1:])
-        # Float64, so that the order in which threads add does not show after rounding.
         total = torch.zeros(own.shape[1:], dtype=torch.float64)
         for start in range(0, len(self.mean_of), CHUNK_ROWS):
-            total += own[self.mean_of[start : start + CHUNK_ROWS]].double().sum(dim=0)
+            chunk = own[self.mean_of[start : start + CHUNK_ROWS]].double()
+            with torch_threads(1):
+                total += chunk.sum(dim=0)
         return (total / len(self.mean_of)).float().to(own.dtype)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from evomerge.errors import StoppedError
 from evomerge.journal import Candidate
 from evomerge.journal.journal import Event
@@ -19,6 +17,7 @@ from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, read_inbox
 from evomerge.space import Genome
+from evomerge.threads import one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +76,8 @@ class SearchLoop:
         Returns:
             Which end.
         """
-        # BLAS threads change CMA-ES's trajectory: see design, decision 3.
-        with threadpool_limits(limits=1):
+        # More threads change CMA-ES's trajectory: see design, decision 3.
+        with one_thread():
             self._restore()
             self._enqueue_starts()
             while True:

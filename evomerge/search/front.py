@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from evomerge.choice.front import Entry, Front, Place
 from evomerge.journal import Candidate
@@ -35,6 +34,7 @@ from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances, to_u
 from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.score.statistics import Z_95, mean
 from evomerge.search.run import Run
+from evomerge.threads import one_thread
 
 MAX_NUMBERS = 30
 FEW_NUMBERS = 10
@@ -105,14 +105,14 @@ def model_of(run: Run, number: int) -> SearchModel | None:
     )
 
 
+@one_thread()
 def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: int) -> list[str]:
     """Ids of the candidates that validation decides among: by Pareto rank on search documents.
 
     Of a rank that does not fit whole, those that together have most hypervolume. Candidates that
     keep every limit come first.
     """
-    with threadpool_limits(limits=1):
-        model = model_of(run, number)
+    model = model_of(run, number)
     goals = run.results.goals("search")
     means = np.array([run.results.losses(c.id, "search") for c in scored])[:, 0]
     if model is not None:
@@ -133,6 +133,8 @@ def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: i
     return [scored[row].id for row in chosen]
 
 
+# More threads change last bits, and who of two equals is on the front.
+@one_thread()
 def decide_front(run: Run, number: int) -> Front:
     """The front among everybody who was scored on validation.
 
@@ -140,12 +142,6 @@ def decide_front(run: Run, number: int) -> Front:
         run: The run.
         number: The phase whose surrogates are asked: the last one.
     """
-    # More BLAS threads change last bits, and who of two equals is on the front.
-    with threadpool_limits(limits=1):
-        return _decide_front(run, number)
-
-
-def _decide_front(run: Run, number: int) -> Front:
     results = run.results
     found = {}
     known: set[str] = set()

@@ -21,6 +21,7 @@ from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.requests import Chat
 from evomerge.score.trial import chat_of, try_tasks
 from evomerge.space import SPACES, Space
+from evomerge.threads import one_thread
 from evomerge.workers.memory import on_gpu
 from evomerge.workers.worker import WorkerSpec
 
@@ -66,9 +67,10 @@ class Setup:
         return _make_space(self.config.all_phases[phase], self.pool, merged)
 
     def make_optimizer(self, phase: int, space: Space, goals: Sequence[Goal]) -> Optimizer:
-        """A fresh optimizer with the run's seed."""
+        """A fresh optimizer with the run's seed; its design is made on one thread."""
         config = self.config.all_phases[phase].optimizer
-        return OPTIMIZERS.make(config, box_of(space), goals, self.config.seed)
+        with one_thread():
+            return OPTIMIZERS.make(config, box_of(space), goals, self.config.seed)
 
     def worker_spec(self) -> WorkerSpec:
         """What each worker is made from."""

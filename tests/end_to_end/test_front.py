@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 from commands import kill_and_resume, says, start
+from computing import threads_in_use
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
@@ -15,6 +16,10 @@ from evomerge.cli import app
 from evomerge.errors import InputError
 from evomerge.journal import normal_form, read_journal
 from evomerge.search import resume
+from evomerge.search.front import decide_front, finalists_for_front
+from evomerge.search.hooks import Quiet
+from evomerge.search.run import reopen_run
+from evomerge.threads import torch_threads
 
 OPTIMIZERS = {
     "map": {"kind": "map"},
@@ -61,9 +66,46 @@ def dominates(first, second, objectives) -> bool:
 def test_one_metric_small_and_one_large(workspace, tmp_path):
     config = make(workspace, "nested_map", candidates=11)
     changed(config, lambda data: objective(data, 0, metric="brier_score"))
-    result = evomerge.run(config, tmp_path / "run")
+    watching = Watching()
+    with torch_threads(3):
+        result = evomerge.run(config, tmp_path / "run", watching)
+        check_threads(result)
+    # The search itself; other stages decide nothing by sums.
+    assert watching.found["search"] == {1}
     assert [o.higher_is_better for o in result.results.objectives] == [False, True]
     check_front(result)
+
+
+class Watching(Quiet):
+    """Notes how many threads compute, by stage."""
+
+    def __init__(self):
+        self.found = {}
+
+    def progress(self, progress):
+        self.found.setdefault(progress.stage, set()).update(threads_in_use())
+
+
+def check_threads(result):
+    """Finalists and front are decided on one thread."""
+    found = {"finalists": set(), "front": set()}
+
+    class Scored(list):
+        def __iter__(self):
+            found["finalists"].update(threads_in_use())
+            return super().__iter__()
+
+    class Everybody(dict):
+        def values(self):
+            found["front"].update(threads_in_use())
+            return super().values()
+
+    run = reopen_run(result.run_dir)
+    finalists_for_front(run, 0, Scored(run.state.searched(0)), 2)
+    run.state.candidates = Everybody(run.state.candidates)
+    decide_front(run, 0)
+    run.close()
+    assert found == {"finalists": {1}, "front": {1}}
 
 
 def check_front(result):
