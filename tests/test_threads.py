@@ -32,7 +32,7 @@ from evomerge.optimize import Goal
 from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.pool.checkpoint import SINGLE_FILE, open_checkpoint
 from evomerge.pool.lora import LowRank
-from evomerge.pool.rows import Rows
+from evomerge.pool.rows import TokenRows
 from evomerge.search.setup import set_up
 from evomerge.threads import one_thread, torch_threads
 
@@ -203,8 +203,8 @@ def test_mean_rows_of_a_vocabulary(tmp_path):
         save_file(tables, folder / SINGLE_FILE)
         models.append(open_checkpoint(folder.name, folder, str(folder)))
     nothing = torch.tensor([], dtype=torch.int64)
-    of_own = Rows(models[0], 1, (), (), torch.tensor([0]), torch.arange(5003))
-    of_owners = Rows(models[0], 1, (), ((0, tuple((m, 2) for m in models)),), nothing, None)
+    of_own = TokenRows(models[0], 1, (), (), torch.tensor([0]), torch.arange(5003))
+    of_owners = TokenRows(models[0], 1, (), ((0, tuple((m, 2) for m in models)),), nothing, None)
     each_count(lambda: [of_own.make("tall", "tall"), of_owners.make("wide", "wide")])
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from evomerge.journal.journal import Event
 from evomerge.recipe import Recipe
 from evomerge.score import Estimate, Moments, Split, estimates_of
-
-Genome = tuple[float, ...]
+from evomerge.space import Genome
 
 
 @dataclass

@@ -22,7 +22,7 @@ CHUNK_ROWS = 1 << 12
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """What the rows of one model's aligned tensors are.
 
     Attributes:
@@ -100,7 +100,7 @@ def rows_of(
     tokens: Mapping[str, Mapping[str, int]],
     target: Mapping[str, int],
     num_rows: int,
-) -> Rows:
+) -> TokenRows:
     """Where a model's aligned rows come from.
 
     Args:
@@ -136,7 +136,7 @@ def rows_of(
         if of_model:
             there, here = torch.tensor(of_model).T.contiguous()
             copies.append((models[name], there, here))
-    return Rows(
+    return TokenRows(
         checkpoint,
         num_rows,
         tuple(copies),
