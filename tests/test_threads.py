@@ -30,9 +30,9 @@ from evomerge.methods.pcb import PcbConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.optimize import Goal
 from evomerge.optimize.surrogates import fit_surrogates
+from evomerge.pool.adapters.lora import LowRank
 from evomerge.pool.checkpoint import SINGLE_FILE, open_checkpoint
-from evomerge.pool.lora import LowRank
-from evomerge.pool.rows import TokenRows
+from evomerge.pool.vocabulary.rows import TokenRows
 from evomerge.search.setup import set_up
 from evomerge.threads import one_thread, torch_threads
 

@@ -16,7 +16,7 @@ from evomerge.merge.plan import Merge, Step
 from evomerge.merge.residence import Fetched, Key, Read, Residence, padded
 from evomerge.methods import Operands
 from evomerge.pool import Adapter, Checkpoint, Pool
-from evomerge.pool.checkpoint import FLOATING, TensorInfo
+from evomerge.pool.stored import FLOATING, TensorInfo
 
 
 @dataclass(frozen=True)

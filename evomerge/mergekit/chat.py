@@ -9,7 +9,7 @@ from typing import Any
 from evomerge.errors import InputError
 from evomerge.mergekit.values import Where
 from evomerge.pool import Adapter, Checkpoint
-from evomerge.pool.chat import read_chat_template
+from evomerge.pool.vocabulary.chat import read_chat_template
 
 AUTO = "auto"
 LEAST_LENGTH = 20

@@ -14,9 +14,9 @@ from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.read import recipe_of
 from evomerge.methods import METHODS
 from evomerge.pool import Checkpoint, ModelConfig, Pool
-from evomerge.pool.adapter import is_adapter
-from evomerge.pool.chat import read_chat_template
+from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.pool.vocabulary.chat import read_chat_template
 from evomerge.recipe import MERGED, Part, Recipe, read_recipe
 
 

@@ -19,7 +19,7 @@ from evomerge.mergekit.vocabulary import check_rows, tokenizer_source
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Adapter, Pool
-from evomerge.pool.chat import read_chat_template
+from evomerge.pool.vocabulary.chat import read_chat_template
 from evomerge.recipe import MERGED, Hop, Part, Recipe
 
 RANDOM_NOTE = """\

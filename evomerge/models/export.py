@@ -21,9 +21,9 @@ from evomerge.mergekit import mergekit_yaml
 from evomerge.models.stack import stack_config, stack_files, stack_tensors
 from evomerge.models.whole import check_whole
 from evomerge.pool import Pool, copy_companions, write_added_tokens
-from evomerge.pool.chat import write_chat_template
 from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.pool.foreign_code import without_code
+from evomerge.pool.vocabulary.chat import write_chat_template
 from evomerge.recipe import Recipe
 
 logger = logging.getLogger(__name__)

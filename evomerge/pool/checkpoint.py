@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,25 +16,12 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
+from evomerge.pool.conversion import Conversion
 from evomerge.pool.hashing import hash_and_check
-
-if TYPE_CHECKING:
-    from evomerge.pool.conversion import Conversion
+from evomerge.pool.stored import FLOATING, TensorInfo
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of a number by safetensors' name of its type."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A tensor's place and shape: file and name in it, dimensions, safetensors dtype."""
-
-    file_path: Path
-    stored_name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from evomerge.pool.checkpoint import TensorInfo
+from evomerge.pool.stored import TensorInfo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

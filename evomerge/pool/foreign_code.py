@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evomerge.pool.chat import TOKENIZER_CONFIG
+from evomerge.pool.vocabulary.chat import TOKENIZER_CONFIG
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.pool.checkpoint import Checkpoint, TensorInfo
+from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.conversion import Conversion, ConversionError, Source
+from evomerge.pool.stored import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor

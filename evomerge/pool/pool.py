@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import InputError, closest
-from evomerge.pool.adapter import Adapter, is_adapter, open_adapter, warn_of_doubts
+from evomerge.pool.adapters.adapter import Adapter, is_adapter, open_adapter, warn_of_doubts
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name, warn_of_unknown
@@ -19,9 +19,9 @@ from evomerge.pool.foreign_code import warn_of_code
 from evomerge.pool.hub import locate
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
-from evomerge.pool.rows import vocabulary_tensors
-from evomerge.pool.tokenizers import ALIGNS, check_needs_no_code, check_tokenizers
-from evomerge.pool.vocabulary import Aligned, align
+from evomerge.pool.vocabulary.align import Aligned, align
+from evomerge.pool.vocabulary.rows import vocabulary_tensors
+from evomerge.pool.vocabulary.tokenizers import ALIGNS, check_needs_no_code, check_tokenizers
 from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from evomerge.score import SPLITS, Objective
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
+from evomerge.threads import torch_threads
 from evomerge.workers.gpu_memory import require_gpu_memory
 from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes, on_gpu
 
@@ -218,16 +219,12 @@ def _tokens(setup: Setup) -> float:
 def _operations_per_s() -> float:
     """Multiply-adds of this machine's one core, twice; measured for a moment."""
     matrix = torch.rand(512, 512)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         matrix @ matrix
         started = time.perf_counter()
         for _ in range(5):
             matrix @ matrix
         return 5 * 2 * 512**3 / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _mib(size_bytes: int) -> str:

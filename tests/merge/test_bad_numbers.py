@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import CandidateError
 from evomerge.merge import Engine
+from evomerge.merge.host import Passes
 from evomerge.pool import Pool
 from evomerge.recipe import Selector
 from evomerge.space import recipes
@@ -97,3 +98,12 @@ def test_weights_that_are_all_zero(pool, kind):
     with pytest.raises(CandidateError, match="sum"):
         Engine(pool).write_into(state, recipe_of(pool, part("linear", (LOWER,)), last))
     assert torch.equal(state["lm_head.weight"], pool.base.tensor("lm_head.weight"))
+
+
+def test_a_block_whose_sum_overflows_is_finite():
+    numbers = torch.full((8,), 3e38)
+    target = torch.empty(8)
+    with Passes() as passes:
+        passes.write("tensor", target, numbers)
+        with pytest.raises(CandidateError, match="tensor"):
+            passes.write("tensor", target, numbers * 2.0)

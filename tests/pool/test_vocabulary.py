@@ -29,7 +29,7 @@ from vocabularies import (
 from evomerge.errors import InputError
 from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_members, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
-from evomerge.pool.rows import vocabulary_tensors
+from evomerge.pool.vocabulary.rows import vocabulary_tensors
 from evomerge.recipe import Vocabulary
 from evomerge.space import recipes
 

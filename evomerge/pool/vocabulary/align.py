@@ -14,11 +14,11 @@ from typing import Any
 
 from evomerge.errors import InputError, closest
 from evomerge.files import sha256_json
-from evomerge.pool.adapter import Adapter
+from evomerge.pool.adapters.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.layout import Layout, read_config
-from evomerge.pool.rows import rows_of
-from evomerge.pool.tokenizers import (
+from evomerge.pool.vocabulary.rows import rows_of
+from evomerge.pool.vocabulary.tokenizers import (
     TOKENIZER_FILE,
     check_readable,
     has_own_tokenizer,

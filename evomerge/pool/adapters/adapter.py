@@ -13,16 +13,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.pool.checkpoint import (
-    INDEX_FILE,
-    SINGLE_FILE,
-    Checkpoint,
-    TensorInfo,
-    read_header,
-)
+from evomerge.pool.adapters.lora import LoraSettings, LowRank, Shift, Update, read_settings
+from evomerge.pool.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint, read_header
 from evomerge.pool.layout import Layout
-from evomerge.pool.lora import LoraSettings, LowRank, Shift, Update, read_settings
 from evomerge.pool.names import LoadingRules
+from evomerge.pool.stored import TensorInfo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,7 +12,7 @@ from evomerge.errors import InputError
 from evomerge.pool.checkpoint import INDEX_FILE, read_json
 from evomerge.pool.foreign_code import CODE_FILES, copy_without_code, named_code
 from evomerge.pool.pool import Pool
-from evomerge.pool.tokenizers import TOKENIZER_FILE
+from evomerge.pool.vocabulary.tokenizers import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

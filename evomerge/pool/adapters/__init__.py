@@ -1,0 +1,1 @@
+"""LoRA adapters as models of a pool."""
