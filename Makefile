@@ -27,6 +27,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	@git ls-files -z '*.py' | xargs -0 wc -l | \
+		awk '$$2 != "total" && $$1 > 400 {print $$2 ": " $$1 " lines, 400 at most"; bad = 1} END {exit bad}'
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -1,16 +1,16 @@
 """Checkpoints: where they lie, what is in them, and whether they fit together."""
 
 from evomerge.pool.adapters.adapter import Adapter
+from evomerge.pool.added_tokens import (
+    copy_companions,
+    load_tokenizer,
+    write_added_tokens,
+)
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
 from evomerge.pool.layout import Layout, Place, read_config
 from evomerge.pool.pool import DTYPES, Pool, open_members, open_models, open_pool
-from evomerge.pool.vocabulary.added_tokens import (
-    copy_companions,
-    load_tokenizer,
-    write_added_tokens,
-)
 
 __all__ = [
     "DTYPES",

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evomerge.pool.vocabulary.chat import TOKENIZER_CONFIG
-
 logger = logging.getLogger(__name__)
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 CONFIG_FILE = "config.json"
 

@@ -25,7 +25,7 @@ from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
 from evomerge.pool import load_tokenizer, write_added_tokens
-from evomerge.pool.vocabulary.added_tokens import copy_companions
+from evomerge.pool.added_tokens import copy_companions
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from evomerge.pool.checkpoint import read_json
+from evomerge.pool.foreign_code import TOKENIZER_CONFIG
 
 TEMPLATE_FILE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def read_chat_template(name: str, model_dir: Path) -> str | None:

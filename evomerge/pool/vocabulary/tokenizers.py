@@ -9,8 +9,7 @@ from typing import Any
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
 from evomerge.pool.checkpoint import Checkpoint, read_json
-from evomerge.pool.foreign_code import named_code
-from evomerge.pool.vocabulary.chat import TOKENIZER_CONFIG
+from evomerge.pool.foreign_code import TOKENIZER_CONFIG, named_code
 
 TOKENIZER_FILE = "tokenizer.json"
 
