@@ -1,1 +1,1 @@
-"""What plug-ins must do, as functions that their own tests call."""
+"""Checks of what each joint must do, for the tests of other packages' implementations and ours."""

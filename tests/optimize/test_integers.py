@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from sessions import Session
 
 from evomerge.optimize import (
     OPTIMIZERS,
@@ -19,6 +18,7 @@ from evomerge.optimize import (
     Told,
 )
 from evomerge.optimize.any_nevergrad import ALGORITHMS
+from evomerge.testing.optimizers import Session
 
 NUM_BITS = 8
 NEVERGRAD = [

@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from sessions import Session
 
 from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told, Wait
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
 from evomerge.optimize.map_optimizer import make_map
 from evomerge.optimize.quadratic import num_coefficients
+from evomerge.testing.optimizers import Session
 
 LANDMARKS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
 BOX = Box((0.0, 0.0), (1.0, 1.0), (0.5, 0.5), landmarks=LANDMARKS)

@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from sessions import Session
 
 from evomerge.errors import InputError
 from evomerge.optimize import (
@@ -23,6 +22,7 @@ from evomerge.optimize import (
     surrogate_front,
 )
 from evomerge.optimize.nested_map import NestedMapConfig, make_nested_map
+from evomerge.testing.optimizers import Session
 
 BOX = Box((0.0, 0.0, -1.0, 0.0), (1.0, 1.5, 1.0, 0.8), (0.5,) * 4)
 GOALS = (Goal(), Goal())

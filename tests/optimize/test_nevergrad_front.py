@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sessions import Session
 
 from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told, Wait
 from evomerge.optimize.fronts import hypervolume
@@ -16,6 +15,7 @@ from evomerge.optimize.nevergrad_front import (
     NevergradFrontConfig,
     make_nevergrad_front,
 )
+from evomerge.testing.optimizers import Session
 
 BOX = Box((-2.0, 0.0, 10.0), (2.0, 0.5, 30.0), (0.5, 0.25, 20.0))
 GOALS = (Goal(), Goal())

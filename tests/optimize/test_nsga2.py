@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sessions import Session
 
 from evomerge.optimize import Ask, Asked, Box, Failed, Goal, Scored, Wait
 from evomerge.optimize.fronts import hypervolume
 from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
+from evomerge.testing.optimizers import Session
 
 BOX = Box((-1.0, 0.0), (1.0, 10.0), (0.0, 5.0), landmarks=((1.0, 10.0),))
 GOALS = (Goal(), Goal())

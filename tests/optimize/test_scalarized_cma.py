@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sessions import Session
 
 from evomerge.optimize import Asked, Box, Failed, Goal, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.scalarized_cma import ScalarizedCmaConfig, make_scalarized_cma, spread
+from evomerge.testing.optimizers import Session
 
 BOX = Box((0.0,) * 4, (1.0,) * 4, (0.5,) * 4)
 GOALS = (Goal(), Goal())
