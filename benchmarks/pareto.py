@@ -34,9 +34,9 @@ from threadpoolctl import threadpool_limits
 from evomerge.optimize import Ask, Optimizer, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.map_config import MapConfig
-from evomerge.optimize.map_optimizer import MapOptimizer, make_map
-from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
-from evomerge.optimize.random_search import RandomConfig, make_random
+from evomerge.optimize.map_optimizer import MapOptimizer
+from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
+from evomerge.optimize.random_search import RandomConfig, RandomSearch
 from evomerge.optimize.surrogate_front import front_of
 
 SEEDS = 10
@@ -105,14 +105,14 @@ def shares(dimensions: int, objectives: int, noisy: bool, seed: int) -> dict[str
     def true(genomes: Floats) -> float:
         return hypervolume(problem.losses(genomes), problem.reference)
 
-    ours = make_map(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
+    ours = MapOptimizer(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
     search(ours, problem, budget, noise_seed)
     design = np.array(ours.design)
     known = oracle(problem, design, budget - len(design), seed)
     found = {"map": true(map_front(ours))}
     for name, rival in (
-        ("nsga2", make_nsga2(Nsga2Config(population=8), problem.box, problem.goals, seed)),
-        ("random", make_random(RandomConfig(), problem.box, problem.goals, seed)),
+        ("nsga2", Nsga2Optimizer(Nsga2Config(population=8), problem.box, problem.goals, seed)),
+        ("random", RandomSearch(RandomConfig(), problem.box, problem.goals, seed)),
     ):
         genomes, losses = search(rival, problem, budget, noise_seed)
         found[name] = true(genomes[non_dominated(losses)])
@@ -129,9 +129,9 @@ def sixty_against_240(
     """Hypervolumes of MAP with 60 evaluations and of NSGA-II with 240, of 240 free points'."""
     problem = make_problem(dimensions, objectives, seed)
     noise_seed = seed if noisy else None
-    ours = make_map(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
+    ours = MapOptimizer(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
     search(ours, problem, 60, noise_seed)
-    rival = make_nsga2(Nsga2Config(), problem.box, problem.goals, seed)
+    rival = Nsga2Optimizer(Nsga2Config(), problem.box, problem.goals, seed)
     genomes, losses = search(rival, problem, 240, noise_seed)
     whole = oracle(problem, genomes[:0], 60, seed)
     fronts = map_front(ours), genomes[non_dominated(losses)]
@@ -245,7 +245,7 @@ def of_many(count: int, seed: int) -> dict[str, float]:
     """True hypervolumes of fronts as shares of that of MAP's, and the interval coverage."""
     problem = make_problem(count, count, seed)
     budget = (count + 1) * (count + 2)
-    ours = make_map(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
+    ours = MapOptimizer(MapConfig(tolerance=0.0), problem.box, problem.goals, seed)
     search(ours, problem, budget, seed)
 
     def true(genomes: Floats) -> float:
@@ -255,8 +255,8 @@ def of_many(count: int, seed: int) -> dict[str, float]:
     whole = true(map_front(ours))
     found = {"coverage": coverage(ours, problem, seed)}
     for name, rival in (
-        ("nsga2", make_nsga2(Nsga2Config(population=8), problem.box, problem.goals, seed)),
-        ("random", make_random(RandomConfig(), problem.box, problem.goals, seed)),
+        ("nsga2", Nsga2Optimizer(Nsga2Config(population=8), problem.box, problem.goals, seed)),
+        ("random", RandomSearch(RandomConfig(), problem.box, problem.goals, seed)),
     ):
         genomes, losses = search(rival, problem, budget, seed)
         found[name] = true(genomes[non_dominated(losses)]) / whole

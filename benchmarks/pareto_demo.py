@@ -29,21 +29,21 @@ from threadpoolctl import threadpool_limits
 from evomerge.optimize import Ask, Box, Goal, Optimizer, OptimizerConfig, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
-from evomerge.optimize.map_optimizer import MapOptimizer, make_map
-from evomerge.optimize.nested_map import NestedMapConfig, make_nested_map
-from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
+from evomerge.optimize.map_optimizer import MapOptimizer
+from evomerge.optimize.nested_map import NestedMapConfig, NestedMapOptimizer
+from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
 from evomerge.optimize.protocol import Point
-from evomerge.optimize.random_search import RandomConfig, make_random
-from evomerge.optimize.scalarized_cma import ScalarizedCmaConfig, make_scalarized_cma
+from evomerge.optimize.random_search import RandomConfig, RandomSearch
+from evomerge.optimize.scalarized_cma import ScalarizedCma, ScalarizedCmaConfig
 from evomerge.score import SPLITS, Split
 
 MAKERS: dict[str, Callable[..., Optimizer]] = {
-    "map": make_map,
-    "bayesian_map": make_map,
-    "nested_map": make_nested_map,
-    "nsga2": make_nsga2,
-    "scalarized_cma": make_scalarized_cma,
-    "random": make_random,
+    "map": MapOptimizer,
+    "bayesian_map": MapOptimizer,
+    "nested_map": NestedMapOptimizer,
+    "nsga2": Nsga2Optimizer,
+    "scalarized_cma": ScalarizedCma,
+    "random": RandomSearch,
 }
 MAP = MapConfig(tolerance=0.0)
 BAYESIAN_MAP = BayesianMapConfig(tolerance=0.0)

@@ -23,9 +23,9 @@ from pymoo.problems import get_problem
 
 from evomerge.optimize import Ask, Box, Goal, Optimizer, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
-from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
-from evomerge.optimize.random_search import RandomConfig, make_random
-from evomerge.optimize.scalarized_cma import ScalarizedCmaConfig, make_scalarized_cma
+from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
+from evomerge.optimize.random_search import RandomConfig, RandomSearch
+from evomerge.optimize.scalarized_cma import ScalarizedCma, ScalarizedCmaConfig
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def one_seed(name: str, seed: int, *, with_others: bool) -> dict[str, float]:
     box = Box(low, high, tuple((a + b) / 2.0 for a, b in zip(low, high, strict=True)))
     goals = [Goal(low=0.0) for _ in range(problem.n_obj)]
     budget = POPULATION * GENERATIONS
-    ours = make_nsga2(Nsga2Config(population=POPULATION), box, goals, seed)
+    ours = Nsga2Optimizer(Nsga2Config(population=POPULATION), box, goals, seed)
     measured = measure_all(ours, problem, budget)
     alone = minimize(
         problem, NSGA2(pop_size=POPULATION), ("n_gen", GENERATIONS), seed=seed, verbose=False
@@ -79,9 +79,9 @@ def one_seed(name: str, seed: int, *, with_others: bool) -> dict[str, float]:
         "ours_all": front_volume(measured),
     }
     if with_others:
-        cma = make_scalarized_cma(ScalarizedCmaConfig(), box, goals, seed)
+        cma = ScalarizedCma(ScalarizedCmaConfig(), box, goals, seed)
         found["scalarized_cma"] = front_volume(measure_all(cma, problem, budget))
-        random = make_random(RandomConfig(), box, goals, seed)
+        random = RandomSearch(RandomConfig(), box, goals, seed)
         found["random"] = front_volume(measure_all(random, problem, budget))
     return found
 

@@ -10,6 +10,7 @@ from evomerge.optimize import (
     random_search,
     scalarized_cma,
 )
+from evomerge.optimize.base import BaseOptimizer
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -31,6 +32,7 @@ __all__ = [
     "OPTIMIZERS",
     "Ask",
     "Asked",
+    "BaseOptimizer",
     "Box",
     "Done",
     "Failed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import nevergrad as ng
@@ -10,7 +9,7 @@ from pydantic import Field, field_validator
 
 from evomerge.errors import closest
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
-from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig
+from evomerge.optimize.protocol import OPTIMIZERS, OptimizerConfig
 
 ALGORITHMS = (
     "DiscreteLenglerOnePlusOne",
@@ -53,13 +52,17 @@ class NevergradConfig(OptimizerConfig):
         return value
 
 
-def make_nevergrad(config: NevergradConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
-    """Build the optimizer."""
+class AnyNevergrad(NevergradOptimizer[NevergradConfig]):
+    """See `NevergradOptimizer`."""
 
-    def build(parametrization: Any) -> Any:
-        return ng.optimizers.registry[config.algorithm](parametrization, num_workers=1)
+    settled = True
 
-    return NevergradOptimizer(box, goals, seed, build, config.max_outstanding, settled=True)
+    def _build(self, parametrization: Any) -> Any:
+        return ng.optimizers.registry[self.config.algorithm](parametrization, num_workers=1)
+
+    def _start(self) -> None:
+        super()._start()
+        self.max_outstanding = self.config.max_outstanding
 
 
-OPTIMIZERS.add(NevergradConfig, make_nevergrad)
+OPTIMIZERS.add(NevergradConfig, AnyNevergrad)

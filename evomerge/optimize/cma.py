@@ -9,7 +9,7 @@ from typing import Any, Literal
 import nevergrad as ng
 from pydantic import Field, model_validator
 
-from evomerge.optimize.nevergrad_optimizer import Build, NevergradOptimizer
+from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
 from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig, Point
 
 DIAGONAL_ABOVE = 1000
@@ -53,35 +53,40 @@ class CmaConfig(OptimizerConfig):
         return num_dimensions > DIAGONAL_ABOVE if self.diagonal is None else self.diagonal
 
 
-class Cma(NevergradOptimizer):
+class Cma(NevergradOptimizer[CmaConfig]):
     """CMA-ES whose two-valued numbers lie half a standard deviation from where they turn.
 
-    At 0 or 1 they would hardly ever turn: that is three standard deviations away.
-
-    Args:
-        config: Its settings.
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
-        build: See `NevergradOptimizer`.
+    At 0 or 1 they would hardly ever turn: that is three standard deviations away. At most two
+    generations may be outstanding.
     """
 
-    def __init__(
-        self, config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int, build: Build
-    ) -> None:
+    def __init__(self, config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> None:
         self._halves = {
             place: ((low + high) / 2, config.sigma * (high - low) / 2)
             for place, (low, high) in enumerate(zip(box.low, box.high, strict=True))
             if box.integer and box.integer[place] and high - low == 1.0
         }
-        super().__init__(
-            replace(box, start=self._around_middle(box.start)),
-            goals,
-            seed,
-            build,
-            max_outstanding=lambda inner: (1 if config.generational else 2) * inner._popsize,
-            generational=config.generational,
-        )
+        self.generational = config.generational
+        super().__init__(config, replace(box, start=self._around_middle(box.start)), goals, seed)
+
+    def _start(self) -> None:
+        super()._start()
+        self.max_outstanding = (1 if self.generational else 2) * self._inner._popsize
+
+    def _build(self, parametrization: Any) -> Any:
+        num_dimensions = parametrization.dimension
+        # nevergrad multiplies the scale by 0.3 below 18 dimensions and by 0.15 from there on.
+        multiplier = 0.3 if num_dimensions < 18 else 0.15
+        optimizer = ng.optimizers.ParametrizedCMA(
+            scale=self.config.sigma / multiplier,
+            popsize=self.config.popsize,
+            diagonal=self.config.is_diagonal(num_dimensions),
+        )(parametrization, num_workers=1)
+        if not self.config.restarts:
+            # nevergrad starts over in silence when pycma says stop: on a plateau of equal
+            # accuracies, and once converged. Not all of its reasons can be switched off.
+            optimizer.es.stop = _never
+        return optimizer
 
     def _around_middle(self, genome: Point) -> Point:
         numbers = list(genome)
@@ -93,30 +98,9 @@ class Cma(NevergradOptimizer):
         return super()._in_place_of(asked, self._around_middle(genome))
 
 
-def make_cma(config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
-    """Build the optimizer; at most two generations may be outstanding."""
-    num_dimensions = max(len(box.low), 2)
-    # nevergrad multiplies the scale by 0.3 below 18 dimensions and by 0.15 from there on.
-    multiplier = 0.3 if num_dimensions < 18 else 0.15
-
-    def build(parametrization: Any) -> Any:
-        optimizer = ng.optimizers.ParametrizedCMA(
-            scale=config.sigma / multiplier,
-            popsize=config.popsize,
-            diagonal=config.is_diagonal(num_dimensions),
-        )(parametrization, num_workers=1)
-        if not config.restarts:
-            # nevergrad starts over in silence when pycma says stop: on a plateau of equal
-            # accuracies, and once converged. Not all of its reasons can be switched off.
-            optimizer.es.stop = _never
-        return optimizer
-
-    return Cma(config, box, goals, seed, build)
-
-
 def _never(*_arguments: Any, **_keywords: Any) -> dict[str, Any]:
     """No reason to stop."""
     return {}
 
 
-OPTIMIZERS.add(CmaConfig, make_cma)
+OPTIMIZERS.add(CmaConfig, Cma)

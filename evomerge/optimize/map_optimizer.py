@@ -14,25 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.errors import InputError
-from evomerge.optimize.designs import (
-    augment,
-    make_design,
-    space_filling,
-)
+from evomerge.optimize.base import BaseOptimizer
+from evomerge.optimize.designs import augment, make_design, space_filling
 from evomerge.optimize.fronts import hypervolume, non_dominated, violations
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig, SurrogateSearchConfig
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
-    Ask,
-    Asked,
-    Box,
     Done,
     Failed,
-    Goal,
     Outcome,
     Point,
     Scored,
-    Told,
     Wait,
 )
 from evomerge.optimize.quadratic import num_coefficients, rank
@@ -48,6 +40,8 @@ NEAREST = 1e-3
 
 GROWTH_WINDOW = 4
 """Points behind the design over which the front must have grown."""
+
+NOTHING_NEW = "every point of the surrogates' front is measured"
 
 
 @dataclass(frozen=True)
@@ -65,32 +59,23 @@ class Measured:
     standard_errors: Floats
 
 
-class MapOptimizer:
+class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
     """See `Optimizer`.
-
-    Args:
-        config: Its settings.
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
 
     Raises:
         InputError: The design does not determine the surrogates.
     """
 
-    def __init__(
-        self, config: SurrogateSearchConfig, box: Box, goals: Sequence[Goal], seed: int
-    ) -> None:
-        self.config = config
-        self.box = box
-        self.goals = tuple(goals)
-        self.max_outstanding = config.max_outstanding
-        self._limits = np.array([np.inf if g.limit is None else g.limit for g in goals])
-        self._seed = seed
+    follows_record = True
+
+    def _start(self) -> None:
+        box = self.box
+        self.max_outstanding = self.config.max_outstanding
+        self._limits = np.array([np.inf if g.limit is None else g.limit for g in self.goals])
         self._low = np.asarray(box.low)
         self._high = np.asarray(box.high)
         landmarks = [self._to_units(point) for point in dict.fromkeys([*box.landmarks, box.start])]
-        design = make_design(config.design, np.array(landmarks), len(box.low), seed)
+        design = make_design(self.config.design, np.array(landmarks), len(box.low), self.seed)
         # Two points of the design can be one candidate where numbers are whole.
         self.design = list(dict.fromkeys(self._to_point(row) for row in design))
         needed = num_coefficients(len(box.low))
@@ -101,45 +86,17 @@ class MapOptimizer:
                 f"quadratic once numbers are whole (of two values the square says nothing); use "
                 "`kind: nsga2` or `kind: nevergrad_front`"
             )
-        self._num_asked = 0
-        self._outstanding: dict[int, Point] = {}
         self._told: list[tuple[Point, Outcome]] = []
         self._fitted: tuple[int, list[Surrogate]] | None = None
         self._candidates: tuple[int, Floats] | None = None
 
-    def ask(self) -> Ask | Wait | Done:
-        """See `Optimizer`."""
-        if len(self._outstanding) >= self.max_outstanding:
-            return Wait()
-        point = self._next_of_design()
-        if point is None:
-            found = self._next()
-            if not isinstance(found, tuple):
-                return found
-            point = found
-        number = self._num_asked
-        self._num_asked += 1
-        self._outstanding[number] = point
-        return Ask(number, point)
+    def _propose(self) -> Point | Wait | Done:
+        taken = self._taken()
+        first = next((point for point in self.design if point not in taken), None)
+        return self._next() if first is None else first
 
-    def tell(self, point: int | Point, outcome: Outcome) -> None:
-        """See `Optimizer`."""
-        if isinstance(point, int):
-            if point not in self._outstanding:
-                raise ValueError(f"ask {point} is not outstanding")
-            self._told.append((self._outstanding.pop(point), outcome))
-        else:
-            self._told.append((point, outcome))
-
-    def restore(self, events: Sequence[Asked | Told]) -> str | None:
-        """See `Optimizer`: the record is taken in; the next ask follows from it."""
-        for event in events:
-            if isinstance(event, Asked):
-                self._outstanding[event.number] = event.genome
-                self._num_asked = event.number + 1
-            else:
-                self.tell(event.genome if event.number is None else event.number, event.outcome)
-        return None
+    def _observe(self, proposal: Point, outcome: Outcome) -> None:
+        self._told.append((proposal, outcome))
 
     def describe(self) -> str:
         """What it measures, in a line."""
@@ -175,10 +132,6 @@ class MapOptimizer:
             self._fitted = len(self._told), fitted
         return self._fitted[1]
 
-    def _next_of_design(self) -> Point | None:
-        taken = self._taken()
-        return next((point for point in self.design if point not in taken), None)
-
     def _next(self) -> Point | Wait | Done:
         """The next point behind the design."""
         measured = self.measured
@@ -189,12 +142,10 @@ class MapOptimizer:
         if not self._is_allowed_somewhere(candidates):
             return self._towards_limits(candidates)
         if not len(candidates):
-            return self._nothing_new()
+            return Done(NOTHING_NEW)
         gains, whole = self._gains(candidates)
         best = int(np.argmax(gains))
         if gains[best] <= self.config.tolerance * whole and self._has_stopped_growing(whole):
-            if self._outstanding:
-                return Wait()
             return Done(
                 f"the front's hypervolume grew by less than {self.config.tolerance:g} of itself"
             )
@@ -203,11 +154,11 @@ class MapOptimizer:
     def _replacement(self) -> Point | Wait | Done:
         failed = {point for point, told in self._told if isinstance(told, Failed)}
         around = [self._to_units(point) for point in self._taken() if point not in failed]
-        pool = self._new(space_filling(len(self._low), 256, self._seed + self._num_asked + 1))
+        pool = self._new(space_filling(len(self._low), 256, self.seed + self._num_asked + 1))
         if rank(np.array(around)) >= num_coefficients(len(self._low)) and self._outstanding:
             return Wait()
         if not len(pool):
-            return self._nothing_new()
+            return Done(NOTHING_NEW)
         known = np.array(around).reshape(-1, len(self._low))
         return self._to_point(augment(known, pool, 1)[-1])
 
@@ -220,19 +171,14 @@ class MapOptimizer:
 
     def _towards_limits(self, candidates: Floats) -> Point | Wait | Done:
         """Where a function drawn from the posterior is least over the limits."""
-        rng = np.random.default_rng((self._seed, len(self._told), self._num_asked))
+        rng = np.random.default_rng((self.seed, len(self._told), self._num_asked))
         filling = space_filling(len(self._low), 256, int(rng.integers(1 << 31)))
         pool = np.concatenate([candidates, self._new(self._settled(filling))])
         if not len(pool):
-            return self._nothing_new()
+            return Done(NOTHING_NEW)
         drawn = values([surrogate.sample(rng) for surrogate in self.surrogates], pool)
         over = violations(drawn, [goal.limit for goal in self.goals])
         return self._to_point(pool[int(np.argmin(over))])
-
-    def _nothing_new(self) -> Wait | Done:
-        if self._outstanding:
-            return Wait()
-        return Done("every point of the surrogates' front is measured")
 
     def _front(self) -> Floats:
         """Points of the surrogates' front, shape [k, d]."""
@@ -243,7 +189,7 @@ class MapOptimizer:
             uncertain = self.config.acquisition != "mean" or not all(
                 surrogate.quality.trusted for surrogate in surrogates
             )
-            rng = np.random.default_rng((self._seed, count))
+            rng = np.random.default_rng((self.seed, count))
             if uncertain:
                 functions = [surrogate.sample(rng) for surrogate in surrogates]
             limits = [goal.limit for goal in self.goals]
@@ -265,7 +211,7 @@ class MapOptimizer:
         whole = hypervolume(means, reference) if len(means) else 0.0
         if self.config.acquisition != "ehvi":
             return self._added(expected, means, pending, candidates, reference), whole
-        rng = np.random.default_rng((self._seed, len(self._told), 1))
+        rng = np.random.default_rng((self.seed, len(self._told), 1))
         total = np.zeros(len(candidates))
         for _ in range(NUM_SAMPLES):
             drawn = [surrogate.sample(rng) for surrogate in surrogates]
@@ -346,12 +292,5 @@ class MapOptimizer:
         return self.box.settle(tuple(min(max(float(x), low), high) for x, low, high in bounds))
 
 
-def make_map(
-    config: SurrogateSearchConfig, box: Box, goals: Sequence[Goal], seed: int
-) -> MapOptimizer:
-    """Build the optimizer."""
-    return MapOptimizer(config, box, goals, seed)
-
-
-OPTIMIZERS.add(MapConfig, make_map)
-OPTIMIZERS.add(BayesianMapConfig, make_map)
+OPTIMIZERS.add(MapConfig, MapOptimizer)
+OPTIMIZERS.add(BayesianMapConfig, MapOptimizer)

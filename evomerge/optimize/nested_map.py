@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import Field
 
 from evomerge.errors import InputError
+from evomerge.optimize.base import BaseOptimizer
 from evomerge.optimize.nested_merge import Child, Merge, inside
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
-    Ask,
     Asked,
     Box,
     Done,
@@ -34,10 +34,12 @@ from evomerge.optimize.protocol import (
     Point,
     Scored,
     Told,
-    Wait,
 )
 
 logger = logging.getLogger(__name__)
+
+Proposal = tuple[Point, tuple[Merge, int] | None]
+"""A genome to measure, and whose it is: a merge and its own number of the ask."""
 
 
 class NestedMapConfig(OptimizerConfig):
@@ -57,37 +59,29 @@ class NestedMapConfig(OptimizerConfig):
     max_outstanding: int = Field(default=8, ge=1)
 
 
-class NestedMapOptimizer:
+class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
     """See `Optimizer`.
 
     A number that failed alone is left out: it stays at 0. Of a merge whose points failed the better
     child stands for it. A point from outside is used where it is a number alone, or the origin.
-
-    Args:
-        config: Its settings.
-        box: The domain; 0 lies in the range of every number.
-        goals: The losses.
-        seed: Of every random number.
+    A recorded ask that fits no merge is told in vain.
 
     Raises:
         InputError: The numbers cannot be scaled towards 0, or there are fewer than two.
     """
 
-    def __init__(self, config: NestedMapConfig, box: Box, goals: Sequence[Goal], seed: int) -> None:
-        _check(box)
-        self.config = config
-        self.box = box
-        self.goals = tuple(goals)
-        self.max_outstanding = config.max_outstanding
-        self._seed = seed
-        count = len(box.low)
-        self._origin = inside((0.0,) * count, box)
-        self._alone = [_alone(place, box) for place in range(count)]
+    follows_record = True
+
+    def _start(self) -> None:
+        _check(self.box)
+        self.max_outstanding = self.config.max_outstanding
+        count = len(self.box.low)
+        self._origin = inside((0.0,) * count, self.box)
+        self._alone = [_alone(place, self.box) for place in range(count)]
         self._landmarks: dict[Point, Outcome | None] = dict.fromkeys([self._origin, *self._alone])
-        self._outstanding: dict[int, tuple[Point, tuple[Merge, int] | None]] = {}
-        self._num_asked = 0
         self._has_begun = False
         self._left_out = ""
+        self._misfit: str | None = None
         self._num_merges = 0
         self._merges: list[Merge] = []
         self._unpaired: list[Child] = []
@@ -108,67 +102,49 @@ class NestedMapOptimizer:
             f"evaluations, at most {self.num_evaluations} in all"
         )
 
-    def ask(self) -> Ask | Wait | Done:
-        """See `Optimizer`."""
-        if len(self._outstanding) >= self.max_outstanding:
-            return Wait()
-        found = self._next()
-        if found is None:
-            if self._outstanding:
-                return Wait()
-            return Done(f"nothing is left to merge{self._left_out}")
-        number = self._num_asked
-        self._num_asked += 1
-        self._outstanding[number] = found
-        return Ask(number, found[0])
-
-    def tell(self, point: int | Point, outcome: Outcome) -> None:
-        """See `Optimizer`."""
-        if isinstance(point, int):
-            if point not in self._outstanding:
-                raise ValueError(f"ask {point} is not outstanding")
-            genome, owner = self._outstanding.pop(point)
-            if owner is not None:
-                merge, number = owner
-                merge.tell(number, outcome)
-                self._go_up()
-                return
-        else:
-            genome = point
-        if genome in self._landmarks and not isinstance(self._landmarks[genome], Scored):
-            self._landmarks[genome] = outcome
-        self._begin()
-
     def restore(self, events: Sequence[Asked | Told]) -> str | None:
-        """See `Optimizer`: the record is taken in; an ask that fits nowhere is told in vain."""
-        difference = None
-        for event in events:
-            if isinstance(event, Told):
-                self.tell(event.genome if event.number is None else event.number, event.outcome)
-                continue
-            owner = self._owner(event.genome)
-            if owner is None and (self._has_begun or event.genome not in self._landmarks):
-                difference = difference or f"ask {event.number} belongs to no merge under way"
-            self._outstanding[event.number] = event.genome, owner
-            self._num_asked = event.number + 1
-        return difference
+        """See `Optimizer`."""
+        super().restore(events)
+        return self._misfit
 
-    def _next(self) -> tuple[Point, tuple[Merge, int] | None] | None:
-        """A genome to measure, and whose it is; None: none now."""
+    def _propose(self) -> Proposal | Done:
         if not self._has_begun:
             asked = {genome for genome, _ in self._outstanding.values()}
             for genome, outcome in self._landmarks.items():
                 if outcome is None and genome not in asked:
                     return genome, None
-            return None
         while self._merges:
             for merge in sorted(self._merges, key=lambda m: (len(m.outstanding), m.num_asked)):
                 found = merge.ask()
                 if found is not None:
                     return found, (merge, merge.num_asked - 1)
             if not self._go_up():
-                return None
-        return None
+                break
+        return Done(f"nothing is left to merge{self._left_out}")
+
+    def _observe(self, proposal: Proposal, outcome: Outcome) -> None:
+        genome, owner = proposal
+        if owner is not None:
+            merge, number = owner
+            merge.tell(number, outcome)
+            self._go_up()
+            return
+        if genome in self._landmarks and not isinstance(self._landmarks[genome], Scored):
+            self._landmarks[genome] = outcome
+        self._begin()
+
+    def _observe_foreign(self, point: Point, outcome: Outcome) -> None:
+        self._observe((point, None), outcome)
+
+    def _genome(self, proposal: Proposal) -> Point:
+        return proposal[0]
+
+    def _adopt(self, proposal: Proposal | None, point: Point) -> Proposal:
+        owner = self._owner(point)
+        if owner is None and (self._has_begun or point not in self._landmarks):
+            misfit = f"ask {self._num_asked} belongs to no merge under way"
+            self._misfit = self._misfit or misfit
+        return point, owner
 
     def _owner(self, genome: Point) -> tuple[Merge, int] | None:
         """The merge that takes a recorded genome over."""
@@ -213,7 +189,7 @@ class NestedMapOptimizer:
         self._merges = []
         for left, right in pairs:
             # Seeds that no two runs of neighboring seeds share.
-            own = int(np.random.SeedSequence((self._seed, self._num_merges)).generate_state(1)[0])
+            own = int(np.random.SeedSequence((self.seed, self._num_merges)).generate_state(1)[0])
             merge = Merge(
                 left,
                 right,
@@ -264,11 +240,4 @@ def _pairs(
     return pairs, [children[place] for place in sorted(free)]
 
 
-def make_nested_map(
-    config: NestedMapConfig, box: Box, goals: Sequence[Goal], seed: int
-) -> NestedMapOptimizer:
-    """Build the optimizer."""
-    return NestedMapOptimizer(config, box, goals, seed)
-
-
-OPTIMIZERS.add(NestedMapConfig, make_nested_map)
+OPTIMIZERS.add(NestedMapConfig, NestedMapOptimizer)

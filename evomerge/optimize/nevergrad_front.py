@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import nevergrad as ng
@@ -13,15 +12,7 @@ from pydantic import Field
 from evomerge.optimize.any_nevergrad import MAX_OUTSTANDING
 from evomerge.optimize.fronts import violations
 from evomerge.optimize.nevergrad_optimizer import OVER_LIMIT, WORST, NevergradOptimizer
-from evomerge.optimize.protocol import (
-    OPTIMIZERS,
-    Box,
-    Goal,
-    OptimizerConfig,
-    Outcome,
-    Point,
-    Scored,
-)
+from evomerge.optimize.protocol import OPTIMIZERS, Goal, OptimizerConfig, Outcome, Point, Scored
 
 Floats = NDArray[Any]
 
@@ -45,31 +36,23 @@ class NevergradFrontConfig(OptimizerConfig):
     max_outstanding: int = Field(default=MAX_OUTSTANDING, ge=1)
 
 
-class NevergradFront(NevergradOptimizer):
+class NevergradFront(NevergradOptimizer[NevergradFrontConfig]):
     """All losses, each by itself, below a reference.
 
     The reference of a loss is the goal's, else the greatest value that it can have, else the worst
     of the first `NUM_FIRST` tells and a tenth of their range beyond; nevergrad is told these once
     there are as many. A point over a limit is told as worse than any within it on every loss, the
     more so the further it is over; a failed point as worse than the worst so far.
-
-    Args:
-        config: Its settings.
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
     """
 
-    def __init__(
-        self, config: NevergradFrontConfig, box: Box, goals: Sequence[Goal], seed: int
-    ) -> None:
-        def build(parametrization: Any) -> Any:
-            return ng.optimizers.registry[config.algorithm](parametrization, num_workers=1)
+    settled = True
 
-        super().__init__(box, goals, seed, build, config.max_outstanding, settled=True)
+    def _build(self, parametrization: Any) -> Any:
+        return ng.optimizers.registry[self.config.algorithm](parametrization, num_workers=1)
 
     def _start(self) -> None:
         super()._start()
+        self.max_outstanding = self.config.max_outstanding
         self._worst_losses: Floats | None = None
         self._first_losses: list[tuple[float, ...]] = []
         self._first_tells: list[tuple[Any, Any]] = []
@@ -129,11 +112,4 @@ def _bound(goal: Goal) -> float | None:
     return goal.high if goal.reference is None else goal.reference
 
 
-def make_nevergrad_front(
-    config: NevergradFrontConfig, box: Box, goals: Sequence[Goal], seed: int
-) -> NevergradFront:
-    """Build the optimizer."""
-    return NevergradFront(config, box, goals, seed)
-
-
-OPTIMIZERS.add(NevergradFrontConfig, make_nevergrad_front)
+OPTIMIZERS.add(NevergradFrontConfig, NevergradFront)

@@ -6,29 +6,16 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import nevergrad as ng
 import numpy as np
 
+from evomerge.optimize.base import BaseOptimizer, Config
 from evomerge.optimize.fronts import violations
-from evomerge.optimize.protocol import (
-    Ask,
-    Asked,
-    Box,
-    Done,
-    Failed,
-    Goal,
-    Outcome,
-    Point,
-    Told,
-    Wait,
-    replay_difference,
-)
-
-Build = Callable[[Any], Any]
-"""Makes the nevergrad optimizer from a parametrization."""
+from evomerge.optimize.protocol import Ask, Box, Done, Failed, Goal, Outcome, Point, Wait
 
 PATIENCE = 20
 """Proposals of points that were asked already, one after the other, before one is replaced."""
@@ -46,19 +33,14 @@ WORST = 1e18
 """Loss of a point that failed before any was scored; optimizers here look at ranks only."""
 
 
-class NevergradOptimizer:
-    """One scalar loss, the preference-weighted sum of all.
+class NevergradOptimizer(BaseOptimizer[Config, Any]):
+    """One scalar loss, the preference-weighted sum of all; a proposal is nevergrad's candidate.
 
     A point over a limit is told as worse than any within it, the more so the further it is over; a
     failed point as worse than the worst so far. A point from outside takes the place of
     an ask: nevergrad's CMA-ES drops points that it did not ask for.
 
-    Args:
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
-        build: Makes the nevergrad optimizer; called with the parametrization.
-        max_outstanding: See `Optimizer`.
+    Attributes:
         generational: Ask for a whole generation of `max_outstanding` and wait for all of it.
         settled: Tell points as they were scored (`Box.settle`), beginning with the box's start;
             else as nevergrad proposed them, which CMA-ES's statistics need. A settled point
@@ -66,32 +48,31 @@ class NevergradOptimizer:
             after `PATIENCE` of them a new point near the proposal takes its place.
     """
 
-    def __init__(
-        self,
-        box: Box,
-        goals: Sequence[Goal],
-        seed: int,
-        build: Build,
-        max_outstanding: int | Callable[[Any], int],
-        *,
-        generational: bool = False,
-        settled: bool = False,
-    ) -> None:
+    settled: ClassVar[bool] = False
+
+    generational: bool = False
+
+    def __init__(self, config: Config, box: Box, goals: Sequence[Goal], seed: int) -> None:
         self._num_dimensions = len(box.low)
-        # nevergrad's CMA-ES wants another package for one dimension: it gets an idle second one.
-        self.box = box if self._num_dimensions > 1 else _with_idle(box)
-        self.goals = goals
         preferences = np.array([goal.preference for goal in goals])
         self.preferences = preferences / preferences.sum()
-        self._seed = seed
-        self._build = build
-        self._generational = generational
-        self._settled = settled
-        self._listed = sorted(self._list_points()) if settled else []
-        self._start()
-        self.max_outstanding = (
-            max_outstanding if isinstance(max_outstanding, int) else max_outstanding(self._inner)
-        )
+        self._listed = sorted(_list_points(box)) if self.settled else []
+        # nevergrad's CMA-ES wants another package for one dimension: it gets an idle second one.
+        super().__init__(config, box if len(box.low) > 1 else _with_idle(box), goals, seed)
+
+    @abstractmethod
+    def _build(self, parametrization: Any) -> Any:
+        """The nevergrad optimizer."""
+
+    def ask(self) -> Ask | Wait | Done:
+        """See `Optimizer`."""
+        # Neither is asked in a replay: a record may be of more asks than there are points.
+        begins_generation = self.generational and self._num_asked % self.max_outstanding == 0
+        if begins_generation and self._outstanding:
+            return Wait()
+        if self._is_exhausted():
+            return Wait() if self._outstanding else Done("every point is scored")
+        return super().ask()
 
     def _start(self) -> None:
         low, high = np.asarray(self.box.low), np.asarray(self.box.high)
@@ -102,72 +83,17 @@ class NevergradOptimizer:
             # points with an excess at the bounds.
             array.set_mutation(sigma=high - low)
             array.set_bounds(low, high, full_range_sampling=True)
-            array.random_state.seed(self._seed % (1 << 32))
-            self._random = random.Random(self._seed)
+            array.random_state.seed(self.seed % (1 << 32))
+            self._random = random.Random(self.seed)
             self._inner = self._build(array)
-        self._num_asked = 0
-        self._outstanding: dict[int, Any] = {}
         self._known: dict[Point, Any] = {}
         self._worst: float | None = None
 
-    def ask(self) -> Ask | Wait | Done:
-        """See `Optimizer`."""
-        if len(self._outstanding) >= self.max_outstanding:
-            return Wait()
-        number = self._num_asked
-        if self._generational and self._outstanding and number % self.max_outstanding == 0:
-            return Wait()
-        if self._is_exhausted():
-            return Wait() if self._outstanding else Done("every point is scored")
-        candidate = self._propose()
-        if candidate is None:
-            return Done("every point near the last proposals is scored")
-        self._num_asked += 1
-        self._outstanding[number] = candidate
-        return Ask(number, self._genome(candidate))
-
-    def tell(self, point: int | Point, outcome: Outcome) -> None:
-        """See `Optimizer`."""
-        if isinstance(point, int):
-            if point not in self._outstanding:
-                raise ValueError(f"ask {point} is not outstanding")
-            self._tell(self._outstanding.pop(point), outcome)
-        else:
-            self._tell(self._in_place_of(self._inner.ask(), point), outcome)
-
-    def restore(self, events: Sequence[Asked | Told]) -> str | None:
-        """See `Optimizer`: a replay of asks and tells; rebuilt from the record where it differs."""
-        difference = self._replay(events, recorded=False)
-        if difference is not None:
-            self._start()
-            self._replay(events, recorded=True)
-        return difference
-
-    def _replay(self, events: Sequence[Asked | Told], *, recorded: bool) -> str | None:
-        for event in events:
-            if isinstance(event, Told):
-                self.tell(event.genome if event.number is None else event.number, event.outcome)
-                continue
-            candidate = self._propose()
-            if recorded:
-                asked = self._inner.ask() if candidate is None else candidate
-                candidate = self._in_place_of(asked, event.genome)
-            elif candidate is None:
-                return f"ask {event.number}: nothing new is proposed"
-            else:
-                genome = self._genome(candidate)
-                difference = replay_difference(event.number, genome, event.genome, self.box)
-                if difference is not None:
-                    return difference
-            self._outstanding[event.number] = candidate
-            self._num_asked = event.number + 1
-        return None
-
     def _propose(self) -> Any:
-        """The next candidate that is new; None when there seems to be none."""
-        if not self._settled:
+        """The next candidate that is new; Done when there seems to be none."""
+        if not self.settled:
             return self._inner.ask()
-        asked = {self._genome(candidate) for candidate in self._outstanding.values()}
+        asked = self._asked_points()
         for repeats in range(PATIENCE + 1):
             candidate = self._inner.ask()
             is_first = self._inner.num_ask == 1
@@ -178,7 +104,22 @@ class NevergradOptimizer:
                 return self._in_place_of(candidate, genome)
             if genome in self._known:
                 self._inner_tell(self._in_place_of(candidate, genome), self._known[genome])
-        return None
+        return Done("every point near the last proposals is scored")
+
+    def _observe(self, proposal: Any, outcome: Outcome) -> None:
+        loss = self._loss(outcome)
+        if self.settled:
+            self._known[self._genome(proposal)] = loss
+        self._inner_tell(proposal, loss)
+
+    def _genome(self, proposal: Any) -> Point:
+        return self._settle(proposal.value)
+
+    def _adopt(self, proposal: Any, point: Point) -> Any:
+        return self._in_place_of(self._inner.ask() if proposal is None else proposal, point)
+
+    def _asked_points(self) -> set[Point]:
+        return {self._genome(candidate) for candidate in self._outstanding.values()}
 
     def _another(self, genome: Point, asked: set[Point]) -> Point:
         """A point that is new: the nearest of those that are listed, else by a random walk."""
@@ -202,24 +143,9 @@ class NevergradOptimizer:
 
     def _is_exhausted(self) -> bool:
         """Whether every point is asked; known without asking for one, which a replay would miss."""
-        if not self._settled or not self._listed:
+        if not self._listed:
             return False
-        asked = {self._genome(candidate) for candidate in self._outstanding.values()}
-        return len(asked | self._known.keys()) >= len(self._listed)
-
-    def _list_points(self) -> set[Point]:
-        """Every point of a small box of whole numbers; empty for others."""
-        box, count = self.box, self._num_dimensions
-        ends = zip(box.low[:count], box.high[:count], strict=True)
-        sizes = [int(high - low) + 1 for low, high in ends]
-        are_whole = len(box.integer) > 0 and all(box.integer[:count])
-        if not are_whole or math.prod(sizes) > MOST_LISTED:
-            return set()
-        axes = [
-            [low + step for step in range(size)]
-            for low, size in zip(box.low[:count], sizes, strict=True)
-        ]
-        return {self._settle(point) for point in itertools.product(*axes)}
+        return len(self._asked_points() | self._known.keys()) >= len(self._listed)
 
     def _in_place_of(self, asked: Any, genome: Point) -> Any:
         """A candidate at `genome` that nevergrad takes for the one it asked."""
@@ -228,12 +154,6 @@ class NevergradOptimizer:
         candidate = self._inner.parametrization.spawn_child(new_value=value)
         candidate.uid = asked.uid
         return candidate
-
-    def _tell(self, candidate: Any, outcome: Outcome) -> None:
-        loss = self._loss(outcome)
-        if self._settled:
-            self._known[self._genome(candidate)] = loss
-        self._inner_tell(candidate, loss)
 
     def _loss(self, outcome: Outcome) -> Any:
         """What nevergrad is told of an outcome."""
@@ -251,13 +171,19 @@ class NevergradOptimizer:
             warnings.simplefilter("ignore")
             self._inner.tell(candidate, loss)
 
-    def _genome(self, candidate: Any) -> Point:
-        """The point that is scored for a candidate."""
-        return self._settle(candidate.value)
-
     def _settle(self, value: Sequence[float]) -> Point:
         idle = self.box.start[len(value) :]
         return self.box.settle((*(float(x) for x in value), *idle))[: self._num_dimensions]
+
+
+def _list_points(box: Box) -> set[Point]:
+    """Every point of a small box of whole numbers; empty for others."""
+    sizes = [int(high - low) + 1 for low, high in zip(box.low, box.high, strict=True)]
+    are_whole = len(box.integer) > 0 and all(box.integer)
+    if not are_whole or math.prod(sizes) > MOST_LISTED:
+        return set()
+    axes = [[low + step for step in range(size)] for low, size in zip(box.low, sizes, strict=True)]
+    return {box.settle(point) for point in itertools.product(*axes)}
 
 
 def _with_idle(box: Box) -> Box:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from evomerge.optimize.protocol import (
-    OPTIMIZERS,
-    Ask,
-    Asked,
-    Box,
-    Done,
-    Goal,
-    OptimizerConfig,
-    Outcome,
-    Point,
-    Scored,
-    Told,
-    Wait,
-    replay_difference,
-)
+from evomerge.optimize.base import BaseOptimizer
+from evomerge.optimize.protocol import OPTIMIZERS, OptimizerConfig, Outcome, Point, Scored, Wait
 
 
 class Nsga2Config(OptimizerConfig):
@@ -40,116 +26,81 @@ class Nsga2Config(OptimizerConfig):
     population: int = Field(default=24, ge=4)
 
 
-class Nsga2Optimizer:
-    """See `Optimizer`. A failed point is told as worse than all others; limits are constraints.
+class Nsga2Optimizer(BaseOptimizer[Nsga2Config, Any]):
+    """A proposal is pymoo's individual.
 
-    Points from outside join the generation that is told next.
-
-    Args:
-        config: Its settings.
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
+    A failed point is told as worse than all others; limits are constraints. Points from outside
+    join the generation that is told next.
     """
 
-    def __init__(self, config: Nsga2Config, box: Box, goals: Sequence[Goal], seed: int) -> None:
-        self.box = box
-        self.goals = tuple(goals)
-        self.max_outstanding = config.population
+    def _start(self) -> None:
+        box, population = self.box, self.config.population
+        self.max_outstanding = population
         low, high = np.asarray(box.low), np.asarray(box.high)
-        self._limits = [(k, g.limit) for k, g in enumerate(goals) if g.limit is not None]
+        self._limits = [(k, g.limit) for k, g in enumerate(self.goals) if g.limit is not None]
         # Half a second to import, for those who use it.
         from pymoo.algorithms.moo.nsga2 import NSGA2
         from pymoo.core.problem import Problem
 
         problem = Problem(
-            n_var=len(low), n_obj=len(goals), n_ieq_constr=len(self._limits), xl=low, xu=high
+            n_var=len(low), n_obj=len(self.goals), n_ieq_constr=len(self._limits), xl=low, xu=high
         )
-        rng = np.random.default_rng(seed)
-        first = low + (high - low) * rng.random((config.population, len(low)))
-        chosen = [*dict.fromkeys([box.start, *box.landmarks])][: config.population]
+        rng = np.random.default_rng(self.seed)
+        first = low + (high - low) * rng.random((population, len(low)))
+        chosen = [*dict.fromkeys([box.start, *box.landmarks])][:population]
         first[: len(chosen)] = chosen
-        self._algorithm = NSGA2(pop_size=config.population, sampling=first)
-        self._algorithm.setup(problem, termination=("n_gen", 1 << 30), seed=seed, verbose=False)
+        self._algorithm = NSGA2(pop_size=population, sampling=first)
+        self._algorithm.setup(
+            problem, termination=("n_gen", 1 << 30), seed=self.seed, verbose=False
+        )
         self._generation: list[Any] = []
-        self._foreign: list[Any] = []
-        self._outcomes: dict[int, Outcome] = {}
-        self._begins = 0
-        self._num_asked = 0
+        self._outcomes: dict[Any, Outcome] = {}
 
-    def ask(self) -> Ask | Wait | Done:
-        """See `Optimizer`."""
-        place = self._place()
-        if place is None:
-            return Wait()
-        point = self.box.settle(tuple(float(x) for x in self._generation[place].X))
-        self._generation[place].X = np.asarray(point)
-        self._num_asked += 1
-        return Ask(self._num_asked - 1, point)
-
-    def tell(self, point: int | Point, outcome: Outcome) -> None:
-        """See `Optimizer`."""
-        if not isinstance(point, int):
-            from pymoo.core.individual import Individual
-
-            self._foreign.append((Individual(X=np.asarray(point)), outcome))
-            return
-        is_outstanding = self._begins <= point < self._num_asked and point not in self._outcomes
-        if not is_outstanding:
-            raise ValueError(f"ask {point} is not outstanding")
-        self._outcomes[point] = outcome
-        if len(self._outcomes) == len(self._generation):
-            self._end_generation()
-
-    def restore(self, events: Sequence[Asked | Told]) -> str | None:
-        """See `Optimizer`: a replay, in which recorded points take the place of others."""
-        difference = None
-        for event in events:
-            if isinstance(event, Told):
-                self.tell(event.genome if event.number is None else event.number, event.outcome)
-                continue
-            answer = self.ask()
-            assert isinstance(answer, Ask)
-            reason = replay_difference(event.number, answer.genome, event.genome, self.box)
-            if reason is not None:
-                difference = difference or reason
-                self._generation[event.number - self._begins].X = np.asarray(event.genome)
-        return difference
-
-    def _place(self) -> int | None:
-        """The next point's place in the generation; None while its other points are not told."""
+    def _propose(self) -> Any:
         if not self._generation:
             self._generation = list(self._algorithm.ask())
-            self._begins = self._num_asked
-        place = self._num_asked - self._begins
-        return place if place < len(self._generation) else None
+            self._unasked = iter(self._generation)
+        individual = next(self._unasked, None)
+        if individual is None:
+            return Wait()
+        return self._adopt(individual, self.box.settle(self._genome(individual)))
+
+    def _observe(self, proposal: Any, outcome: Outcome) -> None:
+        self._outcomes[proposal] = outcome
+        if self._generation and all(one in self._outcomes for one in self._generation):
+            self._end_generation()
+
+    def _genome(self, proposal: Any) -> Point:
+        return tuple(float(x) for x in proposal.X)
+
+    def _adopt(self, proposal: Any, point: Point) -> Any:
+        from pymoo.core.individual import Individual
+
+        individual = Individual() if proposal is None else proposal
+        individual.X = np.asarray(point)
+        return individual
 
     def _end_generation(self) -> None:
         from pymoo.core.population import Population
 
-        told = [
-            (individual, self._outcomes[self._begins + place])
-            for place, individual in enumerate(self._generation)
+        # In the order in which they were asked; then those from outside.
+        told = dict.fromkeys([*self._generation, *self._outcomes])
+        scored = [
+            outcome.losses for outcome in self._outcomes.values() if isinstance(outcome, Scored)
         ]
-        told += self._foreign
-        scored = [outcome.losses for _, outcome in told if isinstance(outcome, Scored)]
         known = np.array(scored).reshape(-1, len(self.goals))
         if self._algorithm.pop is not None and len(self._algorithm.pop):
             known = np.concatenate([known, self._algorithm.pop.get("F")])
         worst = known.max(axis=0) + 1.0 if len(known) else np.ones(len(self.goals))
-        for individual, outcome in told:
+        for individual in told:
+            outcome = self._outcomes[individual]
             losses = np.array(outcome.losses) if isinstance(outcome, Scored) else worst
             individual.F = losses
             individual.G = np.array([losses[k] - limit for k, limit in self._limits])
             individual.H = np.zeros(0)
             individual.evaluated.update(("F", "G", "H"))
-        self._algorithm.tell(infills=Population.create(*[individual for individual, _ in told]))
-        self._generation, self._foreign, self._outcomes = [], [], {}
+        self._algorithm.tell(infills=Population.create(*told))
+        self._generation, self._outcomes = [], {}
 
 
-def make_nsga2(config: Nsga2Config, box: Box, goals: Sequence[Goal], seed: int) -> Nsga2Optimizer:
-    """Build the optimizer."""
-    return Nsga2Optimizer(config, box, goals, seed)
-
-
-OPTIMIZERS.add(Nsga2Config, make_nsga2)
+OPTIMIZERS.add(Nsga2Config, Nsga2Optimizer)

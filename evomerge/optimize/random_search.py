@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import nevergrad as ng
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
-from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig
+from evomerge.optimize.protocol import OPTIMIZERS, OptimizerConfig
 
 MAX_OUTSTANDING = 1 << 20
 """Random points need no tells."""
@@ -20,13 +19,13 @@ class RandomConfig(OptimizerConfig):
     kind: Literal["random"] = "random"
 
 
-def make_random(config: RandomConfig, box: Box, goals: Sequence[Goal], seed: int) -> Any:
-    """Build the optimizer."""
+class RandomSearch(NevergradOptimizer[RandomConfig]):
+    """See `NevergradOptimizer`."""
 
-    def build(parametrization: Any) -> Any:
+    max_outstanding = MAX_OUTSTANDING
+
+    def _build(self, parametrization: Any) -> Any:
         return ng.optimizers.RandomSearch(parametrization, num_workers=1)
 
-    return NevergradOptimizer(box, goals, seed, build, MAX_OUTSTANDING)
 
-
-OPTIMIZERS.add(RandomConfig, make_random)
+OPTIMIZERS.add(RandomConfig, RandomSearch)

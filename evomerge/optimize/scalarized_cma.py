@@ -9,14 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from evomerge.optimize.cma import CmaConfig, make_cma
+from evomerge.optimize.base import BaseOptimizer
+from evomerge.optimize.cma import Cma, CmaConfig
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
     Asked,
-    Box,
     Done,
-    Goal,
     Optimizer,
     OptimizerConfig,
     Outcome,
@@ -44,53 +43,36 @@ class ScalarizedCmaConfig(OptimizerConfig):
     cma: CmaConfig = CmaConfig()
 
 
-class ScalarizedCma:
-    """See `Optimizer`. Ask n is that of the n-th optimizer, modulo their number.
+class ScalarizedCma(BaseOptimizer[ScalarizedCmaConfig, tuple[Optimizer, Ask]]):
+    """Ask n is that of the n-th optimizer, modulo their number; a proposal is both."""
 
-    Args:
-        config: Its settings.
-        box: The domain.
-        goals: The losses.
-        seed: Of every random number.
-    """
-
-    def __init__(
-        self, config: ScalarizedCmaConfig, box: Box, goals: Sequence[Goal], seed: int
-    ) -> None:
+    def _start(self) -> None:
         self.optimizers: list[Optimizer] = []
-        for number, preferences in enumerate(spread(len(goals), config.directions)):
+        for number, preferences in enumerate(spread(len(self.goals), self.config.directions)):
             weighted = [
                 replace(goal, preference=float(share) / goal.unit)
-                for goal, share in zip(goals, preferences, strict=True)
+                for goal, share in zip(self.goals, preferences, strict=True)
             ]
             # Seeds that no two runs of neighboring seeds share.
-            own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-            self.optimizers.append(make_cma(config.cma, box, weighted, own))
+            own = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+            self.optimizers.append(Cma(self.config.cma, self.box, weighted, own))
         self.max_outstanding = sum(one.max_outstanding for one in self.optimizers)
-        self._num_asked = 0
 
-    def ask(self) -> Ask | Wait | Done:
-        """See `Optimizer`."""
-        optimizer, _ = self._owner(self._num_asked)
+    def _propose(self) -> tuple[Optimizer, Ask] | Wait | Done:
+        optimizer = self.optimizers[self._num_asked % len(self.optimizers)]
         answer = optimizer.ask()
-        if not isinstance(answer, Ask):
-            return answer
-        self._num_asked += 1
-        return Ask(self._num_asked - 1, answer.genome)
+        return (optimizer, answer) if isinstance(answer, Ask) else answer
 
-    def tell(self, point: int | Point, outcome: Outcome) -> None:
-        """See `Optimizer`."""
-        if isinstance(point, int):
-            if not 0 <= point < self._num_asked:
-                raise ValueError(f"ask {point} is not outstanding")
-            optimizer, number = self._owner(point)
-            try:
-                optimizer.tell(number, outcome)
-            except ValueError:
-                raise ValueError(f"ask {point} is not outstanding") from None
-        else:
-            for optimizer in self.optimizers:
-                optimizer.tell(point, outcome)
+    def _observe(self, proposal: tuple[Optimizer, Ask], outcome: Outcome) -> None:
+        optimizer, ask = proposal
+        optimizer.tell(ask.number, outcome)
+
+    def _observe_foreign(self, point: Point, outcome: Outcome) -> None:
+        for optimizer in self.optimizers:
+            optimizer.tell(point, outcome)
+
+    def _genome(self, proposal: tuple[Optimizer, Ask]) -> Point:
+        return proposal[1].genome
 
     def restore(self, events: Sequence[Asked | Told]) -> str | None:
         """See `Optimizer`: each from its own part of the record."""
@@ -103,14 +85,12 @@ class ScalarizedCma:
             number, place = divmod(event.number, len(parts))
             parts[place].append(replace(event, number=number))
             if isinstance(event, Asked):
+                self._outstanding[event.number] = self.optimizers[place], Ask(number, event.genome)
                 self._num_asked = event.number + 1
+            else:
+                self._take(event.number)
         differences = [one.restore(part) for one, part in zip(self.optimizers, parts, strict=True)]
         return next((difference for difference in differences if difference is not None), None)
-
-    def _owner(self, number: int) -> tuple[Optimizer, int]:
-        """Whose ask it is, and its number there."""
-        inner, place = divmod(number, len(self.optimizers))
-        return self.optimizers[place], inner
 
 
 def spread(num_objectives: int, count: int) -> Any:
@@ -131,11 +111,4 @@ def spread(num_objectives: int, count: int) -> Any:
     return (directions + 0.01) / (1.0 + 0.01 * num_objectives)
 
 
-def make_scalarized_cma(
-    config: ScalarizedCmaConfig, box: Box, goals: Sequence[Goal], seed: int
-) -> ScalarizedCma:
-    """Build the optimizer."""
-    return ScalarizedCma(config, box, goals, seed)
-
-
-OPTIMIZERS.add(ScalarizedCmaConfig, make_scalarized_cma)
+OPTIMIZERS.add(ScalarizedCmaConfig, ScalarizedCma)

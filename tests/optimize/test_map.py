@@ -10,7 +10,7 @@ import pytest
 from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told, Wait
 from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
-from evomerge.optimize.map_optimizer import make_map
+from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.quadratic import num_coefficients
 from evomerge.testing.optimizers import Session
 
@@ -22,7 +22,7 @@ REFERENCE = (1.0, 1.0)
 
 def make(box=BOX, goals=GOALS, seed=0, kind="map", **changes):
     config = {"map": MapConfig, "bayesian_map": BayesianMapConfig}[kind]
-    return make_map(config(**{"surrogate": "quadratic", **changes}), box, goals, seed)
+    return MapOptimizer(config(**{"surrogate": "quadratic", **changes}), box, goals, seed)
 
 
 def bowls(genome) -> tuple[float, float]:

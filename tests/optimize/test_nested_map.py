@@ -21,7 +21,7 @@ from evomerge.optimize import (
     Wait,
     surrogate_front,
 )
-from evomerge.optimize.nested_map import NestedMapConfig, make_nested_map
+from evomerge.optimize.nested_map import NestedMapConfig, NestedMapOptimizer
 from evomerge.testing.optimizers import Session
 
 BOX = Box((0.0, 0.0, -1.0, 0.0), (1.0, 1.5, 1.0, 0.8), (0.5,) * 4)
@@ -38,7 +38,7 @@ def _quick(monkeypatch):
 
 def make(seed=0, box=BOX, goals=GOALS, per_merge=8, **changes):
     config = NestedMapConfig(evaluations_per_merge=per_merge, **changes)
-    return make_nested_map(config, box, goals, seed)
+    return NestedMapOptimizer(config, box, goals, seed)
 
 
 def bowls(genome) -> tuple[float, ...]:

@@ -12,8 +12,8 @@ from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told,
 from evomerge.optimize.fronts import hypervolume
 from evomerge.optimize.nevergrad_front import (
     NUM_FIRST,
+    NevergradFront,
     NevergradFrontConfig,
-    make_nevergrad_front,
 )
 from evomerge.testing.optimizers import Session
 
@@ -24,7 +24,7 @@ ALGORITHMS = ["DE", "TwoPointsDE"]
 
 
 def make(seed=3, box=BOX, goals=GOALS, **changes):
-    return make_nevergrad_front(NevergradFrontConfig(**changes), box, goals, seed)
+    return NevergradFront(NevergradFrontConfig(**changes), box, goals, seed)
 
 
 def bowls(genome, box=BOX) -> tuple[float, ...]:

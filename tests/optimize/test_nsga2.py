@@ -7,7 +7,7 @@ import pytest
 
 from evomerge.optimize import Ask, Asked, Box, Failed, Goal, Scored, Wait
 from evomerge.optimize.fronts import hypervolume
-from evomerge.optimize.nsga2 import Nsga2Config, make_nsga2
+from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
 from evomerge.testing.optimizers import Session
 
 BOX = Box((-1.0, 0.0), (1.0, 10.0), (0.0, 5.0), landmarks=((1.0, 10.0),))
@@ -15,7 +15,7 @@ GOALS = (Goal(), Goal())
 
 
 def make(seed=0, box=BOX, goals=GOALS, population=8):
-    return make_nsga2(Nsga2Config(population=population), box, goals, seed)
+    return Nsga2Optimizer(Nsga2Config(population=population), box, goals, seed)
 
 
 def bowls(genome) -> tuple[float, ...]:

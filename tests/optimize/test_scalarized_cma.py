@@ -7,7 +7,7 @@ import pytest
 
 from evomerge.optimize import Asked, Box, Failed, Goal, Scored
 from evomerge.optimize.fronts import hypervolume, non_dominated
-from evomerge.optimize.scalarized_cma import ScalarizedCmaConfig, make_scalarized_cma, spread
+from evomerge.optimize.scalarized_cma import ScalarizedCma, ScalarizedCmaConfig, spread
 from evomerge.testing.optimizers import Session
 
 BOX = Box((0.0,) * 4, (1.0,) * 4, (0.5,) * 4)
@@ -15,7 +15,7 @@ GOALS = (Goal(), Goal())
 
 
 def make(seed=0, goals=GOALS, directions=3):
-    return make_scalarized_cma(ScalarizedCmaConfig(directions=directions), BOX, goals, seed)
+    return ScalarizedCma(ScalarizedCmaConfig(directions=directions), BOX, goals, seed)
 
 
 def bowls(genome) -> tuple[float, ...]:
