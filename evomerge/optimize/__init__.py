@@ -28,7 +28,11 @@ from evomerge.optimize.protocol import (
     Wait,
 )
 
+DEFAULT_OPTIMIZER: OptimizerConfig = cma.CmaConfig()
+"""That of a search which names none."""
+
 __all__ = [
+    "DEFAULT_OPTIMIZER",
     "OPTIMIZERS",
     "Ask",
     "Asked",

@@ -61,6 +61,9 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
     follows_record: ClassVar[bool] = False
 
     max_outstanding: int = 1
+    min_evaluations: int = 0
+    plan: str = "design"
+    note: str = ""
 
     def __init__(self, config: Config, box: Box, goals: Sequence[Goal], seed: int) -> None:
         self.config = config
@@ -98,6 +101,10 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
             self._reset()
             self._replay(events, recorded=True)
         return difference
+
+    def describe(self) -> str:
+        """See `Optimizer`."""
+        return ""
 
     @abstractmethod
     def _start(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import nevergrad as ng
 from pydantic import Field, model_validator
@@ -32,6 +32,8 @@ class CmaConfig(OptimizerConfig):
         diagonal: Covariance matrix without off-diagonal entries; by default above 1,000
             dimensions.
     """
+
+    takes_bits: ClassVar[bool] = False
 
     kind: Literal["cma"] = "cma"
     preset: Literal["paper"] | None = None
@@ -67,6 +69,9 @@ class Cma(NevergradOptimizer[CmaConfig]):
             if box.integer and box.integer[place] and high - low == 1.0
         }
         self.generational = config.generational
+        if config.is_diagonal(len(box.low)):
+            why = f" (more than {DIAGONAL_ABOVE:,} dimensions)" if config.diagonal is None else ""
+            self.note = f"diagonal covariance{why}"
         super().__init__(config, replace(box, start=self._around_middle(box.start)), goals, seed)
 
     def _start(self) -> None:

@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from evomerge.optimize.designs import DesignConfig, DOptimalConfig
-from evomerge.optimize.protocol import OptimizerConfig
-from evomerge.optimize.surrogates import SurrogateKind
+from evomerge.optimize.protocol import OptimizerConfig, SurrogateKind
 
 Acquisition = Literal["mean", "ehvi", "thompson"]
 
@@ -32,12 +31,18 @@ class SurrogateSearchConfig(OptimizerConfig):
 
     finds_front: ClassVar[bool] = True
     asks_landmarks: ClassVar[bool] = True
+    max_modeled: ClassVar[int] = 30
 
     design: DesignConfig = DOptimalConfig()
     surrogate: SurrogateKind = "automatic"
     acquisition: Acquisition
     tolerance: float = Field(default=1e-4, ge=0.0)
     max_outstanding: int = Field(default=8, ge=1)
+
+    @property
+    def modeled_by(self) -> SurrogateKind:
+        """See `OptimizerConfig`."""
+        return self.surrogate
 
 
 class MapConfig(SurrogateSearchConfig):

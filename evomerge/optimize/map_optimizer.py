@@ -86,6 +86,7 @@ class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
                 f"quadratic once numbers are whole (of two values the square says nothing); use "
                 "`kind: nsga2` or `kind: nevergrad_front`"
             )
+        self.min_evaluations = len(self.design)
         self._told: list[tuple[Point, Outcome]] = []
         self._fitted: tuple[int, list[Surrogate]] | None = None
         self._candidates: tuple[int, Floats] | None = None
@@ -99,7 +100,7 @@ class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
         self._told.append((proposal, outcome))
 
     def describe(self) -> str:
-        """What it measures, in a line."""
+        """See `Optimizer`."""
         count = num_coefficients(len(self._low))
         return (
             f"a design of {len(self.design)} points (a quadratic has {count} coefficients for each "

@@ -71,11 +71,14 @@ class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
     """
 
     follows_record = True
+    plan = "tree"
 
     def _start(self) -> None:
         _check(self.box)
         self.max_outstanding = self.config.max_outstanding
         count = len(self.box.low)
+        # Fewer where numbers fail, or where a front is all found.
+        self.min_evaluations = count + 1 + (count - 1) * self.config.evaluations_per_merge
         self._origin = inside((0.0,) * count, self.box)
         self._alone = [_alone(place, self.box) for place in range(count)]
         self._landmarks: dict[Point, Outcome | None] = dict.fromkeys([self._origin, *self._alone])
@@ -86,20 +89,14 @@ class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
         self._merges: list[Merge] = []
         self._unpaired: list[Child] = []
 
-    @property
-    def num_evaluations(self) -> int:
-        """The most that are measured; fewer where numbers fail, or where a front is all found."""
-        count = len(self.box.low)
-        return count + 1 + (count - 1) * self.config.evaluations_per_merge
-
     def describe(self) -> str:
-        """What it costs, in a line."""
+        """See `Optimizer`."""
         count = len(self.box.low)
         levels = (count - 1).bit_length()
         return (
             f"nested MAP of {count} numbers: {levels} level{'s' * (levels > 1)}, "
             f"{count - 1} merge{'s' * (count > 2)} of {self.config.evaluations_per_merge} "
-            f"evaluations, at most {self.num_evaluations} in all"
+            f"evaluations, at most {self.min_evaluations} in all"
         )
 
     def restore(self, events: Sequence[Asked | Told]) -> str | None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from evomerge.registry import Choice, Registry
 
 Point = tuple[float, ...]
+
+SurrogateKind = Literal[
+    "automatic", "quadratic", "gaussian_process", "quadratic_and_gaussian_process"
+]
 
 TOLERANCE = 1e-9
 """A replayed point further than this share of the range from its record is another point."""
@@ -141,9 +145,16 @@ class Optimizer(Protocol):
 
     Attributes:
         max_outstanding: Points that may be asked and not yet told before quality suffers.
+        min_evaluations: Points that it must measure to find anything, which a budget has to pay
+            for; 0: any budget will do.
+        plan: What these points are called in messages: its "design", its "tree".
+        note: What `check` says beside its kind; empty: nothing.
     """
 
     max_outstanding: int
+    min_evaluations: int
+    plan: str
+    note: str
 
     def ask(self) -> Ask | Wait | Done:
         """Propose the next point."""
@@ -164,6 +175,9 @@ class Optimizer(Protocol):
             record alone takes it in without a replay.
         """
 
+    def describe(self) -> str:
+        """What it will measure, in a line that `check` prints; empty: nothing to say."""
+
 
 class OptimizerConfig(Choice):
     """Base of every optimizer's settings.
@@ -171,10 +185,20 @@ class OptimizerConfig(Choice):
     Attributes:
         finds_front: Whether it looks for a front; else for one best point.
         asks_landmarks: Whether it asks for the box's landmarks, or its own, by itself.
+        takes_bits: Whether it can search a space whose numbers are mostly a choice of two.
+        max_modeled: Numbers of a genome up to which surrogates are fitted to what it measured,
+            for the front that is reported.
     """
 
     finds_front: ClassVar[bool] = False
     asks_landmarks: ClassVar[bool] = False
+    takes_bits: ClassVar[bool] = True
+    max_modeled: ClassVar[int] = 10
+
+    @property
+    def modeled_by(self) -> SurrogateKind:
+        """The surrogates that are fitted to what it measured, for the front that is reported."""
+        return "quadratic"
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "evomerge.optimizers")

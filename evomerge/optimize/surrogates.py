@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from evomerge.optimize.gaussian_process import GaussianProcess, ResidualGaussianProcess
-from evomerge.optimize.protocol import Goal
+from evomerge.optimize.protocol import Goal, SurrogateKind
 from evomerge.optimize.quadratic import Quadratic
 from evomerge.optimize.surrogate import Floats, Surrogate
-
-SurrogateKind = Literal[
-    "automatic", "quadratic", "gaussian_process", "quadratic_and_gaussian_process"
-]
 
 EVIDENCE = 3.0
 """Logarithmic odds, about 20 to 1, that speak for more than a quadratic."""

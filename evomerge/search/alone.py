@@ -10,7 +10,7 @@ from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.methods.linear import LinearConfig
 from evomerge.models.from_recipe import open_recipe
-from evomerge.optimize.cma import CmaConfig
+from evomerge.optimize import DEFAULT_OPTIMIZER
 from evomerge.pool import ModelConfig, PoolConfig
 from evomerge.recipe import Recipe
 from evomerge.score import Split, estimates_of
@@ -69,7 +69,7 @@ def _measuring_alone(config: Config, pool: PoolConfig) -> Config:
         update={
             "pool": pool,
             "space": ParameterSpaceConfig(method=LinearConfig()),
-            "optimizer": CmaConfig(),
+            "optimizer": DEFAULT_OPTIMIZER,
             "phases": (),
             "search": SearchConfig(budget=BudgetConfig(candidates=1)),
         }

@@ -12,9 +12,6 @@ from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
-from evomerge.optimize.cma import CmaConfig
-from evomerge.optimize.map_optimizer import MapOptimizer
-from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.score import SPLITS, Objective
 from evomerge.search.setup import Setup, num_documents, set_up
@@ -95,17 +92,11 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
         f"space: {len(dimensions)} numbers: {', '.join(d.name for d in dimensions[:4])}"
         + (", ..." if len(dimensions) > 4 else "")
     ]
-    note = ""
-    if isinstance(optimizer, CmaConfig) and optimizer.is_diagonal(len(dimensions)):
-        note = (
-            ", diagonal covariance (more than 1,000 dimensions)"
-            if optimizer.diagonal is None
-            else ", diagonal covariance"
-        )
     made = setup.make_optimizer(number, space, goals(setup.objectives, []))
+    note = f", {made.note}" if made.note else ""
     outstanding = made.max_outstanding
     lines.append(f"optimizer: {optimizer.kind}{note}, at most {outstanding:,} candidates in flight")
-    if isinstance(made, MapOptimizer | NestedMapOptimizer):
+    if made.describe():
         lines.append(f"  {made.describe()}")
     return lines
 

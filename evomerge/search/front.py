@@ -28,17 +28,12 @@ from evomerge.optimize.fronts import (
     violations,
     win_rate,
 )
-from evomerge.optimize.map_config import SurrogateSearchConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
 from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances, to_units
 from evomerge.optimize.surrogates import fit_surrogates
 from evomerge.score.statistics import Z_95, mean
 from evomerge.search.run import Run
 from evomerge.threads import one_thread
-
-MAX_NUMBERS = 30
-FEW_NUMBERS = 10
-"""Numbers of a genome up to which surrogates are fitted: of searches that use them, and others."""
 
 FEW_TO_COMPARE = 3
 """Candidates scored on both splits that tell the splits' mean difference."""
@@ -76,8 +71,7 @@ def model_of(run: Run, number: int) -> SearchModel | None:
     """Surrogates of a phase; None where its genomes are too long or too few."""
     dimensions = run.space(number).dimensions
     optimizer = run.setup.config.all_phases[number].optimizer
-    most = MAX_NUMBERS if isinstance(optimizer, SurrogateSearchConfig) else FEW_NUMBERS
-    if len(dimensions) > most or any(d.integer for d in dimensions):
+    if len(dimensions) > optimizer.max_modeled or any(d.integer for d in dimensions):
         return None
     rows: dict[str, tuple[Candidate, list[float], list[float]]] = {}
     twins: dict[str, str] = {}
@@ -96,12 +90,11 @@ def model_of(run: Run, number: int) -> SearchModel | None:
     losses = np.array([losses for _, losses, _ in rows.values()])
     errors = np.nan_to_num(np.array([errors for _, _, errors in rows.values()]))
     places = {recipe: place for place, recipe in enumerate(rows)}
-    kind = optimizer.surrogate if isinstance(optimizer, SurrogateSearchConfig) else "quadratic"
     return SearchModel(
         places={name: places[recipe] for name, recipe in twins.items()},
         losses=losses,
         standard_errors=errors,
-        surrogates=fit_surrogates(kind, points, losses, errors, goals),
+        surrogates=fit_surrogates(optimizer.modeled_by, points, losses, errors, goals),
     )
 
 

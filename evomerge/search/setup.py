@@ -12,9 +12,6 @@ from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.mergekit.start import read_start
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
-from evomerge.optimize.cma import CmaConfig
-from evomerge.optimize.map_optimizer import MapOptimizer
-from evomerge.optimize.nested_map import NestedMapOptimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
@@ -161,22 +158,15 @@ def _check_optimizers(setup: Setup) -> None:
     for number, (phase, space) in enumerate(
         zip(setup.config.all_phases, setup.spaces, strict=True)
     ):
-        if not phase.optimizer.finds_front:
-            continue
         optimizer = setup.make_optimizer(number, space, goals(setup.objectives, []))
         budget = phase.budget.candidates
         others = len(space.first) + (len(setup.start_from) if number == 0 else 0)
-        if isinstance(optimizer, MapOptimizer):
-            size, what = len(optimizer.design), "the design of"
-        elif isinstance(optimizer, NestedMapOptimizer):
-            size, what = optimizer.num_evaluations, "the tree of"
-        else:
-            continue
-        if budget is not None and budget < size + others:
+        size = optimizer.min_evaluations
+        if size and budget is not None and budget < size + others:
             first = f" behind {others} given ones" if others else ""
             raise InputError(
-                f"search.budget: {budget} candidates, and {what} {phase.optimizer.kind} has {size} "
-                f"points{first}; give {size + others} or more"
+                f"search.budget: {budget} candidates, and the {optimizer.plan} of "
+                f"{phase.optimizer.kind} has {size} points{first}; give {size + others} or more"
             )
 
 
@@ -200,11 +190,11 @@ def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
     for number, phase in enumerate(config.all_phases):
         spaces.append(_make_space(phase, pool, merged))
         bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
-        # A few choices beside real numbers it can make, paths of bits it cannot.
-        if bits and isinstance(phase.optimizer, CmaConfig) and phase.space.kind != "parameter":
+        # A few choices beside real numbers every optimizer can make.
+        if bits and not phase.optimizer.takes_bits and phase.space.kind != "parameter":
             raise InputError(
-                f"optimizer: cma moves numbers, and {bits[0].name!r} has two values; use "
-                "`optimizer: {kind: nevergrad}`, or a continuous encoding"
+                f"optimizer: {phase.optimizer.kind} moves numbers, and {bits[0].name!r} has two "
+                "values; use `optimizer: {kind: nevergrad}`, or a continuous encoding"
             )
         merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
         if merged.path is not None and number + 1 < len(config.all_phases):

@@ -133,7 +133,7 @@ class TestCost:
             tuple(((np.asarray(g) - floors) ** 2).sum(axis=1).tolist()), (0.0, 0.0)
         )
         to_the_end(session, seed=1)
-        assert len(session.scored) == len(genomes(session)) == optimizer.num_evaluations
+        assert len(session.scored) == len(genomes(session)) == optimizer.min_evaluations
         assert f"of {count} numbers: {levels} level" in optimizer.describe()
         assert f"at most {len(session.scored)} in all" in optimizer.describe()
 
@@ -150,7 +150,7 @@ class TestCost:
         session = drive(make(goals=(Goal(),), per_merge=30))
         session.score = lambda g: Scored(bowls(g)[:1], (0.0,))
         assert isinstance(to_the_end(session), Done)
-        assert len(session.scored) < session.optimizer.num_evaluations
+        assert len(session.scored) < session.optimizer.min_evaluations
         # Taken up where one merge after the other has ended.
         for count in range(0, len(session.events), 7):
             restored = make(goals=(Goal(),), per_merge=30)

@@ -101,6 +101,14 @@ def test_it_climbs():
     assert best == pytest.approx((0.25, 0.5), abs=0.05)
 
 
+def test_it_declares_nothing_by_default():
+    config, optimizer = ClimbConfig(), make(BOX, (Goal(),), 0)
+    assert (optimizer.min_evaluations, optimizer.note, optimizer.describe()) == (0, "", "")
+    assert config.takes_bits and not config.finds_front and not config.asks_landmarks
+    assert (config.max_modeled, config.modeled_by) == (10, "quadratic")
+    assert set(config.model_dump()) == {"kind", "step"}
+
+
 class Listed(BaseOptimizer[ClimbConfig, Point]):
     """A few points; waits for the first before the second."""
 
