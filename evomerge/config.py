@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from evomerge.config_mistakes import Override, explain
 from evomerge.errors import InputError
 from evomerge.files import write_text
-from evomerge.optimize import OPTIMIZERS, OptimizerConfig
-from evomerge.optimize.cma import CmaConfig
+from evomerge.optimize import DEFAULT_OPTIMIZER, OPTIMIZERS, OptimizerConfig
 from evomerge.pool import PoolConfig
 from evomerge.record import RecordConfig
 from evomerge.registry import Section
@@ -71,7 +70,7 @@ class PhaseConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     space: SpaceSection
-    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = CmaConfig()
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = DEFAULT_OPTIMIZER
     budget: BudgetConfig
 
 
@@ -139,7 +138,7 @@ class Config(Section):
     pool: PoolConfig
     score: ScoreSection
     space: SpaceSection | None = None
-    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = CmaConfig()
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = DEFAULT_OPTIMIZER
     phases: tuple[PhaseConfig, ...] = ()
     search: SearchConfig
     workers: WorkersConfig = WorkersConfig()
@@ -171,7 +170,7 @@ class Config(Section):
             return self
         for name, given in (
             ("space", self.space is not None),
-            ("optimizer", self.optimizer != CmaConfig()),
+            ("optimizer", self.optimizer != DEFAULT_OPTIMIZER),
             ("search.budget", self.search.budget is not None),
         ):
             if given:

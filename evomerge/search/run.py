@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from evomerge.choice import Results
+from evomerge.choice.model import SearchedPhase
 from evomerge.config import PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
@@ -63,6 +64,11 @@ class Run:
             merged = self.recipe(self.state.candidates[winner])
             self._spaces[phase] = self.setup.make_space(phase, merged)
         return self._spaces[phase]
+
+    def searched_phase(self, number: int) -> SearchedPhase:
+        """A phase as its candidates are chosen by it."""
+        optimizer = self.setup.config.all_phases[number].optimizer
+        return SearchedPhase(number, self.space(number).dimensions, optimizer)
 
     def record(self, kind: Kind, **data: Any) -> None:
         """Append an event and take it in; durable after `commit`."""

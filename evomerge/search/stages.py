@@ -8,24 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from evomerge.choice.finalists import choose_finalists, choose_rivals, choose_winner
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
-from evomerge.journal import Candidate
 from evomerge.journal.folder import EXPORT_DIR
 from evomerge.recipe import Recipe
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
-from evomerge.search.front import decide_front, finalists_for_front
 from evomerge.search.run import Run, winner_of
 from evomerge.search.scoring import Report, Scoring
 from evomerge.search.summary import write_summary
 from evomerge.space import recipes
 
 logger = logging.getLogger(__name__)
-
-FINALISTS = 10
-FRONT_FINALISTS = 30
-"""How many candidates validation decides among, of a search for one model and for a front."""
 
 
 @dataclass(frozen=True)
@@ -106,60 +101,27 @@ class Stages:
         return {"reason": reason}
 
     def _finalists(self, number: int, stage: str) -> dict[str, Any]:
-        run = self.run
-        phase = run.setup.config.all_phases[number]
-        searched = run.state.searched(number)
-        scored = [c for c in searched if c.scores("search") is not None]
-        if not scored:
-            reasons = {c.failed for c in searched if c.failed is not None}
-            raise EvomergeError(f"every candidate failed: {next(iter(reasons), 'none was asked')}")
-
-        # A recipe that was enqueued and asked for as well is one finalist.
-        distinct: dict[str, Candidate] = {}
-        for candidate in scored:
-            distinct.setdefault(candidate.recipe_sha256, candidate)
+        run, config = self.run, self.run.setup.config
+        searched = run.searched_phase(number)
         # Entered again, the same are finalists, also where one has failed meanwhile.
-        ids = run.state.decided.get(stage) or self._best_on_search(number, list(distinct.values()))
-        finalists = [run.state.candidates[name] for name in ids]
+        ids = run.state.decided.get(stage)
+        ids = ids or choose_finalists(run.results, searched, config.search.finalists)
         self._decide(stage, ids)
-        self.scoring.score(finalists, "validation", stage)
-        ranked = run.results.ranked(ids, "validation")
-        if not ranked:
-            raise EvomergeError(f"every finalist failed: {finalists[0].failed}")
-        winner = ranked[0]
-        is_last = number + 1 == len(run.setup.config.all_phases)
-        front = None
-        if phase.optimizer.finds_front or (is_last and len(run.setup.objectives) > 1):
-            front = decide_front(run, number)
-        if phase.optimizer.finds_front:
-            assert front is not None
-            # Of those who can be merged on: a later phase needs a candidate of this one.
-            winner = front.knee if is_last else front.best_of(ids, run.results.objectives)
-        self._decide(winner_of(phase), winner)
+        self.scoring.score([run.state.candidates[name] for name in ids], "validation", stage)
+        is_last = number + 1 == len(config.all_phases)
+        winner, front = choose_winner(run.results, searched, ids, is_last=is_last)
+        self._decide(winner_of(config.all_phases[number]), winner)
         if not is_last:
             return {}
         if front is not None:
             self._decide("front", front.to_dict())
-        winners = [run.state.decided[winner_of(each)] for each in run.setup.config.all_phases]
-        if not phase.optimizer.finds_front:
+        if not searched.optimizer.finds_front:
+            winners = [run.state.decided[winner_of(phase)] for phase in config.all_phases]
             winner = run.results.ranked(winners, "validation")[0]
         self._decide("chosen", winner)
-        # The rivals of the final comparison are chosen on validation as well.
-        parents = run.results.parents
-        merges = [c.id for c in run.state.of_origin("baseline") if c.id not in parents]
-        self._decide("best_parent", run.results.best(parents, "validation"))
-        self._decide("best_baseline", run.results.best(merges, "validation"))
+        for role, rival in choose_rivals(run.results).items():
+            self._decide(role, rival)
         return {}
-
-    def _best_on_search(self, number: int, scored: list[Candidate]) -> list[str]:
-        """Ids of the finalists, the best first."""
-        run = self.run
-        config = run.setup.config
-        finds_front = config.all_phases[number].optimizer.finds_front
-        count = config.search.finalists or (FRONT_FINALISTS if finds_front else FINALISTS)
-        if finds_front:
-            return finalists_for_front(run, number, scored, count)
-        return run.results.ranked([c.id for c in scored], "search")[:count]
 
     def _holdout(self) -> dict[str, Any]:
         state = self.run.state

@@ -12,11 +12,13 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import evomerge
+from evomerge.choice import Results
+from evomerge.choice.decide import decide_front
+from evomerge.choice.finalists import choose_finalists
 from evomerge.cli import app
 from evomerge.errors import InputError
 from evomerge.journal import normal_form, read_journal
 from evomerge.search import resume
-from evomerge.search.front import decide_front, finalists_for_front
 from evomerge.search.hooks import Quiet
 from evomerge.search.run import reopen_run
 from evomerge.threads import torch_threads
@@ -88,24 +90,20 @@ class Watching(Quiet):
 
 def check_threads(result):
     """Finalists and front are decided on one thread."""
-    found = {"finalists": set(), "front": set()}
+    found = {}
 
-    class Scored(list):
-        def __iter__(self):
-            found["finalists"].update(threads_in_use())
-            return super().__iter__()
-
-    class Everybody(dict):
-        def values(self):
-            found["front"].update(threads_in_use())
-            return super().values()
+    class Watched(Results):
+        def goals(self, split):
+            found.setdefault(split, set()).update(threads_in_use())
+            return super().goals(split)
 
     run = reopen_run(result.run_dir)
-    finalists_for_front(run, 0, Scored(run.state.searched(0)), 2)
-    run.state.candidates = Everybody(run.state.candidates)
-    decide_front(run, 0)
+    results, phase = Watched(run.run_dir, run.state), run.searched_phase(0)
+    choose_finalists(results, phase, 2)
+    assert found.keys() == {"search"}
+    decide_front(results, phase)
     run.close()
-    assert found == {"finalists": {1}, "front": {1}}
+    assert found == {"search": {1}, "validation": {1}}
 
 
 def check_front(result):

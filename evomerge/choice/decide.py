@@ -7,13 +7,14 @@ measured on validation.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from evomerge.choice.front import Entry, Front, Place
-from evomerge.journal import Candidate
+from evomerge.choice.model import SearchedPhase, SearchModel, model_of
+from evomerge.choice.results import Results
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import (
     crowding,
@@ -22,17 +23,13 @@ from evomerge.optimize.fronts import (
     igd_plus,
     knee,
     lattice,
-    most_hypervolume,
     non_dominated,
     ranks,
     violations,
     win_rate,
 )
-from evomerge.optimize.quadratic import num_coefficients, rank
-from evomerge.optimize.surrogate import Floats, Surrogate, noise_variances, to_units
-from evomerge.optimize.surrogates import fit_surrogates
+from evomerge.optimize.surrogate import Floats, noise_variances
 from evomerge.score.statistics import Z_95, mean
-from evomerge.search.run import Run
 from evomerge.threads import one_thread
 
 FEW_TO_COMPARE = 3
@@ -42,103 +39,18 @@ PREFERENCES = 200
 """Preferences of a win rate, at most."""
 
 
-@dataclass(frozen=True)
-class SearchModel:
-    """Surrogates of a phase's search scores.
-
-    Attributes:
-        places: Row of each candidate that they are fitted to.
-        losses: Shape [n, m].
-        standard_errors: Shape [n, m].
-        surrogates: One for each loss.
-    """
-
-    places: dict[str, int]
-    losses: Floats
-    standard_errors: Floats
-    surrogates: list[Surrogate]
-
-    def posterior(self) -> tuple[Floats, Floats]:
-        """Expected losses and their standard deviations, shape [n, m]; measured where no trust."""
-        means, deviations = self.losses.copy(), self.standard_errors.copy()
-        for k, surrogate in enumerate(self.surrogates):
-            if surrogate.quality.trusted:
-                means[:, k], deviations[:, k] = surrogate.posterior()
-        return means, deviations
-
-
-def model_of(run: Run, number: int) -> SearchModel | None:
-    """Surrogates of a phase; None where its genomes are too long or too few."""
-    dimensions = run.space(number).dimensions
-    optimizer = run.setup.config.all_phases[number].optimizer
-    if len(dimensions) > optimizer.max_modeled or any(d.integer for d in dimensions):
-        return None
-    rows: dict[str, tuple[Candidate, list[float], list[float]]] = {}
-    twins: dict[str, str] = {}
-    for candidate in run.state.candidates.values():
-        scored = run.results.losses(candidate.id, "search")
-        if candidate.phase == number and candidate.genome is not None and scored is not None:
-            # One model measured twice, as a baseline and as asked, is one measurement.
-            rows.setdefault(candidate.recipe_sha256, (candidate, *scored))
-            twins[candidate.id] = candidate.recipe_sha256
-    low, high = np.array([(d.low, d.high) for d in dimensions]).T
-    genomes = np.array([c.genome for c, _, _ in rows.values()]).reshape(-1, len(dimensions))
-    points = to_units(genomes, low, high)
-    if rank(points) < num_coefficients(len(dimensions)):
-        return None
-    goals = run.results.goals("search")
-    losses = np.array([losses for _, losses, _ in rows.values()])
-    errors = np.nan_to_num(np.array([errors for _, _, errors in rows.values()]))
-    places = {recipe: place for place, recipe in enumerate(rows)}
-    return SearchModel(
-        places={name: places[recipe] for name, recipe in twins.items()},
-        losses=losses,
-        standard_errors=errors,
-        surrogates=fit_surrogates(optimizer.modeled_by, points, losses, errors, goals),
-    )
-
-
-@one_thread()
-def finalists_for_front(run: Run, number: int, scored: list[Candidate], count: int) -> list[str]:
-    """Ids of the candidates that validation decides among: by Pareto rank on search documents.
-
-    Of a rank that does not fit whole, those that together have most hypervolume. Candidates that
-    keep every limit come first.
-    """
-    model = model_of(run, number)
-    goals = run.results.goals("search")
-    means = np.array([run.results.losses(c.id, "search") for c in scored])[:, 0]
-    if model is not None:
-        posterior, _ = model.posterior()
-        for row, candidate in enumerate(scored):
-            if candidate.id in model.places:
-                means[row] = posterior[model.places[candidate.id]]
-    over = violations(means, [goal.limit for goal in goals])
-    chosen: list[int] = []
-    for group in (np.flatnonzero(over == 0.0), np.flatnonzero(over > 0.0)):
-        order = ranks(means[group]) if len(group) else np.zeros(0, dtype=int)
-        for each in range(order.max(initial=-1) + 1):
-            tied = group[order == each]
-            if len(tied) > count - len(chosen):
-                reference = _beyond(goals, means[tied])
-                tied = tied[most_hypervolume(means[tied], reference, count - len(chosen))]
-            chosen += tied.tolist()
-    return [scored[row].id for row in chosen]
-
-
 # More threads change last bits, and who of two equals is on the front.
 @one_thread()
-def decide_front(run: Run, number: int) -> Front:
+def decide_front(results: Results, phase: SearchedPhase) -> Front:
     """The front among everybody who was scored on validation.
 
     Args:
-        run: The run.
-        number: The phase whose surrogates are asked: the last one.
+        results: What the run has found.
+        phase: The one whose surrogates are asked: the last one.
     """
-    results = run.results
     found = {}
     known: set[str] = set()
-    for candidate in run.state.candidates.values():
+    for candidate in results.state.candidates.values():
         scored = results.losses(candidate.id, "validation")
         if scored is not None and candidate.recipe_sha256 not in known:
             found[candidate.id] = scored
@@ -147,17 +59,17 @@ def decide_front(run: Run, number: int) -> Front:
     measured = np.array([losses for losses, _ in found.values()])
     errors = np.nan_to_num(np.array([errors for _, errors in found.values()]))
     goals = results.goals("validation")
-    model = model_of(run, number)
+    model = model_of(results, phase)
     means, deviations = _posterior(model, names, measured, errors, goals)
     over = violations(means, [goal.limit for goal in goals])
     allowed = np.flatnonzero(over == 0.0)
     order = np.full(len(names), -1)
     order[allowed] = ranks(means[allowed])
     on_front = np.flatnonzero(order == 0)
-    reference = _reference(goals, means)
-    baselines = [row for row, name in enumerate(names) if _is_baseline(run, name)]
+    reference = reference_of(goals, means)
+    baselines = [row for row, name in enumerate(names) if _is_baseline(results, name)]
     baselines = [row for row in baselines if over[row] == 0.0]
-    places = _places(run, names, means, order)
+    places = _places(results, names, means, order)
     others = [] if model is None else [s.left_out() for s in model.surrogates]
     distances = dict(zip(on_front.tolist(), crowding(means[on_front]).tolist(), strict=True))
     objectives = results.objectives
@@ -238,14 +150,14 @@ def _posterior(
     return means, deviations
 
 
-def _places(run: Run, names: list[str], means: Floats, order: Any) -> list[Place]:
+def _places(results: Results, names: list[str], means: Floats, order: Any) -> list[Place]:
     """Where everybody stands; near is whom nobody on the front beats beyond noise."""
     on_front = np.flatnonzero(order == 0)
     documents: dict[int, list[dict[int, float]]] = {}
 
     def losses(row: int) -> list[dict[int, float]]:
         if row not in documents:
-            documents[row] = run.results.document_losses(names[row], "validation")
+            documents[row] = results.document_losses(names[row], "validation")
         return documents[row]
 
     def beats(winner: int, row: int) -> bool:
@@ -269,25 +181,12 @@ def _places(run: Run, names: list[str], means: Floats, order: Any) -> list[Place
     return places
 
 
-def _reference(goals: list[Goal], means: Floats) -> Floats:
-    """As the goals state it, else the worst loss of all."""
+def reference_of(goals: list[Goal], means: Floats) -> Floats:
+    """Where less loss counts: as the goals state it, else the worst loss of all, shape [m]."""
     worst = means.max(axis=0)
     return np.array(
         [w if g.reference is None else g.reference for g, w in zip(goals, worst, strict=True)]
     )
-
-
-def _beyond(goals: list[Goal], means: Floats) -> Floats:
-    """The reference; where nobody is better on every loss, a tenth beyond the worst."""
-    reference = _reference(goals, means)
-    if (means < reference).all(axis=1).any():
-        return reference
-    low, high = means.min(axis=0), means.max(axis=0)
-    return np.asarray(high + 0.1 * np.where(high > low, high - low, 1.0))
-
-
-def _is_baseline(run: Run, name: str) -> bool:
-    return run.state.candidates[name].origin == "baseline"
 
 
 def _qualities(model: SearchModel | None, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -297,3 +196,7 @@ def _qualities(model: SearchModel | None, names: list[str]) -> dict[str, dict[st
         name: {**asdict(surrogate.quality), "trusted": surrogate.quality.trusted}
         for name, surrogate in zip(names, model.surrogates, strict=True)
     }
+
+
+def _is_baseline(results: Results, name: str) -> bool:
+    return results.state.candidates[name].origin == "baseline"
