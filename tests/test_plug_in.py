@@ -43,10 +43,11 @@ def test_its_own_tests_pass(environment):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_search_uses_its_method(environment, tmp_path):
+def test_a_search_uses_its_method_and_its_optimizer(environment, tmp_path):
     config = make_workspace(
         tmp_path,
         space={"kind": "parameter", "method": {"kind": "restored_mean"}},
+        optimizer={"kind": "steps"},
         search={"budget": {"candidates": 3}, "finalists": 2},
         workers={"kind": "inline"},
     )
@@ -55,5 +56,6 @@ def test_a_search_uses_its_method(environment, tmp_path):
     assert "restored_mean" in (tmp_path / "run/recipes/c00000.yaml").read_text()
 
 
-def test_it_is_short():
-    assert len((PLUG_IN / "evomerge_example/method.py").read_text().splitlines()) <= 40
+@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 31)])
+def test_it_is_short(name, most):
+    assert len((PLUG_IN / f"evomerge_example/{name}.py").read_text().splitlines()) <= most

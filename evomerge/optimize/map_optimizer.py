@@ -45,7 +45,7 @@ NOTHING_NEW = "every point of the surrogates' front is measured"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Observations:
     """What was scored, in the order of the tells.
 
     Attributes:
@@ -108,11 +108,11 @@ class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
         )
 
     @property
-    def measured(self) -> Measured:
+    def measured(self) -> Observations:
         """What was scored so far."""
         scored = [(point, told) for point, told in self._told if isinstance(told, Scored)]
         count = len(self.goals)
-        return Measured(
+        return Observations(
             np.array([self._to_units(point) for point, _ in scored]).reshape(-1, len(self._low)),
             np.array([told.losses for _, told in scored]).reshape(-1, count),
             np.array([told.standard_errors for _, told in scored]).reshape(-1, count),

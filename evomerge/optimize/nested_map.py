@@ -22,7 +22,7 @@ from pydantic import Field
 
 from evomerge.errors import InputError
 from evomerge.optimize.base import BaseOptimizer
-from evomerge.optimize.nested_merge import Child, Merge, inside
+from evomerge.optimize.pair_merge import Child, PairMerge, inside
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Asked,
@@ -38,7 +38,7 @@ from evomerge.optimize.protocol import (
 
 logger = logging.getLogger(__name__)
 
-Proposal = tuple[Point, tuple[Merge, int] | None]
+Proposal = tuple[Point, tuple[PairMerge, int] | None]
 """A genome to measure, and whose it is: a merge and its own number of the ask."""
 
 
@@ -86,7 +86,7 @@ class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
         self._left_out = ""
         self._misfit: str | None = None
         self._num_merges = 0
-        self._merges: list[Merge] = []
+        self._merges: list[PairMerge] = []
         self._unpaired: list[Child] = []
 
     def describe(self) -> str:
@@ -143,7 +143,7 @@ class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
             self._misfit = self._misfit or misfit
         return point, owner
 
-    def _owner(self, genome: Point) -> tuple[Merge, int] | None:
+    def _owner(self, genome: Point) -> tuple[PairMerge, int] | None:
         """The merge that takes a recorded genome over."""
         while True:
             for merge in self._merges:
@@ -187,7 +187,7 @@ class NestedMapOptimizer(BaseOptimizer[NestedMapConfig, Proposal]):
         for left, right in pairs:
             # Seeds that no two runs of neighboring seeds share.
             own = int(np.random.SeedSequence((self.seed, self._num_merges)).generate_state(1)[0])
-            merge = Merge(
+            merge = PairMerge(
                 left,
                 right,
                 origin,

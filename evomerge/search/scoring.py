@@ -10,12 +10,13 @@ from evomerge.score import Split
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run
-from evomerge.workers import WorkerGroup, start_group
+from evomerge.workers import WorkerGroup, WorkersConfig, WorkerSpec, start_group
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 Report = Callable[[Progress], None]
+Start = Callable[[WorkersConfig, WorkerSpec], WorkerGroup]
 
 
 class Scoring:
@@ -26,11 +27,13 @@ class Scoring:
     Args:
         run: The run; results are journaled.
         report: Called with progress.
+        start: Starts the workers; by default those that the configuration asks for.
     """
 
-    def __init__(self, run: Run, report: Report) -> None:
+    def __init__(self, run: Run, report: Report, start: Start = start_group) -> None:
         self.run = run
         self.report = report
+        self._start = start
         self._group: WorkerGroup | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -51,7 +54,7 @@ class Scoring:
         """The run's work; starts the workers when they are first needed."""
         if self._dispatcher is None:
             setup = self.run.setup
-            self._group = start_group(setup.config.workers, setup.worker_spec())
+            self._group = self._start(setup.config.workers, setup.worker_spec())
             self._dispatcher = Dispatcher(self.run, self._group)
         return self._dispatcher
 

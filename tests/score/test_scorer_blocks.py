@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import CandidateError
 from evomerge.score import cut_blocks
+from evomerge.testing.scorers import check_scorer
 
 
 def test_scores_follow_the_weights(tasks_dir, tmp_path):
@@ -35,6 +36,13 @@ def test_scores_follow_the_weights(tasks_dir, tmp_path):
     check_equal(scorer, after, reference(config, other.eval()))
     model.load_state_dict(original)
     assert score(scorer) == before
+
+
+def test_the_contract_of_scorers(tasks_dir, model):
+    config = make_score_config(tasks_dir, {"task": "toy_choose"}, {"task": "toy_write"})
+    scorer = make_scorer(config, model)
+    documents = search_documents(scorer)
+    check_scorer(scorer, [b for task, d in documents.items() for b in cut_blocks(task, d, 5)])
 
 
 def test_how_blocks_are_grouped_changes_no_bit(tasks_dir, model):

@@ -48,7 +48,7 @@ class Child:
     outcome: Scored
 
 
-class Merge:
+class PairMerge:
     """The problem of two numbers u and v: how much of each child.
 
     Args:

@@ -1,0 +1,192 @@
+"""What every worker and group must do, and a simulated worker to try schedules and faults with.
+
+from evomerge.testing.workers import SimulatedWorker, check_worker
+
+def test_my_worker():
+check_worker(MyWorker(), jobs)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from evomerge.errors import CandidateError
+from evomerge.score import Objective, Row, moments_of, to_table
+from evomerge.workers import Finished, Job, JobResult, Worker, WorkerGroup
+from evomerge.workers.protocol import reason_of
+
+Score = Callable[[str, str, int], float]
+"""A metric's value from the candidate's id, the objective's name and the document."""
+
+
+def hashed_score(candidate: str, objective: str, document: int) -> float:
+    """A value from 0 to 1 that depends on its arguments alone."""
+    digest = hashlib.sha256(f"{candidate}\0{objective}\0{document}".encode()).digest()
+    return int.from_bytes(digest[:6], "little") / (1 << 48)
+
+
+@dataclass
+class SimulatedWorker:
+    """The `Worker` that makes its scores up, in the time and with the failures that it is told.
+
+    Attributes:
+        objectives: What it seems to measure.
+        score: The value of a candidate's objective on a document.
+        seconds: How long a job takes.
+        failures: What a job raises, or None; called with the job and how often the worker has had
+            that job's candidate and split before.
+        tries: Jobs by candidate and split.
+    """
+
+    objectives: Sequence[Objective]
+    score: Score = hashed_score
+    seconds: Callable[[Job], float] = lambda _job: 0.0
+    failures: Callable[[Job, int], Exception | None] = lambda _job, _tries: None
+    tries: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def evaluate(self, job: Job) -> JobResult:
+        """See `Worker`."""
+        key = job.candidate, job.split
+        error = self.failures(job, self.tries[key])
+        self.tries[key] += 1
+        duration_s = self.seconds(job)
+        if duration_s > 0.0:
+            time.sleep(duration_s)
+        if error is not None:
+            raise error
+        rows: list[Row] = []
+        moments = {}
+        for number, block in job.blocks:
+            mine = [o for o in self.objectives if o.task == block.task]
+            made = [
+                Row(
+                    block.task,
+                    document,
+                    {o.column: self.score(job.candidate, o.name, document) for o in mine},
+                    num_tokens=1,
+                )
+                for document in block.documents
+            ]
+            moments[number] = moments_of(made, self.objectives)
+            rows += made
+        return JobResult(
+            moments=moments,
+            table=to_table(job.candidate, job.split, rows),
+            num_tokens=len(rows),
+            build_s=0.0,
+            score_s=duration_s,
+            device="cpu",
+        )
+
+
+class SimulatedGroup:
+    """The `WorkerGroup` of simulated workers, whose jobs come back in an order of its own.
+
+    Args:
+        worker: Who evaluates all jobs.
+        num_actors: How many it seems to have.
+        seed: Of the order in which jobs under way come back; None: the order of submission.
+    """
+
+    def __init__(self, worker: Worker, num_actors: int = 1, seed: int | None = None) -> None:
+        self.num_actors = num_actors
+        self._worker = worker
+        self._jobs: list[Job] = []
+        self._random = None if seed is None else random.Random(seed)
+
+    @property
+    def num_idle(self) -> int:
+        """See `WorkerGroup`."""
+        return self.num_actors - len(self._jobs)
+
+    @property
+    def num_busy(self) -> int:
+        """See `WorkerGroup`."""
+        return len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """See `WorkerGroup`."""
+        assert self.num_idle > 0, "a job is submitted where no worker is idle"
+        self._jobs.append(job)
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        """See `WorkerGroup`: one job comes back."""
+        if not self._jobs:
+            return []
+        place = 0 if self._random is None else self._random.randrange(len(self._jobs))
+        job = self._jobs.pop(place)
+        try:
+            return [Finished(job, self._worker.evaluate(job))]
+        except CandidateError as error:
+            return [Finished(job, None, reason_of(error))]
+
+    def close(self) -> None:
+        """See `WorkerGroup`."""
+        self._jobs = []
+
+
+def check_worker(worker: Worker, job: Job) -> JobResult:
+    """Check what the dispatcher expects of a worker.
+
+    Args:
+        worker: Who evaluates.
+        job: One of two blocks or more, of a candidate that can be scored.
+
+    Returns:
+        What the worker made of the job.
+
+    Raises:
+        AssertionError: What does not hold.
+    """
+    whole = worker.evaluate(job)
+    numbers = [number for number, _ in job.blocks]
+    assert len(numbers) > 1, "the job must have two blocks or more"
+    assert sorted(whole.moments) == sorted(numbers), "every block has its moments, and no other"
+    documents = sum(len(block.documents) for _, block in job.blocks)
+    assert whole.table.num_rows == documents, "there is one row for each document"
+    assert set(whole.table["candidate"].to_pylist()) == {job.candidate}
+    assert set(whole.table["split"].to_pylist()) == {job.split}
+    for index, by_objective in whole.moments.items():
+        for name, (count, _, squares) in by_objective.items():
+            assert count > 0 and squares >= 0.0, f"block {index}, {name}: no moments of documents"
+    again = worker.evaluate(job)
+    assert again.moments == whole.moments, "the same job gives other scores the second time"
+    # However work is shared, a block has the same scores.
+    for number, block in job.blocks:
+        alone = worker.evaluate(replace(job, blocks=((number, block),)))
+        assert alone.moments[number] == whole.moments[number], (
+            f"block {number} alone has other scores than among others"
+        )
+    return whole
+
+
+def check_group(group: WorkerGroup, jobs: Sequence[Job], timeout_s: float = 60.0) -> list[Finished]:
+    """Check what the dispatcher expects of a group, with jobs that all can be done.
+
+    Returns:
+        The jobs as they came back.
+
+    Raises:
+        AssertionError: What does not hold.
+    """
+    waiting = list(jobs)
+    finished: list[Finished] = []
+    deadline = time.monotonic() + timeout_s
+    assert group.num_busy == 0 and group.num_idle <= group.num_actors
+    while len(finished) < len(jobs):
+        while waiting and group.num_idle:
+            before = group.num_busy
+            group.submit(waiting.pop(0))
+            assert group.num_busy == before + 1, "a submitted job is not under way"
+        finished += group.wait(1.0)
+        assert time.monotonic() < deadline, f"{len(finished)} of {len(jobs)} jobs came back in time"
+    assert group.num_busy == 0, "jobs are under way that nobody waits for"
+    assert sorted(f.job.candidate for f in finished) == sorted(job.candidate for job in jobs)
+    for item in finished:
+        assert item.result is not None, f"{item.job.candidate}: {item.reason}"
+    return finished
