@@ -56,9 +56,14 @@ class Syncer:
             self._process.wait()
             code = -1
         if code != 0:
+            log_path = self.run_dir / SYNCER_LOG_FILE
+            reason = "its syncer did not get to the end"
+            if code > 0:
+                reason = _last_line(log_path.read_text(encoding="utf-8", errors="replace"))
             logger.warning(
-                "MLflow has not everything of this run (%s); `evomerge sync %s` completes it",
-                self.run_dir / SYNCER_LOG_FILE,
+                "MLflow is missing a part of this run: %s (%s); `evomerge sync %s` sends it",
+                reason,
+                log_path,
                 self.run_dir,
             )
 
@@ -79,5 +84,9 @@ def sync_now(run_dir: Path) -> None:
         env={**os.environ, **ENVIRONMENT},
     )
     if done.returncode:
-        lines = [line for line in done.stderr.strip().splitlines() if line]
-        raise EvomergeError(f"MLflow could not be written: {lines[-1] if lines else 'no reason'}")
+        raise EvomergeError(f"MLflow could not be written: {_last_line(done.stderr)}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason is known"

@@ -16,7 +16,6 @@ import select
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from requests.exceptions import RequestException
 from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.choice.results import Results
 from evomerge.errors import EvomergeError
@@ -41,15 +38,25 @@ from evomerge.journal.folder import (
 )
 from evomerge.journal.state import Candidate, RunState
 from evomerge.record.config import tracking_uri
+from evomerge.record.mlflow_store import (
+    CANDIDATE_TAG,
+    ERRORS,
+    PARENT_TAG,
+    RUN_TAG,
+    passes,
+    reason_of,
+    run_key,
+    tagged,
+)
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 RETRY_S = 5.0
-UNREACHABLE = (MlflowException, RequestException, SQLAlchemyError, OSError)
 BATCH = 100
-FAILED_TAG = "evomerge.failed"
 """MLflow's limit of params and tags in one call."""
+
+FAILED_TAG = "evomerge.failed"
 
 ARTIFACTS = (CONFIG_FILE, SUMMARY_FILE, REPORT_FILE, FRONT_FILE, RECIPES_DIR)
 
@@ -155,22 +162,17 @@ class MlflowRecord:
         _make_database(uri)
         client = MlflowClient(uri)
         name = self.settings["experiment"] or self.name
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            self._experiment = experiment.experiment_id
-        else:
-            local = uri.startswith("sqlite")
-            location = (runs_dir / ARTIFACTS_DIR).as_uri() if local else None
-            self._experiment = client.create_experiment(name, artifact_location=location)
-        # The run is known by its folder and start: a copy elsewhere is another run.
-        key = f"{self.run_dir}@{self.state.started_at!r}"
-        parent = _only(client, self._experiment, f"tags.`evomerge.run` = '{key}'")
+        local = uri.startswith("sqlite")
+        location = (runs_dir / ARTIFACTS_DIR).as_uri() if local else None
+        self._experiment = _experiment_id(client, name, location)
+        key = run_key(self.run_dir, self.state.started_at)
+        parent = next(tagged(client, [self._experiment], {RUN_TAG: key}), None)
         if parent is None:
             parent = client.create_run(
                 self._experiment,
                 start_time=_milliseconds(self.state.started_at),
                 run_name=self.run_dir.name,
-                tags={"evomerge.run": key, "evomerge.run_dir": str(self.run_dir)},
+                tags={RUN_TAG: key, "evomerge.run_dir": str(self.run_dir)},
             )
         self._parent = parent.info.run_id
         started = self.state.started
@@ -179,11 +181,9 @@ class MlflowRecord:
         params |= {f"version/{n}": v for n, v in started["versions"].items()}
         client.log_batch(self._parent, params=_params(params))
         self._children = {
-            run.data.tags["evomerge.candidate"]: run.info.run_id
-            for run in _search(
-                client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'"
-            )
-            if "evomerge.candidate" in run.data.tags
+            run.data.tags[CANDIDATE_TAG]: run.info.run_id
+            for run in tagged(client, [self._experiment], {PARENT_TAG: self._parent})
+            if CANDIDATE_TAG in run.data.tags
         }
         self._client = client
 
@@ -196,8 +196,8 @@ class MlflowRecord:
                 start_time=_milliseconds(candidate.started_at),
                 run_name=candidate.id,
                 tags={
-                    "mlflow.parentRunId": self._parent,
-                    "evomerge.candidate": candidate.id,
+                    PARENT_TAG: self._parent,
+                    CANDIDATE_TAG: candidate.id,
                     "evomerge.origin": candidate.origin,
                     "evomerge.recipe_sha256": candidate.recipe_sha256,
                 },
@@ -267,14 +267,17 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
+    """An experiment's id; made where there is none, by us or by another run's syncer."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+                raise
+    return experiment.experiment_id
 
 
 def _make_database(uri: str) -> None:
@@ -293,8 +296,40 @@ def _make_database(uri: str) -> None:
             os.link(made, path)
 
 
-def _only(client: MlflowClient, experiment: str, query: str) -> Any:
-    return next(_search(client, experiment, query), None)
+def sync(run_dir: Path) -> None:
+    """Bring MLflow to what the journal says."""
+    record = MlflowRecord(run_dir)
+    record.read()
+    record.write()
+    record.finish()
+
+
+def follow(run_dir: Path) -> None:
+    """Bring MLflow to what the journal says, until the driver has ended.
+
+    The driver is at the other end of this process's input.
+
+    Raises:
+        MlflowException: MLflow refuses something, or is away at the end.
+    """
+    record = MlflowRecord(run_dir)
+    ended, retry_at = False, 0.0
+    while not ended:
+        ended = _input_ended(POLL_S)
+        if not (record.read() or ended or retry_at):
+            continue
+        if time.monotonic() < retry_at and not ended:
+            continue
+        try:
+            record.write()
+            retry_at = 0.0
+            if ended:
+                record.finish()
+        except ERRORS as error:
+            if ended or not passes(error):
+                raise
+            logger.warning("MLflow cannot be reached: %s", reason_of(error))
+            retry_at = time.monotonic() + RETRY_S
 
 
 def _input_ended(timeout_s: float) -> bool:
@@ -310,28 +345,13 @@ def main() -> int:
     parser.add_argument("--follow", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    record = MlflowRecord(arguments.run_dir)
-    ended = not arguments.follow
-    retry_at = 0.0
-    while True:
-        ended = ended or _input_ended(POLL_S)
-        if not (record.read() or ended or retry_at):
-            continue
-        if time.monotonic() < retry_at and not ended:
-            continue
-        try:
-            record.write()
-            retry_at = 0.0
-            if ended:
-                record.finish()
-        except UNREACHABLE as error:
-            reason = f"MLflow is not to be had: {str(error).splitlines()[0]}"
-            if ended:
-                raise EvomergeError(reason) from None
-            logger.warning("%s", reason)
-            retry_at = time.monotonic() + RETRY_S
-        if ended:
-            return 0
+    run_dir: Path = arguments.run_dir
+    try:
+        (follow if arguments.follow else sync)(run_dir)
+    except ERRORS as error:
+        what = "cannot be reached" if passes(error) else "refuses a part of the record"
+        raise EvomergeError(f"MLflow {what}: {reason_of(error)}") from None
+    return 0
 
 
 if __name__ == "__main__":

@@ -28,7 +28,17 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models.model import MLMODEL_FILE_NAME  # noqa: E402
 from mlflow.models.utils import get_external_mlflow_model_spec  # noqa: E402
 
-from evomerge.record.mlflow_sync import UNREACHABLE, MlflowRecord  # noqa: E402
+from evomerge.record import mlflow_sync  # noqa: E402
+from evomerge.record.mlflow_store import (  # noqa: E402
+    CANDIDATE_TAG,
+    ERRORS,
+    PARENT_TAG,
+    RUN_TAG,
+    pages,
+    reason_of,
+    run_key,
+    tagged,
+)
 
 ALIAS = "promoted"
 """The registered model's version that was promoted last."""
@@ -49,11 +59,8 @@ def sync(run_dir: Path) -> None:
     Raises:
         EvomergeError: MLflow could not be written.
     """
-    record = MlflowRecord(run_dir)
     with _reaching(tracking_uri(run_dir)):
-        record.read()
-        record.write()
-        record.finish()
+        mlflow_sync.sync(run_dir)
 
 
 def picked(uri: str) -> list[str]:
@@ -69,8 +76,8 @@ def picked(uri: str) -> list[str]:
     if url is not None and url.database and not Path(url.database).exists():
         return []
     with _mlflow(uri) as client:
-        experiments = [e.experiment_id for e in _pages(client.search_experiments)]
-        runs = _pages(
+        experiments = [e.experiment_id for e in pages(client.search_experiments)]
+        runs = pages(
             client.search_runs,
             experiments,
             f"tags.`{PICK}` ILIKE 'yes'",
@@ -90,18 +97,18 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
     """
     with _mlflow(uri) as client:
         tags = client.get_run(run_id).data.tags
-        if "evomerge.candidate" not in tags or "mlflow.parentRunId" not in tags:
+        if CANDIDATE_TAG not in tags or PARENT_TAG not in tags:
             raise InputError(
                 f"MLflow run {run_id} is not a candidate's; pick one of the runs below a search's"
             )
-        parent = client.get_run(tags["mlflow.parentRunId"]).data.tags
+        parent = client.get_run(tags[PARENT_TAG]).data.tags
     run_dir = Path(parent["evomerge.run_dir"])
     if not (run_dir / JOURNAL_FILE).is_file():
         raise NotNowError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
     event, _ = next(iterate(run_dir / JOURNAL_FILE, 0, 0))
-    if parent["evomerge.run"] != _key(run_dir, event.time):
+    if parent[RUN_TAG] != run_key(run_dir, event.time):
         raise InputError(f"MLflow run {run_id}: {run_dir} has another run than when it was made")
-    return run_dir, tags["evomerge.candidate"]
+    return run_dir, tags[CANDIDATE_TAG]
 
 
 def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
@@ -118,14 +125,11 @@ def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
         EvomergeError: MLflow is not to be had.
     """
     with _mlflow(uri) as client:
-        experiments = [e.experiment_id for e in _pages(client.search_experiments)]
-        key = _key(run_dir, started_at)
-        for parent in _pages(client.search_runs, experiments, f"tags.`evomerge.run` = '{key}'"):
-            query = (
-                f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' "
-                f"AND tags.`evomerge.candidate` = '{candidate}'"
-            )
-            for run in _pages(client.search_runs, [parent.info.experiment_id], query):
+        experiments = [e.experiment_id for e in pages(client.search_experiments)]
+        key = run_key(run_dir, started_at)
+        for parent in tagged(client, experiments, {RUN_TAG: key}):
+            child = {PARENT_TAG: parent.info.run_id, CANDIDATE_TAG: candidate}
+            for run in tagged(client, [parent.info.experiment_id], child):
                 return str(run.info.run_id)
     raise InputError(f"the MLflow store {uri} has no run of {candidate} of {run_dir}")
 
@@ -188,7 +192,7 @@ def _version(client: MlflowClient, name: str, tags: dict[str, str]) -> str | Non
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in _pages(client.search_model_versions, f"name = '{name}'"):
+    for version in pages(client.search_model_versions, f"name = '{name}'"):
         known = ("evomerge.recipe_sha256", MODEL_DIR)
         if all(version.tags.get(tag) == tags[tag] for tag in known):
             return str(version.version)
@@ -202,7 +206,7 @@ def _external_model(client: MlflowClient, run_id: str, name: str, tags: dict[str
     """
     experiment = client.get_run(run_id).info.experiment_id
     query = f"source_run_id = '{run_id}'"
-    for model in _pages(client.search_logged_models, [experiment], query):
+    for model in pages(client.search_logged_models, [experiment], query):
         is_whole = str(model.status) == "READY"
         if is_whole and model.tags.get(MODEL_DIR) == tags[MODEL_DIR]:
             return model
@@ -225,20 +229,5 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
 def _reaching(uri: str) -> Iterator[None]:
     try:
         yield
-    except UNREACHABLE as error:
-        raise EvomergeError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from None
-
-
-def _key(run_dir: Path, started_at: float) -> str:
-    """The parent run's tag `evomerge.run`."""
-    return f"{run_dir}@{started_at!r}"
-
-
-def _pages(search: Any, *arguments: Any, **keywords: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(*arguments, page_token=token, **keywords)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    except ERRORS as error:
+        raise EvomergeError(f"MLflow at {uri}: {reason_of(error)}") from None
