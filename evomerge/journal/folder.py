@@ -35,6 +35,9 @@ PROMOTED_DIR = "promoted"
 SYNCER_LOG_FILE = "syncer.log"
 """What the process that writes to MLflow has to say."""
 
+MLFLOW_LOCK_FILE = ".mlflow.lock"
+"""Locked by whoever writes the run to MLflow."""
+
 DATABASE_FILE = "mlflow.db"
 """MLflow's store, beside the run folders."""
 

@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
+LOCK_TRIES = 10
+LOCK_WAIT_S = 0.05
+"""How often a locked journal is tried, and how long after each try."""
+
 Kind = Literal[
     "run_started",
     "stage_started",
@@ -46,6 +50,16 @@ def check_is_run(run_dir: Path) -> None:
     """
     if not (run_dir / JOURNAL_FILE).is_file():
         raise InputError(f"{run_dir} is no run folder: it has no {JOURNAL_FILE}")
+
+
+def is_in_use(run_dir: Path) -> bool:
+    """Whether a process, this one included, has a run folder open for work."""
+    with (run_dir / JOURNAL_FILE).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -99,12 +113,16 @@ class Journal:
         self._durable = whole_bytes, len(self.events)
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotNowError(
-                f"{self.path.parent} is in use by another process; wait for it, or stop it"
-            ) from None
+        # More than once: whoever asks `is_in_use` holds it for a moment.
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(LOCK_WAIT_S)
+        raise NotNowError(
+            f"{self.path.parent} is in use by another process; wait for it, or stop it"
+        )
 
     @property
     def next_seq(self) -> int:

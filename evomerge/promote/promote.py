@@ -18,6 +18,7 @@ from evomerge.models import export_checkpoint
 from evomerge.models.export import CARD_FILE, RECIPE_FILE
 from evomerge.promote.verify import check_scores, check_weights
 from evomerge.recipe import Recipe, read_recipe
+from evomerge.record import keys
 from evomerge.record.config import tracking_uri
 from evomerge.score import Estimate, Split
 from evomerge.search.candidates import find_candidate
@@ -78,7 +79,7 @@ def promote(
     Raises:
         InputError: There is no such candidate, it has failed, the folder has something else, or
             what was built disagrees with the record.
-        NotNowError: Another process has the run open.
+        NotNowError: Another process has the run open, or still writes it to MLflow.
         EvomergeError: MLflow could not be written.
     """
     run = reopen_run(run_dir.resolve())
@@ -98,11 +99,11 @@ def promote(
             run.setup.config.name,
             model_dir,
             {
-                "evomerge.recipe_sha256": recipe.sha256,
-                "evomerge.weights_sha256": weights_sha256,
-                "evomerge.run_dir": str(run.run_dir),
-                "evomerge.candidate": candidate_id,
-                "evomerge.rescored": "equal" if is_exact else "within the paired interval",
+                keys.RECIPE_SHA256: recipe.sha256,
+                keys.WEIGHTS_SHA256: weights_sha256,
+                keys.RUN_DIR: str(run.run_dir),
+                keys.CANDIDATE: candidate_id,
+                keys.RESCORED: "equal" if is_exact else "within the paired interval",
             },
         )
         holdout = candidate.scores("holdout")

@@ -6,11 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, NotNowError
 from evomerge.journal import check_is_run
 from evomerge.journal.folder import SYNCER_LOG_FILE
+from evomerge.journal.journal import is_in_use
+from evomerge.record.writer import WAIT_S, sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +78,20 @@ def sync_now(run_dir: Path) -> None:
 
     Raises:
         InputError: It is no run folder.
+        NotNowError: The syncer of a search that goes on is at it, or another one has not ended.
         EvomergeError: MLflow could not be written.
     """
     check_is_run(run_dir)
-    done = subprocess.run(
-        [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **ENVIRONMENT},
-    )
+    with _sole_writer(run_dir) as lock:
+        done = subprocess.run(
+            [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run_dir), "--locked"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **ENVIRONMENT},
+            # Held also where this process is killed and that one is not.
+            pass_fds=() if lock is None else (lock.fileno(),),
+        )
     if done.returncode:
         raise EvomergeError(f"MLflow could not be written: {_last_line(done.stderr)}")
 
@@ -90,3 +99,19 @@ def sync_now(run_dir: Path) -> None:
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason is known"
+
+
+@contextmanager
+def _sole_writer(run_dir: Path) -> Iterator[IO[bytes] | None]:
+    """As `sole_writer`; nobody waits for the end of a search."""
+    in_use = is_in_use(run_dir)
+    try:
+        with sole_writer(run_dir, 0.0 if in_use else WAIT_S) as lock:
+            yield lock
+    except NotNowError:
+        if not in_use:
+            raise
+        raise NotNowError(
+            f"{run_dir}: a search goes on, and its own syncer writes to MLflow; everything will be "
+            "there when it has ended"
+        ) from None

@@ -26,10 +26,6 @@ _PASSING = (
     "CANCELLED",
 )
 
-RUN_TAG = "evomerge.run"
-CANDIDATE_TAG = "evomerge.candidate"
-PARENT_TAG = "mlflow.parentRunId"
-
 
 _SPECIAL = re.compile(r"[^A-Za-z0-9/.@:\u0080-\U0010ffff-]")
 """What may mean something in a filter; "_" in its place stands for any character there."""

@@ -2,7 +2,8 @@
 
 Run as a process of its own (`python -m evomerge.record.mlflow_sync RUN_DIR [--follow]`), so that
 MLflow never slows the search. Writing is idempotent: a child run carries its candidate's id as a
-tag, is found again by it, and gets only what it has not.
+tag, is found again by it, and gets only what it has not. One process writes for a run folder at a
+time (`sole_writer`).
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ from evomerge.journal.folder import (
     REPORT_FILE,
     SUMMARY_FILE,
 )
+from evomerge.journal.journal import is_in_use
 from evomerge.journal.state import Candidate, RunState
+from evomerge.record import keys
 from evomerge.record.config import tracking_uri
 from evomerge.record.mlflow_store import (
-    CANDIDATE_TAG,
     ERRORS,
-    PARENT_TAG,
-    RUN_TAG,
     passes,
     reason_of,
     run_key,
     tagged,
 )
+from evomerge.record.writer import WAIT_S, sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ RETRY_S = 5.0
 BATCH = 100
 """MLflow's limit of params and tags in one call."""
 
-FAILED_TAG = "evomerge.failed"
 
 ARTIFACTS = (CONFIG_FILE, SUMMARY_FILE, REPORT_FILE, FRONT_FILE, RECIPES_DIR)
 
@@ -66,10 +66,12 @@ class MlflowRecord:
 
     Args:
         run_dir: The run folder.
+        is_ours: Whether this process has the run open itself, to do something with what it found.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, is_ours: bool = False) -> None:
         self.run_dir = run_dir.resolve()
+        self.is_ours = is_ours
         config = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
         self.settings: dict[str, Any] = config["record"]
         self.name: str = config["name"]
@@ -110,7 +112,7 @@ class MlflowRecord:
             del self._changed[name]
 
     def finish(self) -> None:
-        """Write the files, and whether the run has ended."""
+        """Write the files, and whether the run goes on, has ended, or was stopped."""
         if self._client is None:
             return
         for name in ARTIFACTS:
@@ -122,11 +124,21 @@ class MlflowRecord:
         self._write_front()
         chosen = self.state.decided.get("chosen")
         if chosen is not None:
-            self._client.set_tag(self._parent, "evomerge.chosen", chosen)
+            self._client.set_tag(self._parent, keys.CHOSEN, chosen)
             metrics = self._metrics(self.state.candidates[chosen])
             self._client.log_batch(self._parent, metrics=metrics)
-        ended = self.state.stages.get("report") == "ended"
-        self._client.set_terminated(self._parent, "FINISHED" if ended else "KILLED")
+        if self._goes_on():
+            self._client.update_run(self._parent, "RUNNING")
+        else:
+            status = "FINISHED" if self._has_ended() else "KILLED"
+            self._client.set_terminated(self._parent, status)
+
+    def _has_ended(self) -> bool:
+        return self.state.stages.get("report") == "ended"
+
+    def _goes_on(self) -> bool:
+        """Whether a driver is at work on what is left of the run."""
+        return not self._has_ended() and not self.is_ours and is_in_use(self.run_dir)
 
     def _write_front(self) -> None:
         """Tag who is on the front, so that the table of runs filters and sorts by it."""
@@ -138,17 +150,17 @@ class MlflowRecord:
         for entry in front.entries:
             place = "yes" if entry.place == "front" else entry.place
             numbers: dict[str, float] = {f"front/{n}": v for n, v in entry.values.items()}
-            tags: dict[str, str] = {"evomerge.front": place}
+            tags: dict[str, str] = {keys.FRONT: place}
             if entry.rank is not None:
                 numbers["front/rank"] = entry.rank
-                tags["evomerge.rank"] = str(entry.rank)
+                tags[keys.RANK] = str(entry.rank)
             if entry.place == "front":
                 # The ends of a front are as far from others as can be.
                 crowding = math.inf if entry.crowding is None else entry.crowding
                 numbers["front/crowding"] = crowding
-                tags["evomerge.crowding"] = f"{crowding:.4g}"
+                tags[keys.CROWDING] = f"{crowding:.4g}"
             if entry.candidate == front.knee:
-                tags["evomerge.knee"] = "yes"
+                tags[keys.KNEE] = "yes"
             at = _milliseconds(self.state.candidates[entry.candidate].ended_at)
             self._client.log_batch(
                 self._children[entry.candidate],
@@ -166,14 +178,17 @@ class MlflowRecord:
         location = (runs_dir / ARTIFACTS_DIR).as_uri() if local else None
         self._experiment = _experiment_id(client, name, location)
         key = run_key(self.run_dir, self.state.started_at)
-        parent = next(tagged(client, [self._experiment], {RUN_TAG: key}), None)
+        parent = next(tagged(client, [self._experiment], {keys.RUN: key}), None)
         if parent is None:
             parent = client.create_run(
                 self._experiment,
                 start_time=_milliseconds(self.state.started_at),
                 run_name=self.run_dir.name,
-                tags={RUN_TAG: key, "evomerge.run_dir": str(self.run_dir)},
+                tags={keys.RUN: key, keys.RUN_DIR: str(self.run_dir)},
             )
+        elif parent.info.status != "RUNNING" and self._goes_on():
+            # It was stopped, and is taken up again.
+            client.update_run(parent.info.run_id, "RUNNING")
         self._parent = parent.info.run_id
         started = self.state.started
         params = {"seed": started["seed"], "dimensions": len(self.state.dimensions(0))}
@@ -181,9 +196,9 @@ class MlflowRecord:
         params |= {f"version/{n}": v for n, v in started["versions"].items()}
         client.log_batch(self._parent, params=_params(params))
         self._children = {
-            run.data.tags[CANDIDATE_TAG]: run.info.run_id
-            for run in tagged(client, [self._experiment], {PARENT_TAG: self._parent})
-            if CANDIDATE_TAG in run.data.tags
+            run.data.tags[keys.CANDIDATE]: run.info.run_id
+            for run in tagged(client, [self._experiment], {keys.PARENT: self._parent})
+            if keys.CANDIDATE in run.data.tags
         }
         self._client = client
 
@@ -196,10 +211,10 @@ class MlflowRecord:
                 start_time=_milliseconds(candidate.started_at),
                 run_name=candidate.id,
                 tags={
-                    PARENT_TAG: self._parent,
-                    CANDIDATE_TAG: candidate.id,
-                    "evomerge.origin": candidate.origin,
-                    "evomerge.recipe_sha256": candidate.recipe_sha256,
+                    keys.PARENT: self._parent,
+                    keys.CANDIDATE: candidate.id,
+                    keys.ORIGIN: candidate.origin,
+                    keys.RECIPE_SHA256: candidate.recipe_sha256,
                 },
             )
             self._children[candidate.id] = run.info.run_id
@@ -209,12 +224,12 @@ class MlflowRecord:
         params = _params(genome)
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])
-        tags = [RunTag(FAILED_TAG, candidate.failed[:500])] if candidate.failed else []
-        if candidate.attempts and not tags and FAILED_TAG in client.get_run(run_id).data.tags:
-            client.delete_tag(run_id, FAILED_TAG)
+        tags = [RunTag(keys.FAILED, candidate.failed[:500])] if candidate.failed else []
+        if candidate.attempts and not tags and keys.FAILED in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, keys.FAILED)
         validated = candidate.measured.get("validation")
         if validated is not None and validated.weights_sha256 is not None:
-            tags.append(RunTag("evomerge.weights_sha256", validated.weights_sha256))
+            tags.append(RunTag(keys.WEIGHTS_SHA256, validated.weights_sha256))
         client.log_batch(run_id, metrics=self._metrics(candidate), tags=tags)
         client.set_terminated(
             run_id,
@@ -296,16 +311,16 @@ def _make_database(uri: str) -> None:
             os.link(made, path)
 
 
-def sync(run_dir: Path) -> None:
-    """Bring MLflow to what the journal says."""
-    record = MlflowRecord(run_dir)
+def sync(run_dir: Path, *, is_ours: bool = False) -> None:
+    """Bring MLflow to what the journal says, as the only writer; arguments as for the record."""
+    record = MlflowRecord(run_dir, is_ours=is_ours)
     record.read()
     record.write()
     record.finish()
 
 
 def follow(run_dir: Path) -> None:
-    """Bring MLflow to what the journal says, until the driver has ended.
+    """Bring MLflow to what the journal says, as the only writer, until the driver has ended.
 
     The driver is at the other end of this process's input.
 
@@ -342,12 +357,19 @@ def main() -> int:
     """Sync a run folder, once or until its driver ends."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--follow", action="store_true")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="the journal, while its driver lives")
+    how.add_argument("--locked", action="store_true", help="the parent process is the sole writer")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     run_dir: Path = arguments.run_dir
     try:
-        (follow if arguments.follow else sync)(run_dir)
+        if arguments.locked:
+            sync(run_dir)
+        else:
+            # A search goes on with what another one's syncer has not written yet.
+            with sole_writer(run_dir, math.inf if arguments.follow else WAIT_S):
+                (follow if arguments.follow else sync)(run_dir)
     except ERRORS as error:
         what = "cannot be reached" if passes(error) else "refuses a part of the record"
         raise EvomergeError(f"MLflow {what}: {reason_of(error)}") from None

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 
 from evomerge.errors import EvomergeError, InputError, NotNowError
 from evomerge.journal import JOURNAL_FILE, iterate
+from evomerge.record import keys
 from evomerge.record.config import tracking_uri
 from evomerge.record.follow import ENVIRONMENT
 
@@ -30,37 +31,31 @@ from mlflow.models.utils import get_external_mlflow_model_spec  # noqa: E402
 
 from evomerge.record import mlflow_sync  # noqa: E402
 from evomerge.record.mlflow_store import (  # noqa: E402
-    CANDIDATE_TAG,
     ERRORS,
-    PARENT_TAG,
-    RUN_TAG,
     pages,
     reason_of,
     run_key,
     tagged,
 )
+from evomerge.record.writer import sole_writer  # noqa: E402
 
 ALIAS = "promoted"
 """The registered model's version that was promoted last."""
 
-PICK = "evomerge.pick"
-PROMOTED = "evomerge.promoted"
-REFUSED = "evomerge.refused"
-VERSION = "evomerge.model_version"
-MODEL_DIR = "evomerge.model_dir"
 
 DESCRIPTION_CHARACTERS = 5000
 """What MLflow's databases hold of a version's description."""
 
 
 def sync(run_dir: Path) -> None:
-    """Bring MLflow to what a run's journal says, in this process.
+    """Bring MLflow to what a run's journal says, in this process, which has the run open.
 
     Raises:
+        NotNowError: A syncer of the run has not ended.
         EvomergeError: MLflow could not be written.
     """
-    with _reaching(tracking_uri(run_dir)):
-        mlflow_sync.sync(run_dir)
+    with sole_writer(run_dir), _reaching(tracking_uri(run_dir)):
+        mlflow_sync.sync(run_dir, is_ours=True)
 
 
 def picked(uri: str) -> list[str]:
@@ -80,10 +75,10 @@ def picked(uri: str) -> list[str]:
         runs = pages(
             client.search_runs,
             experiments,
-            f"tags.`{PICK}` ILIKE 'yes'",
+            f"tags.`{keys.PICK}` ILIKE 'yes'",
             order_by=["attributes.start_time ASC"],
         )
-        done = {PROMOTED, REFUSED}
+        done = {keys.PROMOTED, keys.REFUSED}
         return [run.info.run_id for run in runs if not done & run.data.tags.keys()]
 
 
@@ -97,18 +92,18 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
     """
     with _mlflow(uri) as client:
         tags = client.get_run(run_id).data.tags
-        if CANDIDATE_TAG not in tags or PARENT_TAG not in tags:
+        if keys.CANDIDATE not in tags or keys.PARENT not in tags:
             raise InputError(
                 f"MLflow run {run_id} is not a candidate's; pick one of the runs below a search's"
             )
-        parent = client.get_run(tags[PARENT_TAG]).data.tags
-    run_dir = Path(parent["evomerge.run_dir"])
+        parent = client.get_run(tags[keys.PARENT]).data.tags
+    run_dir = Path(parent[keys.RUN_DIR])
     if not (run_dir / JOURNAL_FILE).is_file():
         raise NotNowError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
     event, _ = next(iterate(run_dir / JOURNAL_FILE, 0, 0))
-    if parent[RUN_TAG] != run_key(run_dir, event.time):
+    if parent[keys.RUN] != run_key(run_dir, event.time):
         raise InputError(f"MLflow run {run_id}: {run_dir} has another run than when it was made")
-    return run_dir, tags[CANDIDATE_TAG]
+    return run_dir, tags[keys.CANDIDATE]
 
 
 def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
@@ -127,8 +122,8 @@ def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
     with _mlflow(uri) as client:
         experiments = [e.experiment_id for e in pages(client.search_experiments)]
         key = run_key(run_dir, started_at)
-        for parent in tagged(client, experiments, {RUN_TAG: key}):
-            child = {PARENT_TAG: parent.info.run_id, CANDIDATE_TAG: candidate}
+        for parent in tagged(client, experiments, {keys.RUN: key}):
+            child = {keys.PARENT: parent.info.run_id, keys.CANDIDATE: candidate}
             for run in tagged(client, [parent.info.experiment_id], child):
                 return str(run.info.run_id)
     raise InputError(f"the MLflow store {uri} has no run of {candidate} of {run_dir}")
@@ -137,7 +132,7 @@ def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
 def refuse(uri: str, run_id: str, reason: str) -> None:
     """Say on a picked run why it is not promoted; taking the tag away picks it again."""
     with _mlflow(uri) as client:
-        client.set_tag(run_id, REFUSED, reason[:500])
+        client.set_tag(run_id, keys.REFUSED, reason[:500])
 
 
 def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, str]) -> str:
@@ -159,7 +154,7 @@ def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, 
         EvomergeError: MLflow is not to be had.
     """
     model_name = "".join(c if c.isalnum() or c in "_- " else "_" for c in name)
-    all_tags = tags | {MODEL_DIR: str(model_dir)}
+    all_tags = tags | {keys.MODEL_DIR: str(model_dir)}
     card = (model_dir / "README.md").read_text(encoding="utf-8")
     with _mlflow(uri) as client:
         version = _version(client, model_name, all_tags)
@@ -177,11 +172,11 @@ def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, 
         client.set_registered_model_alias(model_name, ALIAS, version)
         for file_name in ("README.md", "recipe.yaml"):
             client.log_artifact(run_id, str(model_dir / file_name), ALIAS)
-        client.set_tag(run_id, VERSION, f"{model_name}/{version}")
-        if REFUSED in client.get_run(run_id).data.tags:
-            client.delete_tag(run_id, REFUSED)
+        client.set_tag(run_id, keys.MODEL_VERSION, f"{model_name}/{version}")
+        if keys.REFUSED in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, keys.REFUSED)
         # The last: a run with this tag is not promoted again.
-        client.set_tag(run_id, PROMOTED, str(model_dir))
+        client.set_tag(run_id, keys.PROMOTED, str(model_dir))
     return f"{model_name}/{version}"
 
 
@@ -193,7 +188,7 @@ def _version(client: MlflowClient, name: str, tags: dict[str, str]) -> str | Non
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     for version in pages(client.search_model_versions, f"name = '{name}'"):
-        known = ("evomerge.recipe_sha256", MODEL_DIR)
+        known = (keys.RECIPE_SHA256, keys.MODEL_DIR)
         if all(version.tags.get(tag) == tags[tag] for tag in known):
             return str(version.version)
     return None
@@ -208,7 +203,7 @@ def _external_model(client: MlflowClient, run_id: str, name: str, tags: dict[str
     query = f"source_run_id = '{run_id}'"
     for model in pages(client.search_logged_models, [experiment], query):
         is_whole = str(model.status) == "READY"
-        if is_whole and model.tags.get(MODEL_DIR) == tags[MODEL_DIR]:
+        if is_whole and model.tags.get(keys.MODEL_DIR) == tags[keys.MODEL_DIR]:
             return model
     model = client.create_logged_model(
         experiment, name, run_id, tags | {"mlflow.model.isExternal": "true"}, None, "language model"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE, Event, Journal, read_journal
-from evomerge.journal.journal import iterate
+from evomerge.journal.journal import is_in_use, iterate
 
 
 @pytest.fixture
@@ -294,6 +296,19 @@ class TestOneWriter:
         second.append("stopped", reason="x")
         second.close()
         assert len(read_journal(path)[0]) == 1
+
+    def test_who_only_looks_is_not_in_the_way(self, path):
+        write(path)
+        assert not is_in_use(path.parent)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            look = threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN))
+            look.start()
+            journal = Journal(path)
+            look.join()
+        assert is_in_use(path.parent)
+        journal.close()
+        assert not is_in_use(path.parent)
 
     def test_a_damaged_one_is_let_go(self, path):
         events = write(path)

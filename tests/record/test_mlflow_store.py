@@ -34,7 +34,7 @@ def test_any_folder_is_recorded_once(name, store, tmp_path):
     give_scores(run, run.add("parent-it's", "baseline", run.space(0).to_recipe((0.5, 0.5))), 0.5)
     run.commit()
     for _ in range(2):
-        mlflow_sync.sync(run.run_dir)
+        mlflow_sync.sync(run.run_dir, is_ours=True)
     uri = f"sqlite:///{runs_dir}/mlflow.db"
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("toy").experiment_id
