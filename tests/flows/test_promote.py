@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from prefect_server import PREFECT, Prefect, copy_flows
 from transformers import AutoModelForCausalLM
 
-from evomerge.record.picks import PROMOTED
+from evomerge.record.keys import PROMOTED
 from evomerge.search import Result
 from evomerge.search.alone import score_model
 
