@@ -1,0 +1,50 @@
+"""docs/architecture.md says what the code does: its rooms, its order of them, its examples."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "tests/plug_in"
+
+
+def rooms_of_the_table() -> list[set[str]]:
+    """Rooms by row, from the lowest to the highest."""
+    table = TEXT.partition("## Rooms")[2].partition("## Joints")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return [set(re.findall(r"`([a-z_]+)`", row)) for row in rows]
+
+
+def test_every_room_is_there():
+    folders = {path.parent.name for path in (ROOT / "evomerge").glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / "evomerge").glob("[a-z]*.py")}
+    named = set().union(*rooms_of_the_table())
+    assert folders - {"demo"} <= named
+    assert modules - {"config_mistakes"} <= named
+    assert named <= folders | modules | {"flows"}
+
+
+def test_the_table_is_in_the_order_that_imports_are_checked_by():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    height: dict[str, int] = {}
+    for number, layer in enumerate(reversed(contract["layers"])):
+        for room in layer.split("|"):
+            height[room.strip().removeprefix("evomerge.")] = number
+    heights = [{height[room] for room in row if room in height} for row in rooms_of_the_table()]
+    assert all(max(below) < min(above) for below, above in pairwise(heights))
+
+
+def test_the_examples_of_plug_ins_are_those_that_are_tested():
+    files = [path.read_text(encoding="utf-8") for path in EXAMPLES.rglob("*.py")]
+    code = {re.sub(r"\s+", " ", text) for text in files}
+    for name in ("class RestoredMean(Method)", "class Steps(BaseOptimizer)"):
+        start = TEXT.index(name)
+        block = TEXT[start : TEXT.index("```", start)]
+        # The file has docstrings that the document leaves out.
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
+        assert any(all(re.sub(r"\s+", " ", line) in text for line in lines) for text in code), name
