@@ -31,7 +31,7 @@ class Progress:
 
 
 class Hooks(Protocol):
-    """Called by `run_stages`."""
+    """Called while a run is worked on."""
 
     def stage(self, name: str, body: Callable[[], None]) -> None:
         """Run a stage by calling its body once; what it raises must come out."""
