@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,6 +17,8 @@ Floats = NDArray[Any]
 
 def non_dominated(losses: ArrayLike) -> NDArray[np.bool_]:
     """Which points no other beats; of equal points all, shape [n]."""
+    import moocore
+
     points = _as_points(losses)
     if not len(points):
         return np.zeros(0, dtype=bool)
@@ -27,6 +28,8 @@ def non_dominated(losses: ArrayLike) -> NDArray[np.bool_]:
 
 def ranks(losses: ArrayLike) -> NDArray[np.int64]:
     """Pareto rank of each point: 0 on the front, 1 on the front of the rest, and so on."""
+    import moocore
+
     points = _as_points(losses)
     if not len(points):
         return np.zeros(0, dtype=np.int64)
@@ -53,6 +56,8 @@ def crowding(losses: ArrayLike) -> Floats:
 
 def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
     """Volume that is dominated by the points and dominates the reference, shape [m]."""
+    import moocore
+
     points = _as_points(losses)
     if not len(points):
         return 0.0
@@ -83,6 +88,8 @@ def most_hypervolume(losses: ArrayLike, reference: ArrayLike, count: int) -> lis
 
 def igd_plus(losses: ArrayLike, front: ArrayLike) -> float:
     """IGD+ (Ishibuchi et al. 2015): how far the front is, on average, from what dominates it."""
+    import moocore
+
     return float(moocore.igd_plus(_as_points(losses), ref=_as_points(front)))
 
 

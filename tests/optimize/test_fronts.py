@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,3 +127,9 @@ def test_a_lattice_of_preferences(m):
 def test_most_hypervolume_takes_what_is_far_once_nothing_adds():
     losses = [(0.0, 1.0), (0.1, 0.9), (0.2, 0.8), (1.0, 0.0)]
     assert fronts.most_hypervolume(losses, (0.0, 0.0), 2) == [0, 3]
+
+
+def test_moocore_is_imported_by_who_uses_it():
+    """A search of one objective runs where it, or what it needs, is not installed."""
+    script = "import sys, evomerge.search.api; sys.exit('moocore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
