@@ -59,20 +59,29 @@ class MergeWorker:
     """The `Worker` that builds with the merge engine and scores with the configured scorer.
 
     Torch's threads are the specification's while it works, and as they were behind that.
+
+    Args:
+        spec: What it is made from.
+        device: Where it computes; by default on a GPU, where there is one and the configuration
+            does not say `num_gpus: 0`.
+
+    Raises:
+        InputError: The pool or the tasks are not there any more.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, device: torch.device | None = None) -> None:
         from lm_eval import tasks as _  # noqa: F401  (imported before the clock of the first job)
 
         self.num_threads = spec.num_threads
         quiet_libraries()
         with torch_threads(spec.num_threads):
-            self._load(spec)
+            self._load(spec, device)
 
-    def _load(self, spec: WorkerSpec) -> None:
+    def _load(self, spec: WorkerSpec, device: torch.device | None) -> None:
         workers = spec.workers
-        on_gpu = workers.num_gpus != 0 and torch.cuda.is_available()
-        device = torch.device("cuda" if on_gpu else "cpu")
+        if device is None:
+            on_gpu = workers.num_gpus != 0 and torch.cuda.is_available()
+            device = torch.device("cuda" if on_gpu else "cpu")
         pool = open_pool(spec.pool, Path(), spec.hashes)
         budget_bytes = statistics_budget(
             workers,
