@@ -67,7 +67,7 @@ from evomerge.pool import Pool
 TABLES_BYTES = 2 << 30
 """What may be kept of a pool."""
 
-GPU_SIZES = {"7 B": 7_241_732_096, "1 B": 1_058_000_000, "271 M": 271_000_000}
+GPU_SIZES = {"7 B": 7_241_732_096, "3 B": 3_016_000_000, "1 B": 1_058_000_000, "271 M": 271_000_000}
 """Shapes for a GPU by their numbers, the largest first."""
 
 NUM_EXPERTS_ON_GPU = 3
@@ -309,6 +309,11 @@ def measure(
     return figures
 
 
+def gpu_bytes(shape: str) -> int:
+    """What a base, experts and the model that is written take of a GPU, with the reserve."""
+    return 2 * GPU_SIZES[shape] * (NUM_EXPERTS_ON_GPU + 2) + GPU_RESERVE_BYTES
+
+
 def measure_on_gpu(size: str) -> dict[str, Any]:
     """Build candidates of the largest pool that the GPU holds."""
     device = torch.device("cuda", 0)
@@ -317,8 +322,7 @@ def measure_on_gpu(size: str) -> dict[str, Any]:
     sizes = ["271 M"] if size == "quick" else list(GPU_SIZES)
     for shape in sizes:
         file_bytes = 2 * GPU_SIZES[shape] * (NUM_EXPERTS_ON_GPU + 1)
-        # Base, experts and the model that is written.
-        kept_bytes = file_bytes + 2 * GPU_SIZES[shape] + GPU_RESERVE_BYTES
+        kept_bytes = gpu_bytes(shape)
         if kept_bytes <= free_bytes and file_bytes < disk_bytes:
             break
     tables_bytes = max(TABLES_BYTES, free_bytes - kept_bytes)

@@ -17,21 +17,30 @@ SIZES: dict[str, dict[str, int]] = {
     "30 M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 9},
     "271 M": {"hidden_size": 1024, "intermediate_size": 4224, "num_hidden_layers": 12},
     "1 B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 18},
+    "3 B": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28},
     "7 B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
-VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000, "7 B": 32000}
-NUM_HEADS = {"7 B": {"num_attention_heads": 32, "num_key_value_heads": 8}}
+VOCABULARY = {"30 M": 18000, "271 M": 32000, "1 B": 32000, "3 B": 32000, "7 B": 32000}
+NUM_HEADS = {
+    "3 B": {"num_attention_heads": 24, "num_key_value_heads": 8},
+    "7 B": {"num_attention_heads": 32, "num_key_value_heads": 8},
+}
 
 
-def make_pool(folder: Path, size: str, num_experts: int, device: torch.device) -> Pool:
-    """A base of random numbers, and experts near it."""
-    config = LlamaConfig(
+def llama_of(size: str) -> LlamaConfig:
+    """A Llama of so many numbers."""
+    return LlamaConfig(
         **SIZES[size],
         **NUM_HEADS.get(size, {"num_attention_heads": 8, "num_key_value_heads": 8}),
         vocab_size=VOCABULARY[size],
         tie_word_embeddings=False,
         dtype="bfloat16",
     )
+
+
+def make_pool(folder: Path, size: str, num_experts: int, device: torch.device) -> Pool:
+    """A base of random numbers, and experts near it."""
+    config = llama_of(size)
     with torch.device("meta"):
         shapes = {
             name: tensor.shape

@@ -20,15 +20,24 @@ SIZES = ("quick", "bar", "full")
 
 def parse_arguments(description: str) -> tuple[str, Path | None]:
     """The size (quick, bar or full) and where to write the figures."""
+    arguments = make_parser(description).parse_args()
+    return size_of(arguments), arguments.json
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """What every benchmark can be asked for."""
     parser = argparse.ArgumentParser(description=description)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quick", action="store_true", help="a minute; shows that it works")
     group.add_argument("--bar", action="store_true", help="decides the claims (the default)")
     group.add_argument("--full", action="store_true", help="for the README")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    arguments = parser.parse_args()
-    size = "quick" if arguments.quick else "full" if arguments.full else "bar"
-    return size, arguments.json
+    return parser
+
+
+def size_of(arguments: argparse.Namespace) -> str:
+    """Quick, bar or full, as it was asked for."""
+    return "quick" if arguments.quick else "full" if arguments.full else "bar"
 
 
 def write_figures(figures: dict[str, Any], path: Path | None) -> None:

@@ -112,7 +112,10 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
-        batch_tokens=config.score.batch_tokens or _batch_tokens(pool, on_gpu(config.workers)),
+        batch_tokens=config.score.batch_tokens
+        or default_batch_tokens(
+            int(pool.base.config.get("vocab_size", 32_000)), is_on_gpu=on_gpu(config.workers)
+        ),
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -235,15 +238,18 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
         )
 
 
-def _batch_tokens(pool: Pool, is_on_gpu: bool) -> int:
-    """Tokens of a batch by default.
+def default_batch_tokens(vocabulary: int, *, is_on_gpu: bool) -> int:
+    """Tokens of a batch where the configuration says none.
 
     On a CPU as many as keep a small model's activations in the cache; on a GPU as many as have
     their float32 logits, three times over, in the memory set aside for them.
+
+    Args:
+        vocabulary: Logits of a token.
+        is_on_gpu: Where the model is.
     """
     if not is_on_gpu:
         return 2048
-    vocabulary = int(pool.base.config.get("vocab_size", 32_000))
     return max(2048, min(65_536, LOGITS_BYTES // (vocabulary * 4 * 3)))
 
 
