@@ -65,7 +65,7 @@ def picked(uri: str) -> list[str]:
         uri: The tracking store; a SQLite file that does not exist has no picks.
 
     Raises:
-        EvomergeError: MLflow is not to be had.
+        EvomergeError: MLflow cannot be reached.
     """
     url = make_url(uri) if uri.startswith("sqlite:") else None
     if url is not None and url.database and not Path(url.database).exists():
@@ -88,7 +88,7 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
     Raises:
         InputError: It is no candidate's run, or the folder has another run by now.
         NotNowError: The folder is not here.
-        EvomergeError: MLflow is not to be had, or has no such run.
+        EvomergeError: MLflow cannot be reached, or has no such run.
     """
     with _mlflow(uri) as client:
         tags = client.get_run(run_id).data.tags
@@ -117,7 +117,7 @@ def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
 
     Raises:
         InputError: The store has no such run.
-        EvomergeError: MLflow is not to be had.
+        EvomergeError: MLflow cannot be reached.
     """
     with _mlflow(uri) as client:
         experiments = [e.experiment_id for e in pages(client.search_experiments)]
@@ -151,7 +151,7 @@ def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, 
         NAME/VERSION.
 
     Raises:
-        EvomergeError: MLflow is not to be had.
+        EvomergeError: MLflow cannot be reached.
     """
     model_name = "".join(c if c.isalnum() or c in "_- " else "_" for c in name)
     all_tags = tags | {keys.MODEL_DIR: str(model_dir)}
