@@ -56,6 +56,6 @@ def test_a_search_uses_its_method_and_its_optimizer(environment, tmp_path):
     assert "restored_mean" in (tmp_path / "run/recipes/c00000.yaml").read_text()
 
 
-@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 31)])
+@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 30)])
 def test_it_is_short(name, most):
     assert len((PLUG_IN / f"evomerge_example/{name}.py").read_text().splitlines()) <= most

@@ -11,29 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from missing_packages import WITHOUT
 from one_pass import ALL
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-
-WITHOUT = '''
-import sys
-
-class Without:
-    """A finder that does not find some packages, as if they were not installed."""
-
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        is_missing = name.partition(".")[0] in {"mlflow", "plotly", "prefect", "ray", "sqlalchemy"}
-        return None if is_missing else self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-'''
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import make_workspace
+from missing_packages import WITHOUT
 
 import evomerge
 from evomerge.errors import InputError
@@ -15,29 +16,12 @@ from evomerge.journal import normal_form, read_journal
 
 TESTS = Path(__file__).parents[1]
 
-WITHOUT = '''
-import sys
-
-class Without:
-    """A finder that does not find some packages, as if they were not installed."""
-
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        is_missing = name.partition(".")[0] in {"mlflow", "plotly", "prefect", "ray"}
-        return None if is_missing else self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-
+SEARCH = """
 import evomerge
 
 result = evomerge.run(sys.argv[1], sys.argv[2])
 print(result.best)
-'''
+"""
 
 
 def test_the_same_as_one_actor(workspace, tmp_path):
@@ -67,7 +51,7 @@ def test_ray_mlflow_plotly_and_prefect_need_not_be_there(tmp_path):
         tmp_path, workers={"kind": "inline"}, search={"budget": {"candidates": 3}}
     )
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(config), str(tmp_path / "run")],
+        [sys.executable, "-c", WITHOUT + SEARCH, str(config), str(tmp_path / "run")],
         capture_output=True,
         text=True,
         check=False,

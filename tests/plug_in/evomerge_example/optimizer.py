@@ -8,7 +8,6 @@ from evomerge.optimize import BaseOptimizer, OptimizerConfig, Scored
 
 class StepsConfig(OptimizerConfig):
     kind: Literal["steps"] = "steps"
-    reach: float = 0.2
 
 
 class Steps(BaseOptimizer):
@@ -18,8 +17,8 @@ class Steps(BaseOptimizer):
         self._random, self._best, self._least = random.Random(self.seed), self.box.start, 1e300
 
     def _propose(self):
-        reach, ends = self.config.reach, zip(self._best, self.box.low, self.box.high, strict=True)
-        moved = ((x + self._random.uniform(-reach, reach) * (b - a), a, b) for x, a, b in ends)
+        ends = zip(self._best, self.box.low, self.box.high, strict=True)
+        moved = ((x + self._random.uniform(-0.2, 0.2) * (b - a), a, b) for x, a, b in ends)
         return self.box.settle(tuple(min(max(x, a), b) for x, a, b in moved))
 
     def _observe(self, point, outcome):
