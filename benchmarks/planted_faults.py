@@ -8,7 +8,8 @@
 A fault is one change of one place: another operator, a constant beside it, a condition turned
 around, a statement left out. They are drawn by seed, at least one in each room. Each is planted in
 a copy of the checkout; then the tests that reach its line are run (`map` finds them by coverage),
-those of the same room first, until one fails. Faults that no test reaches are not caught.
+those of the same room first, until one fails. A line that runs when it is imported, or in another
+process, is reached by no test: the tests of its room are run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import random
 import shutil
@@ -25,13 +27,19 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from harness import print_table
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_S = 600
+START_S = 90
+"""Seconds that tests may need beside their own."""
+SLOWER = 4
+"""How much longer than when they were mapped tests may take before they count as hanging."""
+
 FIRST_TESTS = 40
 """Tests that are run at once before all others that reach the line."""
 
@@ -84,6 +92,11 @@ class Fault:
         """The folder of the package, or the module, that it is in."""
         parts = Path(self.path).parts
         return parts[0] if len(parts) < 3 and parts[0] != "evomerge" else parts[1]
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other fault."""
+        return f"{self.path}:{self.start}:{self.new}"
 
     def planted(self, text: str) -> str:
         """The file's text with the fault."""
@@ -185,7 +198,8 @@ def draw(seed: int, count: int) -> list[Fault]:
 def map_tests(tests: str, data: Path) -> None:
     """Run a suite once and write down which test reaches which line."""
     arguments = ["-q", "-m", "not long", "-p", "no:cacheprovider", "--cov=evomerge", "--cov=flows"]
-    arguments += ["--cov-context=test", "--cov-report=", "-n", "2", "--dist", "loadfile", tests]
+    arguments += ["--cov-context=test", "--cov-report=", "-n", "2", "--dist", "loadfile"]
+    arguments += [f"--junitxml={_durations_path(data).resolve()}", tests]
     subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=ROOT,
@@ -194,18 +208,57 @@ def map_tests(tests: str, data: Path) -> None:
     )
 
 
-def tests_of(fault: Fault, data: Path) -> list[str]:
-    """Tests that reach the line of a fault, those of its room first."""
+def _durations_path(data: Path) -> Path:
+    return data.with_suffix(".xml")
+
+
+def durations_of(data: Path) -> dict[str, float]:
+    """Seconds of each test file when it was mapped."""
+    seconds: dict[str, float] = defaultdict(float)
+    for case in ElementTree.parse(_durations_path(data)).iter("testcase"):
+        module = case.attrib["classname"].split(".Test")[0].replace(".", "/") + ".py"
+        seconds[module] += float(case.attrib["time"])
+    return seconds
+
+
+def tests_of(fault: Fault, data: Path, tests: str) -> list[str]:
+    """Tests that reach the statement of a fault, those of its room first."""
     from coverage import CoverageData
 
     coverage = CoverageData(str(data))
     coverage.read()
-    contexts = coverage.contexts_by_lineno(str(ROOT / fault.path)).get(fault.line, [])
-    names = sorted({context.partition("|")[0] for context in contexts if context})
+    contexts = coverage.contexts_by_lineno(str(ROOT / fault.path))
+    names = sorted(
+        {
+            context.partition("|")[0]
+            for line in _statement(ROOT / fault.path, fault.line)
+            for context in contexts.get(line, [])
+            if context
+        }
+    )
+    if not names:
+        room = ROOT / tests / fault.room
+        module = ROOT / tests / f"test_{Path(fault.path).stem}.py"
+        names = [str(path.relative_to(ROOT)) for path in (room, module) if path.exists()]
     return sorted(names, key=lambda name: (f"/{fault.room}/" not in name, "end_to_end" in name))
 
 
-def is_caught(fault: Fault, tests: list[str], suite: str) -> tuple[bool, str, float]:
+def _statement(path: Path, line: int) -> range:
+    """The lines of the smallest statement that a line is in, up to its body."""
+    lines = range(line, line + 1)
+    size: float = math.inf
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.stmt) and node.end_lineno is not None:
+            body = getattr(node, "body", None)
+            end = body[0].lineno - 1 if isinstance(body, list) else node.end_lineno
+            if node.lineno <= line <= end and end - node.lineno < size:
+                lines, size = range(node.lineno, end + 1), end - node.lineno
+    return lines
+
+
+def is_caught(
+    fault: Fault, tests: list[str], suite: str, durations: dict[str, float]
+) -> tuple[bool, str, float]:
     """Whether a test fails with the fault, which one, and the seconds that it took."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -223,6 +276,8 @@ def is_caught(fault: Fault, tests: list[str], suite: str) -> tuple[bool, str, fl
         for batch in (tests[:FIRST_TESTS], tests[FIRST_TESTS:]):
             if not batch:
                 continue
+            files = {test.partition("::")[0] for test in batch}
+            limit = START_S + SLOWER * sum(durations.get(name, 0.0) for name in files)
             arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *batch]
             try:
                 done = subprocess.run(
@@ -231,7 +286,7 @@ def is_caught(fault: Fault, tests: list[str], suite: str) -> tuple[bool, str, fl
                     env=_environment(copy),
                     capture_output=True,
                     text=True,
-                    timeout=TIMEOUT_S,
+                    timeout=limit,
                     check=False,
                 )
             except subprocess.TimeoutExpired:
@@ -250,23 +305,30 @@ def _environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def run(faults: list[Fault], tests: str, data: Path, out_path: Path) -> None:
-    """Plant each fault in turn; what is known already is kept."""
+def run(faults: list[Fault], tests: str, data: Path, out_path: Path, jobs: int) -> None:
+    """Plant each fault in a checkout of its own; what is known already is kept."""
     known = json.loads(out_path.read_text()) if out_path.exists() else {}
-    for number, fault in enumerate(faults):
-        key = f"{fault.path}:{fault.start}:{fault.new}"
-        if key in known:
-            continue
-        reaching = tests_of(fault, data)
-        caught, by, took = is_caught(fault, reaching, tests) if reaching else (False, "", 0.0)
-        known[key] = {**asdict(fault), "caught": caught, "by": by, "tests": len(reaching)}
-        out_path.write_text(json.dumps(known, indent=1) + "\n")
-        verdict = f"caught by {by}" if caught else "not caught"
-        print(
-            f"{number + 1}/{len(faults)} {fault.path}:{fault.line} ({fault.what}): {verdict}, "
-            f"{took:.0f} s",
-            flush=True,
-        )
+    durations = durations_of(data)
+
+    def try_one(fault: Fault) -> tuple[Fault, int, bool, str, float]:
+        reaching = tests_of(fault, data, tests)
+        if not reaching:
+            return fault, 0, False, "", 0.0
+        return fault, len(reaching), *is_caught(fault, reaching, tests, durations)
+
+    left = [fault for fault in faults if fault.key not in known]
+    with ThreadPoolExecutor(jobs) as pool:
+        done = as_completed([pool.submit(try_one, fault) for fault in left])
+        for number, future in enumerate(done, len(faults) - len(left) + 1):
+            fault, count, caught, by, took = future.result()
+            known[fault.key] = {**asdict(fault), "caught": caught, "by": by, "tests": count}
+            out_path.write_text(json.dumps(known, indent=1) + "\n")
+            verdict = f"caught by {by}" if caught else "not caught"
+            print(
+                f"{number}/{len(faults)} {fault.path}:{fault.line} ({fault.what}): {verdict}, "
+                f"{count} tests, {took:.0f} s",
+                flush=True,
+            )
 
 
 def compare(old_path: Path, new_path: Path) -> int:
@@ -304,6 +366,7 @@ def main() -> int:
         if name == "run":
             command.add_argument("faults", type=Path)
             command.add_argument("--json", type=Path, required=True)
+            command.add_argument("--jobs", type=int, default=2, help="faults at a time")
         command.add_argument("--tests", default="tests")
         command.add_argument("--data", type=Path, required=True)
     compared = commands.add_parser("compare")
@@ -317,7 +380,7 @@ def main() -> int:
         map_tests(given.tests, given.data)
     elif given.command == "run":
         faults = [Fault(**entry) for entry in json.loads(given.faults.read_text())]
-        run(faults, given.tests, given.data, given.json)
+        run(faults, given.tests, given.data, given.json, given.jobs)
     else:
         return min(compare(given.old, given.new), 1)
     return 0
