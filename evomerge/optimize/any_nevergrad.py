@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import nevergrad as ng
 from pydantic import Field, field_validator
 
 from evomerge.errors import closest
@@ -58,6 +57,8 @@ class AnyNevergrad(NevergradOptimizer[NevergradConfig]):
     settled = True
 
     def _build(self, parametrization: Any) -> Any:
+        import nevergrad as ng
+
         return ng.optimizers.registry[self.config.algorithm](parametrization, num_workers=1)
 
     def _start(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import nevergrad as ng
 from pydantic import Field, model_validator
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
@@ -79,6 +78,8 @@ class Cma(NevergradOptimizer[CmaConfig]):
         self.max_outstanding = (1 if self.generational else 2) * self._inner._popsize
 
     def _build(self, parametrization: Any) -> Any:
+        import nevergrad as ng
+
         num_dimensions = parametrization.dimension
         # nevergrad multiplies the scale by 0.3 below 18 dimensions and by 0.15 from there on.
         multiplier = 0.3 if num_dimensions < 18 else 0.15

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import nevergrad as ng
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -48,6 +47,8 @@ class NevergradFront(NevergradOptimizer[NevergradFrontConfig]):
     settled = True
 
     def _build(self, parametrization: Any) -> Any:
+        import nevergrad as ng
+
         return ng.optimizers.registry[self.config.algorithm](parametrization, num_workers=1)
 
     def _start(self) -> None:
@@ -87,6 +88,8 @@ class NevergradFront(NevergradOptimizer[NevergradFrontConfig]):
                 super()._inner_tell(*first)
 
     def _tell_reference(self) -> None:
+        import nevergrad as ng
+
         first = np.array(self._first_losses).reshape(-1, len(self.goals))
         if len(first):
             worst = first.max(axis=0)

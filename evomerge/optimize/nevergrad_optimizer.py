@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import nevergrad as ng
 import numpy as np
 
 from evomerge.optimize.base import BaseOptimizer, Config
@@ -75,6 +74,8 @@ class NevergradOptimizer(BaseOptimizer[Config, Any]):
         return super().ask()
 
     def _start(self) -> None:
+        import nevergrad as ng
+
         low, high = np.asarray(self.box.low), np.asarray(self.box.high)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import nevergrad as ng
-
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
 from evomerge.optimize.protocol import OPTIMIZERS, OptimizerConfig
 
@@ -25,6 +23,8 @@ class RandomSearch(NevergradOptimizer[RandomConfig]):
     max_outstanding = MAX_OUTSTANDING
 
     def _build(self, parametrization: Any) -> Any:
+        import nevergrad as ng
+
         return ng.optimizers.RandomSearch(parametrization, num_workers=1)
 
 
