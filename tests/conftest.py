@@ -20,8 +20,22 @@ os.environ.update(
     }
 )
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     # Kernels for a GPU are run by Triton's interpreter.
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The address of a Ray of our own, with room for several actors."""
+    import ray
+
+    from evomerge.workers import WorkersConfig
+    from evomerge.workers.ray_cluster import start_ray, stop_ray
+
+    assert start_ray(WorkersConfig(num_actors=4))
+    yield ray.get_runtime_context().gcs_address
+    stop_ray()

@@ -18,6 +18,33 @@ from evomerge.workers.worker import MergeWorker, WorkerSpec
 logger = logging.getLogger(__name__)
 
 
+class WorkerActor:
+    """A worker in a process of its own, which is made with the first call.
+
+    Ray keeps only the text of what a constructor raises; what a call raises it keeps whole.
+
+    Args:
+        spec: What the worker is made from.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._made: MergeWorker | None = None
+
+    def ready(self) -> str:
+        """See `MergeWorker`."""
+        return self._worker().ready()
+
+    def evaluate(self, job: Job) -> JobResult:
+        """See `Worker`."""
+        return self._worker().evaluate(job)
+
+    def _worker(self) -> MergeWorker:
+        if self._made is None:
+            self._made = MergeWorker(self._spec)
+        return self._made
+
+
 class RayGroup:
     """The `WorkerGroup` of Ray actors that each hold the pool and one resident model.
 
@@ -46,7 +73,7 @@ class RayGroup:
             self.num_actors = config.num_actors or num_fitting(resources, config.num_cpus, num_gpus)
             self._require(resources, num_gpus)
             self._spec = ray.put(spec)
-            self._actor_class = ray.remote(MergeWorker)
+            self._actor_class = ray.remote(WorkerActor)
             self._idle = [self._start_actor() for _ in range(self.num_actors)]
             self._busy: dict[Any, tuple[Any, Job, float]] = {}
             self._deaths = 0

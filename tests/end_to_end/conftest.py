@@ -1,23 +1,11 @@
-"""One local Ray for all searches of these tests, and one small workspace."""
+"""One small workspace, searched in the tests' process or by actors of one local Ray."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-import ray
 from fixtures import make_config, make_workspace
-
-from evomerge.workers import WorkersConfig
-from evomerge.workers.ray_cluster import start_ray, stop_ray
-
-
-@pytest.fixture(scope="session")
-def cluster():
-    """The address of a Ray of our own, with room for several actors."""
-    assert start_ray(WorkersConfig(num_actors=4))
-    yield ray.get_runtime_context().gcs_address
-    stop_ray()
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +16,27 @@ def pool_and_tasks(tmp_path_factory):
 
 
 @pytest.fixture
-def workspace(pool_and_tasks, tmp_path, cluster):
-    """A function that writes a configuration with changes and returns its path."""
+def workspace(pool_and_tasks, tmp_path):
+    """A function that writes a configuration with changes and returns its path.
+
+    Candidates are scored in this process, where `workers` does not say otherwise.
+    """
     for name in ("pool", "tasks"):
         (tmp_path / name).symlink_to(pool_and_tasks / name)
 
     def make(**changes):
-        workers = {"address": cluster, **changes.pop("workers", {})}
+        workers = {"kind": "inline", **changes.pop("workers", {})}
         return make_config(tmp_path, workers=workers, **changes)
 
     yield make
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def on_ray(cluster):
+    """A function that gives the `workers` of so many actors."""
+
+    def workers(num_actors=1, **changes):
+        return {"kind": "ray", "address": cluster, "num_actors": num_actors, **changes}
+
+    return workers

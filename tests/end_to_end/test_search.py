@@ -1,4 +1,4 @@
-"""Whole searches on real components: Ray actors, lm-eval, nevergrad, the journal."""
+"""Whole searches on real components: Ray actors where it is about them, lm-eval, the journal."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def kinds(run_dir, kind):
     return [event.data for event in events_of(run_dir) if event.kind == kind]
 
 
-def test_a_search_ends_with_a_table_and_a_model(workspace, tmp_path):
-    config = workspace(search={"budget": {"candidates": 5}, "finalists": 2, "export": True})
+def test_a_search_ends_with_a_table_and_a_model(workspace, on_ray, tmp_path):
+    search = {"budget": {"candidates": 5}, "finalists": 2, "export": True}
+    config = workspace(search=search, workers=on_ray())
     result = evomerge.run(config, tmp_path / "run")
 
     frame = result.candidates
@@ -75,8 +76,8 @@ def test_another_seed_gives_other_genomes(workspace, tmp_path):
     assert genomes[0] != genomes[1]
 
 
-def test_scores_do_not_depend_on_how_work_is_shared(workspace, tmp_path):
-    config_path = workspace(score={"block_documents": 3}, workers={"num_actors": 2})
+def test_scores_do_not_depend_on_how_work_is_shared(workspace, on_ray, tmp_path):
+    config_path = workspace(score={"block_documents": 3}, workers=on_ray(2))
     setup = set_up(load_config(config_path), tmp_path)
     run = start_run(setup, tmp_path / "run")
     with Scoring(run, print) as scoring:
@@ -127,8 +128,8 @@ def test_a_candidate_that_fails_is_data(workspace, tmp_path):
     assert len(kinds(tmp_path / "run", "told")) == 4
 
 
-def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, tmp_path):
-    config = workspace(search={"budget": {"candidates": 40}})
+def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, on_ray, tmp_path):
+    config = workspace(search={"budget": {"candidates": 40}}, workers=on_ray())
     killed = []
 
     class Killer:
@@ -139,7 +140,7 @@ def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, tmp_path):
             if progress.stage == "search" and progress.done == 5 and not killed:
                 # Of this process's own Ray: other tests may run beside this one.
                 for process in psutil.Process().children(recursive=True):
-                    if any("ray::MergeWorker" in word for word in process.cmdline()):
+                    if any("ray::WorkerActor" in word for word in process.cmdline()):
                         killed.append(process.pid)
                         os.kill(process.pid, 9)
 
@@ -175,7 +176,7 @@ def test_budgets_end_the_search(workspace, tmp_path, budget, reason, most):
     evomerge.run(workspace(search={"budget": budget}), tmp_path / "run")
     ended = {data["stage"]: data for data in kinds(tmp_path / "run", "stage_ended")}
     assert ended["search"]["reason"] == reason
-    # One actor: one candidate of work in flight beyond the budget at most.
+    # One worker: one candidate of work in flight beyond the budget at most.
     assert 1 <= len(kinds(tmp_path / "run", "told")) <= most
 
 
@@ -239,9 +240,9 @@ def dispatched(run_dir):
     return [data["candidate"] for data in kinds(run_dir, "dispatched") if data["split"] == "search"]
 
 
-def test_the_first_path_is_scored_once_by_several_actors(workspace, tmp_path):
+def test_the_first_path_is_scored_once_by_several_actors(workspace, on_ray, tmp_path):
     """It is enqueued, and asked for by the optimizer before it is told of it."""
-    path = workspace(workers={"num_actors": 3}, search={"budget": {"candidates": 8}})
+    path = workspace(workers=on_ray(3), search={"budget": {"candidates": 8}})
     space = {"kind": "layer_order", "models": ["expert0", "expert1"], "scaling": "none"}
     config = yaml.safe_load(path.read_text()) | {"space": space, "optimizer": {"kind": "nevergrad"}}
     path.write_text(yaml.safe_dump(config))
@@ -264,8 +265,8 @@ def test_the_first_path_is_scored_once_by_several_actors(workspace, tmp_path):
 
 @pytest.fixture
 def opened(workspace, tmp_path):
-    """A run with two actors and the work that it hands out."""
-    setup = set_up(load_config(workspace(workers={"num_actors": 2})), tmp_path)
+    """A run and the work that it hands out."""
+    setup = set_up(load_config(workspace()), tmp_path)
     run = start_run(setup, tmp_path / "run")
     with Scoring(run, print) as scoring:
         yield run, scoring.dispatcher
