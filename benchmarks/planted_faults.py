@@ -263,11 +263,13 @@ def is_caught(
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "checkout"
+        # Compiled loops are copied with what they were compiled from, if that stays as it is.
+        left_out = ["__pycache__"] if fault.room == "kernels" else ["*.pyc"]
         wanted = ["evomerge", "flows", "configs", "benchmarks", "docs", suite, "pyproject.toml"]
         for entry in (*dict.fromkeys(wanted), "README.md", "prefect.yaml", "Makefile"):
             source = ROOT / entry
             if source.is_dir():
-                shutil.copytree(source, copy / entry, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, copy / entry, ignore=shutil.ignore_patterns(*left_out))
             else:
                 copy.mkdir(exist_ok=True)
                 shutil.copy(source, copy / entry)

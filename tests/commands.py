@@ -1,4 +1,4 @@
-"""The evomerge command in a process of its own, to be killed at a given moment."""
+"""The evomerge command, here or in a process of its own to be killed at a given moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
+
+from evomerge.cli import main
+
+
+def run_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which has imported already what that needs."""
+    words = ["evomerge", *map(str, arguments)]
+    output, errors = StringIO(), StringIO()
+    with (
+        chdir(cwd),
+        patch.object(sys, "argv", words),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+    ):
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:

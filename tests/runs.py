@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -25,14 +26,18 @@ def new_run(
 
 
 def give_scores(
-    run: Run, candidate: Candidate, value: float, split: str = "search", numbers=None
+    run: Run,
+    candidate: Candidate,
+    value: float | Callable[[str, int], float],
+    split: str = "search",
+    numbers=None,
 ) -> None:
-    """Journal one result with every document scored alike, and the documents.
+    """Journal one result, and the documents.
 
     Args:
         run: The run.
         candidate: Whose result.
-        value: What each document scores.
+        value: What each document scores, or that by task and document.
         split: On which documents.
         numbers: Of the blocks; by default all of the split.
     """
@@ -41,8 +46,11 @@ def give_scores(
     moments, rows = {}, []
     for number, block in scored:
         objectives = [o for o in run.setup.objectives if o.task == block.task]
-        metrics = {o.column: value for o in objectives}
-        block_rows = [Row(block.task, document, metrics) for document in block.documents]
+        block_rows = []
+        for document in block.documents:
+            scored_as = value(block.task, document) if callable(value) else value
+            metrics = {o.column: scored_as for o in objectives}
+            block_rows.append(Row(block.task, document, metrics))
         moments[str(number)] = moments_of(block_rows, objectives)
         rows += block_rows
     table = to_table(candidate.id, split, rows)

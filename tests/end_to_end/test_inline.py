@@ -24,9 +24,9 @@ print(result.best)
 """
 
 
-def test_the_same_as_one_actor(workspace, tmp_path):
+def test_the_same_as_one_actor(workspace, on_ray, tmp_path):
     found = {}
-    for kind, workers in (("ray", {}), ("inline", {"kind": "inline", "address": "local"})):
+    for kind, workers in (("ray", on_ray()), ("inline", {"kind": "inline"})):
         evomerge.run(workspace(workers=workers), tmp_path / kind)
         events, _ = read_journal(tmp_path / kind / "journal.jsonl")
         found[kind] = normal_form(events)
@@ -35,12 +35,10 @@ def test_the_same_as_one_actor(workspace, tmp_path):
 
 def test_a_candidate_that_fails_is_a_line_of_the_journal(workspace, tmp_path):
     # Weights that sum to zero give no model.
-    evomerge.run(workspace(workers={"kind": "inline", "address": "local"}), tmp_path / "other")
+    evomerge.run(workspace(), tmp_path / "other")
     recipe = (tmp_path / "other/recipes/uniform.yaml").read_text()
     (tmp_path / "zero.yaml").write_text(recipe.replace(": 1.0", ": 0.0"))
-    config = workspace(
-        workers={"kind": "inline", "address": "local"}, search={"start_from": ["zero.yaml"]}
-    )
+    config = workspace(search={"start_from": ["zero.yaml"]})
     result = evomerge.run(config, tmp_path / "run")
     candidate = result.results.state.candidates["e0000"]
     assert candidate.failed is not None and "weights sum to zero" in candidate.failed

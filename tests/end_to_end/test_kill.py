@@ -21,9 +21,11 @@ def has_lines(path, count):
     return num_lines(path) >= count
 
 
-def test_sigkill_at_random_moments_changes_nothing(workspace, tmp_path):
+@pytest.mark.parametrize("kind", ["inline", pytest.param("ray", marks=pytest.mark.long)])
+def test_sigkill_at_random_moments_changes_nothing(kind, workspace, tmp_path, request):
+    workers = request.getfixturevalue("on_ray")() if kind == "ray" else {}
     # Small blocks and many candidates, so that a kill meets every kind of event.
-    config = workspace(search={"budget": {"candidates": 30}, "finalists": 3})
+    config = workspace(search={"budget": {"candidates": 30}, "finalists": 3}, workers=workers)
     evomerge.run(config, tmp_path / "undisturbed")
     whole, _ = read_journal(tmp_path / "undisturbed/journal.jsonl")
 
@@ -88,8 +90,9 @@ def test_sigterm_stops_well_and_leaves_no_process(tmp_path, pool_and_tasks):
 
 
 @pytest.mark.long
-def test_sigkill_in_every_stage_changes_nothing(workspace, tmp_path):
-    config = workspace(search={"budget": {"candidates": 8}, "finalists": 2, "export": True})
+def test_sigkill_in_every_stage_changes_nothing(workspace, on_ray, tmp_path):
+    search = {"budget": {"candidates": 8}, "finalists": 2, "export": True}
+    config = workspace(search=search, workers=on_ray())
     evomerge.run(config, tmp_path / "undisturbed")
     whole, _ = read_journal(tmp_path / "undisturbed/journal.jsonl")
     stages = [event.data["stage"] for event in whole if event.kind == "stage_started"]

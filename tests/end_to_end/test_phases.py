@@ -152,7 +152,7 @@ def test_a_joint_space_is_searched(tmp_path, workspace):
         assert 1 <= len(recipe["path"]["hops"]) <= 4 and len(recipe["parts"]) == 5
 
 
-def test_the_papers_configuration_runs_on_a_stand_in(tmp_path, pool_and_tasks, cluster):
+def test_the_papers_configuration_runs_on_a_stand_in(tmp_path, pool_and_tasks):
     """Four layers of the same family in the place of 32; everything else but budgets as it is."""
     for seed, name in enumerate(("base", *EXPERTS)):
         save_random(tmp_path / name, family_config("Mistral"), seed)
@@ -163,7 +163,7 @@ def test_the_papers_configuration_runs_on_a_stand_in(tmp_path, pool_and_tasks, c
         "objectives": [{"task": "toy_choose"}],
         "splits": {"search": 6, "validation": 6, "holdout": 6},
     }
-    config["workers"] = {"address": cluster, "num_actors": 1}
+    config["workers"] = {"kind": "inline"}
     config["record"] = {"enabled": False}
     setup = set_up(Config.model_validate(config), tmp_path)
     merge, order = setup.spaces

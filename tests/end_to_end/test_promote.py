@@ -29,7 +29,7 @@ from evomerge.search.alone import score_model
 
 
 @pytest.fixture(scope="module")
-def finished(pool_and_tasks, tmp_path_factory, cluster):
+def finished(pool_and_tasks, tmp_path_factory):
     """A run with its record in MLflow; e0000 is a path that repeats a layer."""
     from fixtures import make_config
 
@@ -42,7 +42,7 @@ def finished(pool_and_tasks, tmp_path_factory, cluster):
     (folder / "path.yaml").write_text(Recipe(members=pool.members, path=path).to_yaml())
     config = make_config(
         folder,
-        workers={"address": cluster},
+        workers={"kind": "inline"},
         search={"budget": {"candidates": 4}, "finalists": 2, "start_from": ["path.yaml"]},
         record={"enabled": True},
     )

@@ -11,7 +11,6 @@ from evomerge.config import load_config
 from evomerge.journal import normal_form, read_journal
 from evomerge.search.check import check
 
-INLINE = {"kind": "inline", "address": "local"}
 SPACE = {"kind": "parameter", "method": {"kind": "ties"}}
 
 
@@ -35,11 +34,7 @@ def test_check_says_what_tables_need(workspace, tmp_path):
 def test_a_run_says_once_that_there_is_no_room(workspace, tmp_path, caplog):
     short = {"statistics_gib": 1e-6}
     found = {}
-    for name, workers in (
-        ("roomy", INLINE),
-        ("short", INLINE | short),
-        ("actors", {"num_actors": 1} | short),
-    ):
+    for name, workers in (("roomy", {}), ("short", short)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             evomerge.run(workspace(space=SPACE, workers=workers), tmp_path / name)
@@ -48,7 +43,7 @@ def test_a_run_says_once_that_there_is_no_room(workspace, tmp_path, caplog):
         assert all("and have 0.00 MiB" in line for line in said)
         events, _ = read_journal(tmp_path / name / "journal.jsonl")
         found[name] = normal_form(events)
-    assert found["roomy"] == found["short"] == found["actors"]
+    assert found["roomy"] == found["short"]
     # A run that goes on elsewhere goes by the memory that is there.
     written = yaml.safe_load((tmp_path / "roomy/config.yaml").read_text())
     assert written["workers"]["statistics_gib"] is None

@@ -20,12 +20,12 @@ EXPERTS = {"expert0": ("<b>", "<x>"), "expert1": ("<|y|>", "<b>", "<z>")}
 
 
 @pytest.fixture
-def config_path(tmp_path, cluster) -> Path:
+def config_path(tmp_path) -> Path:
     for seed, (name, added) in enumerate({"base": ("<b>",), **EXPERTS}.items()):
         save(tmp_path / "pool" / name, seed, added)
     make_tasks(tmp_path / "tasks")
     vocabulary = {"tokens": "union", "missing": "mean"}
-    changes = {"pool": {"vocabulary": vocabulary}, "workers": {"address": cluster}}
+    changes = {"pool": {"vocabulary": vocabulary}, "workers": {"kind": "inline"}}
     changes["search"] = {"budget": {"candidates": 3}, "finalists": 1}
     return make_config(tmp_path, **changes)
 

@@ -18,7 +18,7 @@ def prefect(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("deployments")
     copy_flows(folder)
-    make_workspace(folder, workers={"num_actors": 1})
+    make_workspace(folder, workers={"kind": "inline"})
     (folder / "long").mkdir()
     for name in ("pool", "tasks"):
         (folder / "long" / name).symlink_to(folder / name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from pathlib import Path
 
 import pytest
 import torch
+from combinations import everywhere
 from fixtures import make_pool
 from pools import (
     CONFIGS,
@@ -39,8 +41,7 @@ class TestNotFinite:
         save_file(tensors, path, metadata={"format": "pt"})
         return open_at(folder, dtype, allow_nonfinite=True)
 
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-    @pytest.mark.parametrize("kind", list(CONFIGS))
+    @pytest.mark.parametrize(("kind", "value"), everywhere(CONFIGS, [nan, inf, -inf]))
     def test_an_expert(self, tmp_path, kind, value):
         pool = self.spoiled(tmp_path, value)
         if kind.startswith("dare"):

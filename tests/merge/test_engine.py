@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from combinations import everywhere
 from fixtures import make_pool
 from merges import settled
 from pools import (
@@ -34,12 +35,16 @@ def test_every_method_is_here():
     assert {config.kind for config in CONFIGS.values()} == set(METHODS)
 
 
-@pytest.mark.parametrize("kind", [*CONFIGS, "mixed"])
+KINDS = (*CONFIGS, "mixed")
+
+
 class TestEveryMethod:
     def recipe(self, pool, kind) -> Recipe:
         return mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
 
-    @pytest.mark.parametrize("which", ["pool", "half_pool", "tied_pool"])
+    @pytest.mark.parametrize(
+        ("kind", "which"), everywhere(KINDS, ["half_pool", "pool", "tied_pool"])
+    )
     def test_a_loaded_model_gets_the_same_bits(self, request, kind, which):
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
@@ -59,6 +64,7 @@ class TestEveryMethod:
             written["model.embed_tokens.weight"], pool.base.tensor("model.embed_tokens.weight")
         )
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_twice_gives_the_same_bytes(self, pool, kind):
         recipe = self.recipe(pool, kind)
         engine = Engine(pool)
@@ -67,6 +73,7 @@ class TestEveryMethod:
         # A new engine, and a recipe that was written and read.
         assert_same(first, build(pool, Recipe.from_json(recipe.to_json())))
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_after_other_recipes(self, pool, kind):
         recipe = self.recipe(pool, kind)
         engine = Engine(pool)
@@ -75,7 +82,7 @@ class TestEveryMethod:
             list(engine.tensors(before))
         assert_same(dict(engine.tensors(recipe)), build(pool, recipe))
 
-    @pytest.mark.parametrize("budget", [0, 1, 3000])
+    @pytest.mark.parametrize(("kind", "budget"), everywhere(KINDS, [3000, 0, 1]))
     def test_a_small_statistics_budget_changes_nothing(self, pool, kind, budget):
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
@@ -83,14 +90,14 @@ class TestEveryMethod:
         for _ in range(2):
             assert_same(dict(engine.tensors(recipe)), expected)
 
-    @pytest.mark.parametrize("block_elements", [7, 16, 100])
+    @pytest.mark.parametrize(("kind", "block_elements"), everywhere(KINDS, [100, 7, 16]))
     def test_the_size_of_blocks_changes_nothing(self, pool, kind, block_elements, monkeypatch):
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
         monkeypatch.setattr(host_module, "BLOCK_ELEMENTS", block_elements)
         assert_same(build(pool, recipe), expected)
 
-    @pytest.mark.parametrize("which", ["pool", "half_pool"])
+    @pytest.mark.parametrize(("kind", "which"), everywhere(KINDS, ["half_pool", "pool"]))
     def test_compiled_loops_and_threads_change_nothing(self, request, kind, which, monkeypatch):
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
@@ -106,7 +113,7 @@ class TestEveryMethod:
                 torch.set_num_threads(num_threads)
             assert_same(state, expected)
 
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("kind", "dtype"), everywhere(KINDS, DTYPES[::-1]))
     def test_one_cast_at_the_end(self, pool, kind, dtype):
         recipe = self.recipe(pool, kind)
         cast = recipe.model_copy(update={"dtype": dtype})
@@ -115,10 +122,12 @@ class TestEveryMethod:
         }
         assert_same(build(pool, cast), expected)
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_a_pool_opened_from_the_recipe(self, pool, kind):
         recipe = self.recipe(pool, kind)
         assert_same(build(open_members(recipe), recipe), build(pool, recipe))
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_the_pool_is_left_alone(self, pool_dir, pool, kind):
         before = {c.name: load_file(c.files[0]) for c in pool}
         build(pool, self.recipe(pool, kind))

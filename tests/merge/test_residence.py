@@ -11,6 +11,7 @@ import shutil
 import pytest
 import torch
 from adapters import save_adapter
+from combinations import everywhere
 from fixtures import make_pool
 from pools import CONFIGS, NAMES, assert_same, build, mixed, open_at, part, recipe_of
 from safetensors.torch import load_file, save_file
@@ -28,6 +29,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SOME_BYTES = 20_000
 """Room for some of a test pool's tensors."""
 
+KINDS = (*CONFIGS, "mixed")
+PLACES = [("half_pool", SOME_BYTES), ("pool", 0)]
+
 
 def engine_on_device(pool: Pool, budget: int | None = None, **settings) -> Engine:
     residence = Residence(DEVICE, budget)
@@ -43,13 +47,13 @@ def assert_built(engine: Engine, recipe: Recipe, expected: dict[str, torch.Tenso
         assert_close(found[name], tensor)
 
 
-@pytest.mark.parametrize("kind", [*CONFIGS, "mixed"])
 class TestEveryMethod:
     def recipe(self, pool, kind) -> Recipe:
         return mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
 
-    @pytest.mark.parametrize(("which", "budget"), [("half_pool", SOME_BYTES), ("pool", 0)])
-    def test_as_on_the_cpu(self, request, kind, which, budget):
+    @pytest.mark.parametrize(("kind", "place"), everywhere(KINDS, PLACES))
+    def test_as_on_the_cpu(self, request, kind, place):
+        which, budget = place
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
         expected = build(pool, recipe)
@@ -61,6 +65,7 @@ class TestEveryMethod:
         for name, tensor in expected.items():
             assert_close(state[name].cpu(), tensor)
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_blocks_and_kept_statistics_change_nothing(self, pool, kind, monkeypatch):
         recipe = self.recipe(pool, kind)
         monkeypatch.setattr(device_module, "BLOCK_ELEMENTS", 100)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 import yaml
+from commands import run_here
 from mergekit_configurations import CONFIGURATIONS
 from mergekit_recipes import RECIPES
 from pools import open_at
@@ -15,11 +14,6 @@ from pools import open_at
 from evomerge.mergekit import is_mergekit, open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.recipe import Recipe, read_recipe
-
-
-def convert(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evomerge", "convert", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def write(folder: Path, pool, **fields) -> Path:
@@ -32,7 +26,7 @@ def test_a_recipe(workspace, tmp_path):
     pool = open_at(workspace / "pool")
     path = write(tmp_path, pool, **RECIPES["by layers and components"])
     # A recipe says where its members lie: it can be converted anywhere.
-    done = convert(tmp_path, path, "--out", "new/mergekit.yaml")
+    done = run_here("convert", path, "--out", "new/mergekit.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "new/mergekit.yaml: written" in done.stdout
     written = tmp_path / "new/mergekit.yaml"
@@ -45,7 +39,7 @@ def test_a_recipe(workspace, tmp_path):
 def test_a_configuration(workspace, tmp_path, monkeypatch):
     path = tmp_path / "mergekit.yaml"
     path.write_text(CONFIGURATIONS["ties"])
-    done = convert(workspace, path, "--out", tmp_path / "recipe.yaml")
+    done = run_here("convert", path, "--out", tmp_path / "recipe.yaml", cwd=workspace)
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(workspace)
     assert read_recipe(tmp_path / "recipe.yaml") == open_mergekit(path)[1]
@@ -56,7 +50,7 @@ def test_what_mergekit_has_no_words_for(workspace, tmp_path):
     data = yaml.safe_load(path.read_text())
     data["parts"][1] = {"method": {"kind": "lcsc"}, "models": ["expert0", "expert1"]}
     path.write_text(yaml.safe_dump(data))
-    done = convert(tmp_path, path, "--out", "mergekit.yaml")
+    done = run_here("convert", path, "--out", "mergekit.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert f"error: {path}: mergekit has one method for all tensors" in done.stderr
     assert "lcsc, slerp" in done.stderr
@@ -65,7 +59,7 @@ def test_what_mergekit_has_no_words_for(workspace, tmp_path):
 
 def test_a_file_that_exists(workspace, tmp_path):
     path = write(tmp_path, open_at(workspace / "pool"), **RECIPES["slerp"])
-    done = convert(tmp_path, path, "--out", path)
+    done = run_here("convert", path, "--out", path, cwd=tmp_path)
     assert done.returncode == 2
     assert "exists already" in done.stderr
     assert read_recipe(path)

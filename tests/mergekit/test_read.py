@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import run_here
 from mergekit_configurations import CONFIGURATIONS
 from safetensors.torch import load_file
 
@@ -159,14 +158,10 @@ models:
 
 
 class TestBuild:
-    def build(self, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "evomerge", "build", *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
     def test_paths_are_relative_to_the_current_folder(self, workspace, tmp_path):
         config_path = tmp_path / "config.yaml"
         config_path.write_text(CONFIGURATIONS["linear"])
-        done = self.build(workspace, config_path, "--out", tmp_path / "out")
+        done = run_here("build", config_path, "--out", tmp_path / "out", cwd=workspace)
         assert done.returncode == 0, done.stderr
         state = load_file(tmp_path / "out" / "model.safetensors")
         first, second = (
@@ -174,7 +169,9 @@ class TestBuild:
         )
         for name, tensor in state.items():
             torch.testing.assert_close(tensor, (0.3 * first[name] + 0.8 * second[name]) / 1.1)
-        done = self.build(workspace, tmp_path / "out/recipe.yaml", "--out", tmp_path / "again")
+        done = run_here(
+            "build", tmp_path / "out/recipe.yaml", "--out", tmp_path / "again", cwd=workspace
+        )
         assert done.returncode == 0, done.stderr
         again = load_file(tmp_path / "again" / "model.safetensors")
         assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
@@ -182,7 +179,7 @@ class TestBuild:
     def test_a_mistake_exits_with_2(self, workspace, tmp_path):
         config_path = tmp_path / "config.yaml"
         config_path.write_text(CONFIGURATIONS["ties"].replace("density", "densitty", 1))
-        done = self.build(workspace, config_path, "--out", tmp_path / "out")
+        done = run_here("build", config_path, "--out", tmp_path / "out", cwd=workspace)
         assert done.returncode == 2
         assert "models.0.parameters" in done.stderr
         assert "did you mean 'density'" in done.stderr

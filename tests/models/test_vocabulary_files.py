@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import run_here
 from families import FAMILIES, family_config
 from fixtures import make_config, make_tasks
 from pools import CONFIGS, part, recipe_of
@@ -197,9 +197,7 @@ def test_an_export_asks_nothing(tmp_path, monkeypatch):
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
-    arguments = ("build", str(folder / "recipe.yaml"), "--out", str(folder / "out"))
-    command = [sys.executable, "-m", "evomerge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return run_here("build", "recipe.yaml", "--out", "out", cwd=folder)
 
 
 def test_build_needs_the_recipe_alone(pool_dir, tmp_path):

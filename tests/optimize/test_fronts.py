@@ -129,6 +129,13 @@ def test_most_hypervolume_takes_what_is_far_once_nothing_adds():
     assert fronts.most_hypervolume(losses, (0.0, 0.0), 2) == [0, 3]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_what_is_far_does_not_depend_on_units(scale):
+    losses = np.array([(0.0, 0.0), (0.3, 1.0), (1.0, 0.2), (0.9, 0.5)])
+    units = np.array([1.0, scale])
+    assert fronts.most_hypervolume(losses * units, (0.0, 0.0), 3) == [0, 3, 1]
+
+
 def test_moocore_is_imported_by_who_uses_it():
     """A search of one objective runs where it, or what it needs, is not installed."""
     script = "import sys, evomerge.search.api; sys.exit('moocore' in sys.modules)"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import run_here
 from mlflow import MlflowClient
 from runs import give_scores, new_run
 
@@ -91,8 +92,7 @@ def test_beside_a_live_search_its_own_syncer_writes(run):
     wait_until(lambda: is_written(run))
     with pytest.raises(NotNowError, match="its own syncer writes to MLflow; everything will be"):
         sync_now(run.run_dir)
-    command = [sys.executable, "-m", "evomerge", "sync", str(run.run_dir)]
-    refused = subprocess.run(command, capture_output=True, text=True)
+    refused = run_here("sync", run.run_dir, cwd=run.run_dir)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1, refused.stderr
     wait_until(lambda: len(recorded(run)[1]) == 6)
     assert recorded(run)[0] == "RUNNING"

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from combinations import everywhere
 from fixtures import make_pool, make_tokenizer, save_model
 
 from evomerge.errors import InputError
@@ -17,6 +18,7 @@ from evomerge.space import ParameterSpace, ParameterSpaceConfig, Range, recipes
 NUM_LAYERS = 3
 EXPERTS = ("expert0", "expert1", "expert2")
 GROUPS = ("whole", 2, "layer")
+CUTS = [(groups, components) for components in (True, False) for groups in GROUPS[::-1]]
 # The same for each pool below: "other" has no tensors in a Llama.
 NUM_GROUPS = {
     ("whole", False): 1,
@@ -78,13 +80,11 @@ def parts_of(recipe: Recipe, pool: Pool) -> dict[str, list[int]]:
     }
 
 
-@pytest.mark.parametrize("components", [False, True])
-@pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("kind", list(METHODS))
+@pytest.mark.parametrize(("kind", "cut"), everywhere(METHODS, CUTS, ["task_arithmetic", "ties"]))
 class TestEverySpace:
-    def test_dimensions(self, pool, kind, groups, components):
-        space = make_space(pool, kind, groups, components)
-        assert len(space.dimensions) == NUMBERS[kind] * NUM_GROUPS[groups, components]
+    def test_dimensions(self, pool, kind, cut):
+        space = make_space(pool, kind, *cut)
+        assert len(space.dimensions) == NUMBERS[kind] * NUM_GROUPS[cut]
         names = [dimension.name for dimension in space.dimensions]
         assert len(set(names)) == len(names)
         for dimension in space.dimensions:
@@ -92,8 +92,8 @@ class TestEverySpace:
             span = (0.2, 0.8) if is_narrow else (0.0, 1.0)
             assert (dimension.low, dimension.high, dimension.start) == (*span, 0.5)
 
-    def test_lossless(self, pool, kind, groups, components):
-        space = make_space(pool, kind, groups, components)
+    def test_lossless(self, pool, kind, cut):
+        space = make_space(pool, kind, *cut)
         rng = random.Random(0)
         for _ in range(5):
             genome = random_genome(space, rng)
@@ -101,16 +101,16 @@ class TestEverySpace:
             assert space.to_genome(recipe) == genome
             assert space.to_genome(Recipe.from_json(recipe.to_json())) == genome
 
-    def test_every_tensor_belongs_to_one_part(self, pool, kind, groups, components):
-        space = make_space(pool, kind, groups, components)
+    def test_every_tensor_belongs_to_one_part(self, pool, kind, cut):
+        space = make_space(pool, kind, *cut)
         recipe = space.to_recipe([0.5] * len(space.dimensions))
         chosen = parts_of(recipe, pool)
         assert all(len(numbers) == 1 for numbers in chosen.values()), chosen
         # No part without tensors: its numbers would change nothing.
         assert {n for numbers in chosen.values() for n in numbers} == set(range(len(recipe.parts)))
 
-    def test_each_number_changes_its_part_only(self, pool, kind, groups, components):
-        space = make_space(pool, kind, groups, components)
+    def test_each_number_changes_its_part_only(self, pool, kind, cut):
+        space = make_space(pool, kind, *cut)
         genome = [0.5] * len(space.dimensions)
         plain = space.to_recipe(genome)
         for index, dimension in enumerate(space.dimensions):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import pytest
 from fixtures import make_workspace
+from pools import part, recipe_of
 
 from evomerge.config import load_config
 from evomerge.search.setup import set_up
@@ -31,9 +35,10 @@ def worker_of(setup):
     return made.__getitem__
 
 
-def job_of(setup, candidate="uniform", split="search"):
+def job_of(setup, candidate="uniform", split="search", recipe=None):
     blocks = tuple(enumerate(setup.blocks(split)))
-    recipe = recipes.task_arithmetic(setup.pool, 0.1 * len(candidate))
+    if recipe is None:
+        recipe = recipes.task_arithmetic(setup.pool, 0.1 * len(candidate))
     return Job(candidate, recipe.to_json(), split, blocks, len(blocks))
 
 
@@ -51,13 +56,21 @@ def test_the_weights_of_a_validated_candidate_are_hashed_once(setup, worker_of):
 
 
 @pytest.mark.parametrize("kind", ["simulated", "inline", "ray"])
-def test_groups(setup, kind, request):
+def test_groups(setup, kind, caplog):
     if kind == "simulated":
         group = SimulatedGroup(SimulatedWorker(setup.objectives), num_actors=3, seed=1)
     else:
-        workers = WorkersConfig(kind=kind, num_actors=2 if kind == "ray" else None)
-        group = start_group(workers, setup.worker_spec())
+        num_actors = 2 if kind == "ray" else None
+        workers = WorkersConfig(kind=kind, num_actors=num_actors, statistics_gib=1e-6)
+        group = start_group(workers, replace(setup.worker_spec(), workers=workers))
+    # Four that want more memory for their tables than there is.
+    ties = recipe_of(setup.pool, part("ties"))
+    jobs = [job_of(setup, candidate) for candidate in ("a", "bb")]
+    jobs += [job_of(setup, candidate, recipe=ties) for candidate in ("c", "d", "e", "f")]
     try:
-        check_group(group, [job_of(setup, candidate) for candidate in ("a", "bb", "ccc", "dddd")])
+        with caplog.at_level(logging.WARNING):
+            check_group(group, jobs)
     finally:
         group.close()
+    said = [line for line in caplog.messages if "statistics of the pool" in line]
+    assert len(said) == (kind != "simulated")

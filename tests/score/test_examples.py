@@ -1,0 +1,66 @@
+"""Documents that are shown as examples are in no split, whatever file they come from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from fixtures import make_tasks
+from lm_eval_tasks import CHOOSE, make_score_config
+
+from evomerge.score import TaskSet
+
+SHOWN = 5
+"""Documents of the test file that the other file has as well."""
+
+
+@pytest.fixture
+def tasks_of(tmp_path):
+    """The tasks of one objective, with some fields of their own."""
+    folder = make_tasks(tmp_path / "tasks")
+    rows = (folder / "choose.jsonl").read_text().splitlines(keepends=True)
+    (folder / "shown.jsonl").write_text("".join(rows[:SHOWN]))
+    files = {"data_files": {"test": "choose.jsonl", "train": "shown.jsonl"}}
+
+    def make(num_fewshot, **fields):
+        task = CHOOSE | {"task": "toy", "dataset_kwargs": files, "num_fewshot": num_fewshot}
+        task |= {"metric_list": [{"metric": "acc"}], **fields}
+        (folder / "toy.yaml").write_text(yaml.safe_dump(task))
+        config = make_score_config(folder, {"task": "toy"}, num_fewshot=None)
+        return TaskSet(config, tmp_path)
+
+    return make
+
+
+def shown_documents(tasks) -> set[int]:
+    """Which of those that are shown are in a split."""
+    splits = tasks.draw_splits()["toy"]
+    return {d for documents in splits.values() for d in documents if d < SHOWN}
+
+
+def test_what_another_file_shows_is_in_no_split(tasks_of):
+    tasks = tasks_of(1, training_split="train", fewshot_split="train")
+    assert shown_documents(tasks) == set()
+
+
+def test_examples_that_the_task_names_are_in_no_split(tasks_of, tmp_path):
+    rows = (tmp_path / "tasks/choose.jsonl").read_text().splitlines()
+    samples = [json.loads(row) for row in rows[:SHOWN]]
+    tasks = tasks_of(1, fewshot_config={"sampler": "first_n", "samples": samples})
+    assert shown_documents(tasks) == set()
+
+
+@pytest.mark.parametrize(
+    ("num_fewshot", "fields"),
+    [
+        (0, {"training_split": "train", "fewshot_split": "train"}),
+        # Its own documents: those that are shown are drawn from what is in no split.
+        (1, {}),
+        (1, {"fewshot_split": "test"}),
+    ],
+)
+def test_elsewhere_every_document_may_be_drawn(tasks_of, num_fewshot, fields):
+    tasks = tasks_of(num_fewshot, **fields)
+    assert shown_documents(tasks)
+    tasks.reserve_examples(tasks.draw_splits())

@@ -1,0 +1,198 @@
+"""Every command on one small run: what it prints, what it leaves, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from commands import run_here
+from fixtures import make_workspace
+from mergekit_configurations import CONFIGURATIONS
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from evomerge import cli
+from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH, PARETO_PATH
+from evomerge.search import Result
+
+LINE = r"toy_(choose|write): \d\.\d{4} ±\d\.\d{4} \((\d+) documents\)"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    make_workspace(
+        folder,
+        workers={"kind": "inline"},
+        search={"budget": {"candidates": 4}, "finalists": 2},
+        record={"enabled": True},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(folder):
+    """What the search has printed."""
+    done = run_here("search", "config.yaml", "--run-dir", "runs/toy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def evomerge(searched, folder):
+    """Runs a command beside the run, and gives what it prints."""
+
+    def run(*arguments):
+        done = run_here(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def refused(searched, folder):
+    """Runs a command that is wrong, and gives its message."""
+
+    def run(*arguments):
+        done = run_here(*arguments, cwd=folder)
+        assert done.returncode == 2
+        assert not done.stdout
+        return done.stderr
+
+    return run
+
+
+@pytest.fixture
+def result(searched, folder) -> Result:
+    return Result(folder / "runs/toy")
+
+
+def test_a_search_ends_with_its_table(searched, result):
+    assert "toy: 4 candidates searched" in searched
+    assert f"{result.best} (chosen)" in searched
+    assert "Columns of single objectives are on holdout; ± is one standard error." in searched
+    assert f"{result.best} against the best parent" in searched
+    assert f"front: {len(result.results.front.members)} candidates, on validation" in searched
+    assert f"evomerge promote runs/toy --candidate {result.best}" in searched
+    assert "run folder: runs/toy" in searched
+    assert re.search(
+        r"MLflow UI: +\S*mlflow ui --backend-store-uri sqlite:///\S*mlflow.db", searched
+    )
+
+
+def test_a_run_that_has_ended_prints_it_again(evomerge, searched):
+    assert evomerge("resume", "runs/toy") == searched
+
+
+def test_check_says_what_would_happen(evomerge):
+    lines = evomerge("check", "config.yaml").splitlines()
+    assert any(line.startswith("optimizer: cma") for line in lines)
+
+
+def test_an_override_is_one_of_the_configuration(evomerge, refused):
+    changed = evomerge("check", "config.yaml", "--set", "search.budget.candidates=77")
+    assert "77" in changed and "77" not in evomerge("check", "config.yaml")
+    assert "--set search.budgt=3" in refused("check", "config.yaml", "--set", "search.budgt=3")
+
+
+def test_front(evomerge, result):
+    output = evomerge("front", "runs/toy")
+    knee = result.results.front.knee
+    assert f"picked: {knee}\nevomerge promote runs/toy --candidate {knee}" in output
+    assert f"{knee} (knee)" in output
+    found = json.loads(evomerge("front", "runs/toy", "--json", "--prefer", "toy_choose=1"))
+    values = {entry["candidate"]: entry["values"] for entry in found["entries"]}
+    members = [entry.candidate for entry in result.results.front.members]
+    best = max(values[name]["toy_choose"] for name in members)
+    assert values[found["picked"]]["toy_choose"] == best
+
+
+def test_score_a_model(evomerge, result):
+    lines = evomerge("score", "pool/base", "config.yaml").splitlines()
+    assert [re.fullmatch(LINE, line)[2] for line in lines] == ["10", "10"]
+    found = json.loads(evomerge("score", "pool/base", "config.yaml", "--split=search", "--json"))
+    base = result.results.state.candidates["base"]
+    for name, estimate in base.scores("search").items():
+        assert found[name]["value"] == estimate.value
+
+
+def test_score_a_candidate(evomerge, refused, result):
+    scores = ("score", "--run", "runs/toy", "--candidate")
+    found = json.loads(evomerge(*scores, "base", "--split", "holdout", "--json"))
+    assert {entry["num_documents"] for entry in found.values()} == {20}
+    asked = result.results.state.of_origin("asked")
+    other = next(c.id for c in asked if c.id not in result.results.state.holdout_opened)
+    assert f"chosen: {result.best}" in refused(*scores, other, "--split", "holdout")
+    assert "did you mean 'c00001'" in refused(*scores, "c0001")
+    assert "--candidate ID" in refused("score", "--run", "runs/toy")
+    assert "with no model" in refused("score", "pool/base", "--run", "runs/toy", "--candidate=base")
+    assert "expected MODEL_OR_RECIPE CONFIG" in refused("score")
+    # A split that it has no scores of yet.
+    lines = evomerge(*scores, other, "--split", "validation").splitlines()
+    assert [re.fullmatch(LINE, line)[2] for line in lines] == ["10", "10"]
+
+
+def test_export_and_build_are_the_same_model(evomerge, refused, result, folder):
+    assert evomerge("export", "runs/toy", "--out", "exported") == f"exported: {result.best}\n"
+    recipe = f"runs/toy/recipes/{result.best}.yaml"
+    assert evomerge("build", recipe, "--out", "built") == "built: built\n"
+    assert "Written by `evomerge build" in (folder / "built/README.md").read_text()
+    ours, theirs = (load_file(folder / n / "model.safetensors") for n in ("exported", "built"))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    for command in (("export", "runs/toy"), ("build", recipe)):
+        assert "built exists already" in refused(*command, "--out", "built")
+    assert "no candidate 'nobody'" in refused(
+        "export", "runs/toy", "--out", "x", "--candidate", "nobody"
+    )
+
+
+def test_convert_there_and_back(evomerge, refused, folder, result):
+    # Task arithmetic has the same parameters in both.
+    recipe = f"runs/toy/recipes/{result.best}.yaml"
+    assert evomerge("convert", recipe, "--out", "merge.yaml") == "merge.yaml: written\n"
+    assert "merge_method: task_arithmetic" in (folder / "merge.yaml").read_text()
+    evomerge("convert", "merge.yaml", "--out", "again.yaml")
+    assert "task_arithmetic" in (folder / "again.yaml").read_text()
+    assert "again.yaml exists already" in refused("convert", "merge.yaml", "--out", "again.yaml")
+
+
+def test_enqueue(evomerge, refused, folder):
+    output = evomerge("enqueue", "runs/toy", "runs/toy/recipes/uniform.yaml")
+    path = Path(output.removesuffix(": queued\n"))
+    assert (folder / path).is_file() and path.is_relative_to("runs/toy")
+    (folder / path).unlink()
+    (folder / "mergekit.yaml").write_text(CONFIGURATIONS["linear"])
+    message = refused("enqueue", "runs/toy", "mergekit.yaml")
+    assert "`evomerge convert mergekit.yaml --out NEW_FILE`" in message
+
+
+def test_sync_and_promote(evomerge, result, folder):
+    assert evomerge("sync", "runs/toy") == "runs/toy: MLflow has everything\n"
+    *lines, last = evomerge("promote", "runs/toy").splitlines()
+    assert len(lines) == 2 and all(" on holdout: " in line for line in lines)
+    assert last.endswith(f"{result.best}: {result.best}, MLflow toy/1")
+    store = f"sqlite:///{folder / 'runs/mlflow.db'}"
+    (version,) = MlflowClient(store, store).search_model_versions("name = 'toy'")
+    assert version.tags["evomerge.candidate"] == result.best
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [((), CONFIG_PATH), (("--layer-order",), LAYER_ORDER_PATH), (("--pareto",), PARETO_PATH)],
+)
+def test_the_demo_searches_one_of_its_configurations(options, path, monkeypatch, tmp_path):
+    searches = []
+    monkeypatch.setattr(cli, "_search", lambda *arguments: searches.append(arguments))
+    done = run_here("demo", *options, "--set", "seed=4", "--run-dir", "x", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert searches == [(path, ["seed=4"], Path("x"))]
+
+
+def test_the_demo_is_one_search(tmp_path):
+    done = run_here("demo", "--layer-order", "--pareto", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: demo: --layer-order or --pareto, not both\n"
