@@ -279,7 +279,9 @@ def is_caught(
             if not batch:
                 continue
             files = {test.partition("::")[0] for test in batch}
-            limit = START_S + SLOWER * sum(durations.get(name, 0.0) for name in files)
+            # A name is a file's, or a folder's.
+            mapped = [s for path, s in durations.items() if path.startswith(tuple(files))]
+            limit = START_S + SLOWER * sum(mapped)
             arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *batch]
             try:
                 done = subprocess.run(
