@@ -282,7 +282,7 @@ def is_caught(
             # A name is a file's, or a folder's.
             mapped = [s for path, s in durations.items() if path.startswith(tuple(files))]
             limit = START_S + SLOWER * sum(mapped)
-            arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *batch]
+            arguments = ["-q", "-x", "-m", "not long", "-p", "no:cacheprovider", *batch]
             try:
                 done = subprocess.run(
                     [sys.executable, "-m", "pytest", *arguments],
