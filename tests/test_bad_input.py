@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bad_input import configs, fronts, models, paths, runs, spaces, tasks, workers
+from commands import run_here
 from fixtures import make_workspace
 
 from evomerge.cli import main
@@ -73,6 +74,15 @@ def test_is_one_message(name, workspace, tmp_path, monkeypatch, capfd):
         assert not output.out
         assert tree(folder) == before, "something is half-written"
     assert ray_runs() == had_ray
+
+
+@pytest.mark.parametrize("name", ["unknown field", "unknown architecture", "task data are damaged"])
+def test_check_says_what_a_search_would_say(name, workspace, tmp_path):
+    """A search begins with the check; the others are tried with the search alone."""
+    shutil.copytree(workspace, tmp_path / "work")
+    CASES[name].change(tmp_path / "work")
+    check, search = (run_here(c, "config.yaml", cwd=tmp_path / "work") for c in ("check", "search"))
+    assert check.stderr == search.stderr and check.returncode == search.returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Case:
 
     change: Change
     says: tuple[str, ...]
-    commands: tuple[str, ...] = ("check config.yaml", "search config.yaml")
+    commands: tuple[str, ...] = ("search config.yaml",)
     line: str = ""
 
 

@@ -14,15 +14,17 @@ from commands import kill_and_resume, num_lines, says, start, wait_for
 import evomerge
 from evomerge.journal import normal_form, read_journal
 
-NUM_KILLS = 3
+# How often, and who scores.
+KILLS = [(2, "inline"), pytest.param((4, "ray"), marks=pytest.mark.long)]
 
 
 def has_lines(path, count):
     return num_lines(path) >= count
 
 
-@pytest.mark.parametrize("kind", ["inline", pytest.param("ray", marks=pytest.mark.long)])
-def test_sigkill_at_random_moments_changes_nothing(kind, workspace, tmp_path, request):
+@pytest.mark.parametrize("kills", KILLS)
+def test_sigkill_at_random_moments_changes_nothing(kills, workspace, tmp_path, request):
+    num_kills, kind = kills
     workers = request.getfixturevalue("on_ray")() if kind == "ray" else {}
     # Small blocks and many candidates, so that a kill meets every kind of event.
     config = workspace(search={"budget": {"candidates": 30}, "finalists": 3}, workers=workers)
@@ -32,7 +34,7 @@ def test_sigkill_at_random_moments_changes_nothing(kind, workspace, tmp_path, re
     rng = random.Random(7)
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
-    moments = sorted(rng.sample(range(5, len(whole) - 5), NUM_KILLS))
+    moments = sorted(rng.sample(range(5, len(whole) - 5), num_kills))
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
     kill_and_resume(process, run_dir, [partial(has_lines, journal, moment) for moment in moments])
 

@@ -101,21 +101,32 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
     assert_complete(finished, client)
 
 
-def test_a_server_that_is_down_delays_the_record_and_nothing_else(
-    workspace, tmp_path, caplog, request
-):
+@pytest.fixture
+def port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def unrecorded(port, workspace, tmp_path, caplog):
+    """A search whose server is down."""
     address = f"http://127.0.0.1:{port}"
     config = workspace(record={"enabled": True, "tracking_uri": address})
     with caplog.at_level(logging.WARNING):
         result = evomerge.run(config, tmp_path / "run")
     assert "evomerge sync" in caplog.text
-    assert result.best
-    with pytest.raises(evomerge.errors.EvomergeError, match="MLflow"):
-        sync_now(result.run_dir)
+    return result
 
+
+def test_a_server_that_is_down_is_no_matter_of_the_search(unrecorded):
+    assert unrecorded.best
+    with pytest.raises(evomerge.errors.EvomergeError, match="MLflow"):
+        sync_now(unrecorded.run_dir)
+
+
+@pytest.mark.long
+def test_what_a_server_has_missed_is_recorded_later(unrecorded, port, tmp_path, request):
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
@@ -134,6 +145,6 @@ def test_a_server_that_is_down_delays_the_record_and_nothing_else(
                 break
         assert time.monotonic() < ends and server.poll() is None
         time.sleep(0.2)
-    sync_now(result.run_dir)
-    assert_complete(result, MlflowClient(address))
+    sync_now(unrecorded.run_dir)
+    assert_complete(unrecorded, MlflowClient(f"http://127.0.0.1:{port}"))
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["record"]["enabled"]

@@ -82,12 +82,15 @@ def test_the_winner_of_the_first_is_model_a_of_the_second(undisturbed):
     assert frame["genome/use/merged.1"].notna().sum() == 8
 
 
-def test_sigkill_in_each_phase_changes_nothing(undisturbed, workspace, tmp_path):
+@pytest.mark.parametrize(
+    "last", [("p2-c00003",), pytest.param(("c00003", "p2-c00003"), marks=pytest.mark.long)]
+)
+def test_sigkill_in_a_phase_changes_nothing(last, undisturbed, workspace, tmp_path):
     config = make_hybrid(workspace)
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
     process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
-    moments = [says(journal, f'"candidate":"{last}"') for last in ("c00003", "p2-c00003")]
+    moments = [says(journal, f'"candidate":"{name}"') for name in last]
     kill_and_resume(process, run_dir, moments)
     killed, whole = events_of(run_dir), events_of(undisturbed.run_dir)
     assert normal_form(killed) == normal_form(whole)

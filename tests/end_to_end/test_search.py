@@ -76,8 +76,8 @@ def test_another_seed_gives_other_genomes(workspace, tmp_path):
     assert genomes[0] != genomes[1]
 
 
-def test_scores_do_not_depend_on_how_work_is_shared(workspace, on_ray, tmp_path):
-    config_path = workspace(score={"block_documents": 3}, workers=on_ray(2))
+def test_scores_do_not_depend_on_how_work_is_shared(workspace, tmp_path):
+    config_path = workspace(score={"block_documents": 3})
     setup = set_up(load_config(config_path), tmp_path)
     run = start_run(setup, tmp_path / "run")
     with Scoring(run, print) as scoring:
@@ -238,29 +238,6 @@ def test_start_from_a_mergekit_configuration(workspace, tmp_path):
 
 def dispatched(run_dir):
     return [data["candidate"] for data in kinds(run_dir, "dispatched") if data["split"] == "search"]
-
-
-def test_the_first_path_is_scored_once_by_several_actors(workspace, on_ray, tmp_path):
-    """It is enqueued, and asked for by the optimizer before it is told of it."""
-    path = workspace(workers=on_ray(3), search={"budget": {"candidates": 8}})
-    space = {"kind": "layer_order", "models": ["expert0", "expert1"], "scaling": "none"}
-    config = yaml.safe_load(path.read_text()) | {"space": space, "optimizer": {"kind": "nevergrad"}}
-    path.write_text(yaml.safe_dump(config))
-    result = evomerge.run(path, tmp_path / "run")
-    state = result.results.state
-    searched = state.searched(0)
-    assert len(searched) == 8 and all(c.told is not None for c in searched)
-    first, twin = (state.candidates[name] for name in ("e0000", "c00000"))
-    assert first.recipe_sha256 == twin.recipe_sha256
-    assert twin.measured["search"].same_as == "e0000"
-    assert twin.scores("search") == first.scores("search")
-    scored = [state.candidates[name].recipe_sha256 for name in dispatched(tmp_path / "run")]
-    assert len(scored) == len(set(scored))
-    assert "c00000" not in dispatched(tmp_path / "run")
-    # The same search, whoever scores it: every document of every candidate is there.
-    for candidate in searched:
-        losses = result.results.document_losses(candidate.id, "search")
-        assert [len(values) for values in losses] == [10, 10]
 
 
 @pytest.fixture

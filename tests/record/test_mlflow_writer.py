@@ -58,7 +58,10 @@ def recorded(run):
     if experiment is None:
         return "", []
     mlflow_runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    (parent,) = (r for r in mlflow_runs if "mlflow.parentRunId" not in r.data.tags)
+    parents = [r for r in mlflow_runs if "mlflow.parentRunId" not in r.data.tags]
+    if not parents:
+        return "", []
+    (parent,) = parents
     children = (r.data.tags.get("evomerge.candidate") for r in mlflow_runs if r is not parent)
     return parent.info.status, sorted(children)
 

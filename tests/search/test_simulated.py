@@ -110,9 +110,10 @@ def test_what_is_scored_already_is_not_scored_again(run):
     assert sorted(number for numbers in blocks for number in numbers) == list(range(6))
 
 
-def whole_search(folder, num_actors, seed, **behavior):
+def whole_search(folder, num_actors, seed, *, candidates=12, settings=None, **behavior):
     """All stages of a search but the report."""
-    run = new_run(folder, search={"budget": {"candidates": 12}, "finalists": 3})
+    search = {"budget": {"candidates": candidates}, "finalists": 3}
+    run = new_run(folder, search=search, **(settings or {}))
     worker = SimulatedWorker(run.setup.objectives, **behavior)
 
     def start(_config, _spec):
@@ -143,3 +144,24 @@ def test_a_search_ends_well_beside_failures(tmp_path):
     assert run.state.num_failed == 4
     assert run.state.candidates[run.state.decided["chosen"]].failed is None
     assert run.state.phases[0].num_told == 12
+
+
+def test_the_first_path_is_scored_once_by_several_workers(tmp_path):
+    """It is enqueued, and asked for by the optimizer before it is told of it."""
+    space = {"kind": "layer_order", "models": ["expert0", "expert1"], "scaling": "none"}
+    settings = {"space": space, "optimizer": {"kind": "nevergrad"}}
+    run = whole_search(tmp_path, 3, None, candidates=8, settings=settings)
+    searched = run.state.searched(0)
+    assert len(searched) == 8 and all(candidate.told is not None for candidate in searched)
+    first, twin = (run.state.candidates[name] for name in ("e0000", "c00000"))
+    assert first.recipe_sha256 == twin.recipe_sha256
+    assert twin.measured["search"].same_as == "e0000"
+    assert twin.scores("search") == first.scores("search")
+    handed_out = [d["candidate"] for d in events(run, "dispatched") if d["split"] == "search"]
+    scored = [run.state.candidates[name].recipe_sha256 for name in handed_out]
+    assert len(scored) == len(set(scored))
+    assert "c00000" not in handed_out
+    # The same search, whoever scores it: every document of every candidate is there.
+    for candidate in searched:
+        losses = run.results.document_losses(candidate.id, "search")
+        assert [len(values) for values in losses] == [10, 10]

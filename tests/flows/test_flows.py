@@ -1,0 +1,173 @@
+"""The flows themselves, against a temporary Prefect server: stages, artifacts, what is refused."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from fixtures import make_config, make_workspace
+from mlflow import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.testing.utilities import prefect_test_harness
+
+from evomerge.errors import EvomergeError, InputError
+from evomerge.journal import read_journal
+from evomerge.search import Result
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from flows.promote import promote
+from flows.search import search
+
+STAGES = ["check", "baselines", "search", "finalists", "holdout", "report"]
+SMALL = {"workers": {"kind": "inline"}, "record": {"enabled": True}}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(server, tmp_path_factory):
+    """Where a search has run."""
+    folder = tmp_path_factory.mktemp("flows")
+    make_workspace(folder, search={"budget": {"candidates": 4}, "finalists": 2}, **SMALL)
+    with chdir(folder):
+        search(Path("config.yaml"), run_dir=Path("runs/toy"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def last_flow_run(name):
+    with get_client(sync_client=True) as client:
+        runs = [run for run in client.read_flow_runs() if run.name]
+        flows = {run.id: client.read_flow(run.flow_id).name for run in runs}
+        named = [run for run in runs if flows[run.id] == name]
+        return max(named, key=lambda run: run.start_time)
+
+
+def tasks_of(flow_run):
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(flow_run_filter=chosen)
+    return [task.name for task in sorted(tasks, key=lambda task: task.start_time)]
+
+
+def artifacts_of(flow_run):
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        return {a.key: a.data for a in client.read_artifacts(flow_run_filter=chosen)}
+
+
+def test_a_stage_is_a_task_and_the_table_an_artifact():
+    assert read_journal(Path("runs/toy/journal.jsonl"))[0][-1].data == {"stage": "report"}
+    flow_run = last_flow_run("search")
+    assert flow_run.state_type == "COMPLETED"
+    assert tasks_of(flow_run) == STAGES
+    artifacts = artifacts_of(flow_run)
+    assert "| model |" in artifacts["final-table"]
+    assert artifacts["search"] == artifacts["baselines--search"] == 100.0
+
+
+def test_a_run_is_gone_on_with():
+    assert search(run_dir=Path("runs/toy"), resume=True) == "runs/toy"
+    # Everything is done already.
+    assert tasks_of(last_flow_run("search")) == ["check"]
+
+
+def test_what_a_search_needs():
+    with pytest.raises(InputError, match="give `config`, or `run_dir` with `resume`"):
+        search.fn(run_dir=Path("runs/toy"))
+
+
+def store():
+    address = "sqlite:///runs/mlflow.db"
+    return MlflowClient(address, address)
+
+
+def candidates_of(client):
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    runs = client.search_runs([experiment])
+    return {run.data.tags.get("evomerge.candidate", "parent"): run.info.run_id for run in runs}
+
+
+def test_promote_takes_what_is_picked():
+    client, best = store(), Result(Path("runs/toy")).best
+    assert promote() == []
+    assert "nothing is picked" in last_flow_run("promote").state.message
+    runs = candidates_of(client)
+    client.set_tag(runs[best], "evomerge.pick", "yes")
+    (model_dir,) = promote()
+    assert Path(model_dir) == Path("runs/toy/promoted").resolve() / best
+    assert f"| {best} |" in artifacts_of(last_flow_run("promote"))["promoted"]
+    # Picked no more; another is named, by its MLflow run and by its candidate.
+    assert promote() == []
+    assert promote(run_id=runs[best]) == promote(run_dir=Path("runs/toy")) == [model_dir]
+    assert promote(run_dir=Path("runs/toy"), candidate=best) == [model_dir]
+
+
+def test_one_that_cannot_be_promoted_does_not_stop_the_others():
+    client = store()
+    runs = candidates_of(client)
+    best = Result(Path("runs/toy")).best
+    client.set_tag(runs["parent"], "evomerge.pick", "yes")
+    client.set_tag(runs[best], "evomerge.pick", "yes")
+    client.delete_tag(runs[best], "evomerge.promoted")
+    with pytest.raises(EvomergeError, match="is not a candidate's"):
+        promote()
+    assert client.get_run(runs[best]).data.tags["evomerge.promoted"]
+    client.delete_tag(runs["parent"], "evomerge.pick")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"candidate": "c00000"}, "give `run_id`; or `run_dir`"),
+        ({"prefer": "toy_write=1"}, "give `run_id`; or `run_dir`"),
+        ({"run_id": "a" * 32, "candidate": "c00000"}, "give `run_id`; or `run_dir`"),
+        ({"run_id": "a" * 32, "run_dir": Path("runs/toy")}, "give `run_id`; or `run_dir`"),
+        (
+            {"run_dir": Path("runs/toy"), "candidate": "c00000", "prefer": "toy_write=1"},
+            "`candidate` or `prefer`, not both",
+        ),
+        ({"run_dir": Path("runs/toy"), "prefer": "toy=1"}, "no objective 'toy'"),
+    ],
+)
+def test_what_promote_needs(parameters, says):
+    with pytest.raises(InputError, match=says):
+        promote.fn(**parameters)
+
+
+def test_a_flow_that_is_retried_goes_on_with_its_run(folder, monkeypatch):
+    """Its folder is named by the flow run, which is the same."""
+    search_of_two = {"budget": {"candidates": 2}, "finalists": 1}
+    make_config(folder, search=search_of_two, workers={"kind": "inline"})
+    module = sys.modules["flows.search"]
+    start = module.start
+
+    class Lost:
+        def __init__(self, hooks):
+            self.hooks, self.progress = hooks, hooks.progress
+
+        def stage(self, name, body):
+            if name == "finalists":
+                raise RuntimeError("lost")
+            self.hooks.stage(name, body)
+
+    monkeypatch.setattr(module, "start", lambda *given: start(*given[:3], Lost(given[3])))
+    run_dir = Path(search.with_options(retries=1)(Path("config.yaml")))
+    flow_run = last_flow_run("search")
+    assert run_dir.name == f"toy-{flow_run.id}"
+    assert (flow_run.state_type, flow_run.run_count) == ("COMPLETED", 2)
+    events = read_journal(run_dir / "journal.jsonl")[0]
+    assert events[-1].data == {"stage": "report"}
+    assert sum(event.kind == "asked" for event in events) == 2
