@@ -129,6 +129,10 @@ def test_most_hypervolume_takes_what_is_far_once_nothing_adds():
     assert fronts.most_hypervolume(losses, (0.0, 0.0), 2) == [0, 3]
 
 
+def test_an_objective_that_is_the_same_for_all_does_not_decide_the_knee():
+    assert fronts.knee([(0.5, 0.0, 1.0), (0.5, 1.0, 0.0), (0.5, 0.2, 0.2)]) == 2
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_what_is_far_does_not_depend_on_units(scale):
     losses = np.array([(0.0, 0.0), (0.3, 1.0), (1.0, 0.2), (0.9, 0.5)])
