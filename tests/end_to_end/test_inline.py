@@ -1,4 +1,4 @@
-"""A search in this process, without Ray: the same numbers, and no package that it does not need."""
+"""A search in this process, without Ray: no package that it does not need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from missing_packages import WITHOUT
 
 import evomerge
 from evomerge.errors import InputError
-from evomerge.journal import normal_form, read_journal
 
 TESTS = Path(__file__).parents[1]
 
@@ -22,15 +21,6 @@ import evomerge
 result = evomerge.run(sys.argv[1], sys.argv[2])
 print(result.best)
 """
-
-
-def test_the_same_as_one_actor(workspace, on_ray, tmp_path):
-    found = {}
-    for kind, workers in (("ray", on_ray()), ("inline", {"kind": "inline"})):
-        evomerge.run(workspace(workers=workers), tmp_path / kind)
-        events, _ = read_journal(tmp_path / kind / "journal.jsonl")
-        found[kind] = normal_form(events)
-    assert found["ray"] == found["inline"]
 
 
 def test_a_candidate_that_fails_is_a_line_of_the_journal(workspace, tmp_path):

@@ -57,6 +57,11 @@ def test_a_search_ends_with_a_table_and_a_model(workspace, on_ray, tmp_path):
     assert "not distinguishable" in (tmp_path / "run/report.html").read_text()
     assert (tmp_path / "run/export/model.safetensors").is_file()
 
+    # In this process it is the same search.
+    evomerge.run(workspace(search=search), tmp_path / "inline")
+    forms = [normal_form(events_of(tmp_path / name)) for name in ("run", "inline")]
+    assert forms[0] == forms[1]
+
 
 def test_the_same_seed_gives_the_same_journal(workspace, tmp_path):
     config = workspace()
