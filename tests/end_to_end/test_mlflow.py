@@ -67,9 +67,15 @@ def assert_complete(result, client):
     assert artifacts == {"config.yaml", "summary.json", "report.html", "front.html", "recipes"}
 
 
-def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
+@pytest.mark.parametrize(
+    ("making", "writing"),
+    [((0.0, 0.3), (1, 6)), pytest.param((0.0, 0.2, 0.4), (1, 3, 8), marks=pytest.mark.long)],
+    ids=["some", "many"],
+)
+def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished, making, writing):
     command = [sys.executable, "-m", "evomerge.record.mlflow_sync", str(finished.run_dir)]
     database = finished.run_dir.parent / "mlflow.db"
+    database.unlink(missing_ok=True)
 
     def start():
         return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -81,7 +87,7 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
         return was_alive
 
     # While it makes the database, which takes most of a second.
-    for seconds in (0.0, 0.3):
+    for seconds in making:
         half_made = set(database.parent.glob(".mlflow.db.*"))
         process = start()
         while set(database.parent.glob(".mlflow.db.*")) == half_made and process.poll() is None:
@@ -89,7 +95,7 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished):
         time.sleep(seconds)
         assert kill(process) or seconds
     # While it writes, which takes about as long.
-    for num_runs in (1, 6):
+    for num_runs in writing:
         process = start()
         while count_runs(database) < num_runs and process.poll() is None:
             time.sleep(0.002)
