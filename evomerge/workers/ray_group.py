@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -36,8 +37,13 @@ class WorkerActor:
         return self._worker().ready()
 
     def evaluate(self, job: Job) -> JobResult:
-        """See `Worker`."""
-        return self._worker().evaluate(job)
+        """See `Worker`; the process ends where there can be none: no candidate is to blame."""
+        try:
+            worker = self._worker()
+        except Exception:
+            logger.exception("an actor cannot start")
+            os._exit(1)
+        return worker.evaluate(job)
 
     def _worker(self) -> MergeWorker:
         if self._made is None:

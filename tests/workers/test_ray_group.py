@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import ray
 from fixtures import make_workspace
 
 from evomerge.config import load_config
@@ -52,17 +53,25 @@ def test_what_cannot_be_had_is_said(start, config, says):
         start(**config)
 
 
-def test_what_an_actor_cannot_open_is_the_users_mistake(start, setup, tmp_path):
-    gone = setup.worker_spec()
-    base = gone.pool.base.model_copy(update={"source": str(tmp_path / "gone")})
+@pytest.fixture
+def gone(setup, tmp_path):
+    """What no worker can be made from."""
+    spec = setup.worker_spec()
+    base = spec.pool.base.model_copy(update={"source": str(tmp_path / "gone")})
+    return replace(spec, pool=spec.pool.model_copy(update={"base": base}))
+
+
+def test_what_an_actor_cannot_open_is_the_users_mistake(start, gone):
     with pytest.raises(InputError, match="gone"):
-        start(replace(gone, pool=gone.pool.model_copy(update={"base": base})))
+        start(gone)
 
 
-def test_a_job_that_takes_too_long_is_ended_and_its_actor_replaced(start, setup):
+def test_a_job_that_takes_too_long_is_ended_and_its_actor_replaced(start, setup, gone):
     group = start(job_timeout_s=1e-3)
     blocks = tuple(enumerate(setup.blocks("search")))
     recipe = recipes.task_arithmetic(setup.pool, 0.5).to_json()
+    # The one in its place cannot start: it is replaced as well.
+    good, group._spec = group._spec, ray.put(gone)
     group.submit(Job("late", recipe, "search", blocks, len(blocks)))
     assert (group.num_idle, group.num_busy) == (0, 1)
     (finished,) = group.wait(0.01)
@@ -70,7 +79,11 @@ def test_a_job_that_takes_too_long_is_ended_and_its_actor_replaced(start, setup)
     assert finished.reason == "no result within 0.001 s"
     assert (group.num_idle, group.num_busy) == (1, 0)
     # In time.
+    group._spec = good
     group.config = group.config.model_copy(update={"job_timeout_s": 300.0})
+    group.submit(Job("unlucky", recipe, "search", blocks, len(blocks)))
+    (finished,) = group.wait(120.0)
+    assert finished.result is None and finished.reason.startswith("the worker died")
     group.submit(Job("good", recipe, "search", blocks, len(blocks)))
     (finished,) = group.wait(120.0)
     assert finished.result is not None and finished.job.candidate == "good"
