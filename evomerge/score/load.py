@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import logging
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from evomerge.errors import InputError, closest
 from evomerge.score.faults import told_as
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 
 def load_task(name: str, folders: list[Path]) -> Any:
@@ -34,26 +38,33 @@ def load_task(name: str, folders: list[Path]) -> Any:
     # What these cannot read or reach they raise as well.
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # Indexing lm-eval's own tasks takes seconds: only when a name is in no folder of ours.
-    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
-    ours = manager.all_subtasks
-    if name not in ours:
+    manager = ours = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
+    if name not in ours.all_subtasks:
         _check_yaml(folders)
-        manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=True)
-    if name in manager.all_groups or name in manager.all_tags:
+        manager = _own_tasks()
+    if any(name in m.all_groups or name in m.all_tags for m in (ours, manager)):
         raise InputError(
             f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
         )
     if name not in manager.all_subtasks:
         near = difflib.get_close_matches(name, manager.all_subtasks)
+        known = dict.fromkeys([*ours.all_subtasks, *near])
         raise InputError(
-            f"score.objectives: no task {name!r}; {closest(name, dict.fromkeys([*ours, *near]))}\n"
+            f"score.objectives: no task {name!r}; {closest(name, known)}\n"
             f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
         )
     entry = manager.task_index[name]
     with told_as(InputError, f"task {name!r} cannot be loaded"):
         spec = _with_local_data(Path(entry.yaml_path)) if entry.yaml_path is not None else None
         return manager.load([spec or name])["tasks"][name]
+
+
+@cache
+def _own_tasks() -> TaskManager:
+    """lm-eval's own tasks: listing them takes seconds, and they stay the same."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _check_yaml(folders: list[Path]) -> None:
