@@ -12,6 +12,8 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+from forks import Fork
+
 from evomerge.cli import main
 
 
@@ -32,7 +34,13 @@ def run_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
 
 
+def fork(*arguments: object, cwd: Path) -> Fork:
+    """The command in a process of its own that need not import what it needs."""
+    return Fork(main, "evomerge", *arguments, cwd=cwd)
+
+
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """The command as users start it."""
     return subprocess.Popen(
         [sys.executable, "-m", "evomerge", *map(str, arguments)],
         cwd=cwd,
@@ -42,7 +50,9 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(process: subprocess.Popen[str], come: Callable[[], bool], timeout_s: float = 120):
+def wait_for(
+    process: Fork | subprocess.Popen[str], come: Callable[[], bool], timeout_s: float = 120
+):
     """Wait for something while the process lives.
 
     Raises:
@@ -64,14 +74,12 @@ def num_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_and_resume(
-    process: subprocess.Popen[str], run_dir: Path, moments: list[Callable[[], bool]]
-) -> None:
+def kill_and_resume(process: Fork, run_dir: Path, moments: list[Callable[[], bool]]) -> None:
     """Kill a search at each moment and go on with it, to its end."""
     for moment in moments:
         wait_for(process, moment)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        process = start("resume", run_dir, cwd=run_dir.parent)
+        process = fork("resume", run_dir, cwd=run_dir.parent)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

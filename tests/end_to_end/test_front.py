@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from commands import kill_and_resume, says, start
+from commands import fork, kill_and_resume, says
 from computing import threads_in_use
 from mlflow import MlflowClient
 from typer.testing import CliRunner
@@ -125,7 +125,7 @@ def test_killed_in_the_search_and_resumed(workspace, tmp_path):
     whole = evomerge.run(config, tmp_path / "whole")
     killed = tmp_path / "killed"
     journal = killed / "journal.jsonl"
-    process = start("search", config, "--run-dir", killed, cwd=tmp_path)
+    process = fork("search", config, "--run-dir", killed, cwd=tmp_path)
     kill_and_resume(process, killed, [says(journal, "c00006"), says(journal, "c00009")])
     runs = [normal_form(read_journal(r / "journal.jsonl")[0]) for r in (whole.run_dir, killed)]
     assert runs[0] == runs[1]

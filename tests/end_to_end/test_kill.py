@@ -9,7 +9,7 @@ from functools import partial
 
 import psutil
 import pytest
-from commands import kill_and_resume, num_lines, says, start, wait_for
+from commands import fork, kill_and_resume, num_lines, says, start, wait_for
 
 import evomerge
 from evomerge.journal import normal_form, read_journal
@@ -35,7 +35,7 @@ def test_sigkill_at_random_moments_changes_nothing(kills, workspace, tmp_path, r
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
     moments = sorted(rng.sample(range(5, len(whole) - 5), num_kills))
-    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    process = fork("search", config, "--run-dir", run_dir, cwd=tmp_path)
     kill_and_resume(process, run_dir, [partial(has_lines, journal, moment) for moment in moments])
 
     killed, _ = read_journal(journal)
@@ -102,7 +102,7 @@ def test_sigkill_in_every_stage_changes_nothing(workspace, on_ray, tmp_path):
 
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
-    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    process = fork("search", config, "--run-dir", run_dir, cwd=tmp_path)
     kill_and_resume(process, run_dir, [says(journal, f'"stage":"{stage}"') for stage in stages])
     killed, _ = read_journal(journal)
     assert normal_form(killed) == normal_form(whole)

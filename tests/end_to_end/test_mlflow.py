@@ -13,9 +13,11 @@ import time
 
 import pytest
 import yaml
+from forks import Fork
 from mlflow import MlflowClient
 
 import evomerge
+from evomerge.record import mlflow_sync
 from evomerge.record.follow import sync_now
 
 
@@ -73,12 +75,11 @@ def assert_complete(result, client):
     ids=["some", "many"],
 )
 def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished, making, writing):
-    command = [sys.executable, "-m", "evomerge.record.mlflow_sync", str(finished.run_dir)]
     database = finished.run_dir.parent / "mlflow.db"
     database.unlink(missing_ok=True)
 
     def start():
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return Fork(mlflow_sync.main, "mlflow_sync", finished.run_dir, cwd=finished.run_dir)
 
     def kill(process):
         was_alive = process.poll() is None
@@ -103,7 +104,7 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished, making
     sync_now(finished.run_dir)
     client = MlflowClient(f"sqlite:///{database}")
     assert_complete(finished, client)
-    sync_now(finished.run_dir)
+    mlflow_sync.sync(finished.run_dir)
     assert_complete(finished, client)
 
 

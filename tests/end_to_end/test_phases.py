@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import kill_and_resume, says, start
+from commands import fork, kill_and_resume, says
 from families import family_config, save_random
 
 import evomerge
@@ -89,7 +89,7 @@ def test_sigkill_in_a_phase_changes_nothing(last, undisturbed, workspace, tmp_pa
     config = make_hybrid(workspace)
     run_dir = tmp_path / "killed"
     journal = run_dir / "journal.jsonl"
-    process = start("search", config, "--run-dir", run_dir, cwd=tmp_path)
+    process = fork("search", config, "--run-dir", run_dir, cwd=tmp_path)
     moments = [says(journal, f'"candidate":"{name}"') for name in last]
     kill_and_resume(process, run_dir, moments)
     killed, whole = events_of(run_dir), events_of(undisturbed.run_dir)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_here
+from forks import Fork
 from mlflow import MlflowClient
 from runs import give_scores, new_run
 
@@ -83,8 +84,7 @@ def is_written(run):
 
 def test_who_syncs_at_the_same_time_waits(run):
     run.close()
-    command = [sys.executable, "-m", "evomerge.record.mlflow_sync", str(run.run_dir)]
-    other = subprocess.Popen(command)
+    other = Fork(mlflow_sync.main, "mlflow_sync", run.run_dir, cwd=run.run_dir)
     sync_now(run.run_dir)
     assert other.wait() == 0
     assert recorded(run) == ("KILLED", list(run.state.candidates))
