@@ -39,3 +39,13 @@ def cluster():
     assert start_ray(WorkersConfig(num_actors=4))
     yield ray.get_runtime_context().gcs_address
     stop_ray()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """MLflow's database without a run, to be copied: one takes seconds to make."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path

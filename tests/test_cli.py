@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ LINE = r"toy_(choose|write): \d\.\d{4} ±\d\.\d{4} \((\d+) documents\)"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(empty_store, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs")
     make_workspace(
         folder,
         workers={"kind": "inline"},

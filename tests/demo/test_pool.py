@@ -17,8 +17,8 @@ from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
 
 
-def score(setup, models):
-    """Estimates by model and skill, on search and validation documents.
+def score(setup, models, splits):
+    """Estimates by model and skill.
 
     No holdout document is looked at here.
     """
@@ -26,28 +26,31 @@ def score(setup, models):
     found = {}
     for name, recipe in models.items():
         shares = {expert: [] for expert in EXPERTS}
-        for split in ("search", "validation"):
+        for split in splits:
             blocks = tuple(enumerate(setup.blocks(split)))
             result = worker.evaluate(Job(name, recipe.to_json(), split, blocks, len(blocks)))
             candidate = Candidate(name, "baseline", recipe.sha256, None, None, None, 0.0)
             candidate.add(split, len(blocks), result.moments)
             for task, estimate in candidate.scores(split).items():
                 shares[task.removeprefix("demo_")].append(estimate)
-        found[name] = {expert: combine(pair, [1, 1]) for expert, pair in shares.items()}
+        found[name] = {expert: combine(parts, [1] * len(parts)) for expert, parts in shares.items()}
     return found
 
 
-@pytest.fixture(scope="module")
-def estimates():
-    setup = set_up(load_config(CONFIG_PATH), CONFIG_PATH.parent)
-    models = {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)}
-    models["uniform"] = recipes.uniform(setup.pool)
-    return score(setup, models)
+def parents(setup):
+    return {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)}
 
 
 @pytest.fixture(scope="module")
-def shares(estimates):
-    """Score by model and skill, on 400 documents a skill."""
+def setup():
+    return set_up(load_config(CONFIG_PATH), CONFIG_PATH.parent)
+
+
+@pytest.fixture(scope="module")
+def shares(setup):
+    """Score by model and skill, on 200 documents a skill."""
+    models = {**parents(setup), "uniform": recipes.uniform(setup.pool)}
+    estimates = score(setup, models, ["validation"])
     return {
         model: {skill: estimate.value for skill, estimate in by_skill.items()}
         for model, by_skill in estimates.items()
@@ -75,12 +78,12 @@ def test_the_pool_is_small():
 
 
 @pytest.mark.long
-def test_training_again_gives_the_same_scores(estimates, tmp_path):
+def test_training_again_gives_the_same_scores(setup, tmp_path):
     train_pool(1, tmp_path)
     models = ", ".join(str(tmp_path / name) for name in EXPERTS)
     overrides = [f"pool.base={tmp_path / 'base'}", f"pool.experts=[{models}]"]
-    setup = set_up(load_config(CONFIG_PATH, overrides), CONFIG_PATH.parent)
-    again = score(setup, {name: recipes.member(setup.pool, name) for name in ("base", *EXPERTS)})
+    trained = set_up(load_config(CONFIG_PATH, overrides), CONFIG_PATH.parent)
+    estimates, again = (score(s, parents(s), ["search", "validation"]) for s in (setup, trained))
     for model, by_skill in again.items():
         for skill, estimate in by_skill.items():
             shipped = estimates[model][skill]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -172,7 +173,8 @@ class TestLimits:
             assert keeps(results.state.decided["chosen"], "validation")
 
 
-def test_the_command_mlflow_and_resumption(workspace, tmp_path):
+def test_the_command_mlflow_and_resumption(workspace, empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
     result = evomerge.run(make(workspace, record={"enabled": True}), tmp_path / "run")
     check_front(result)
     check_command(result)

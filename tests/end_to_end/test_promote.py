@@ -29,7 +29,7 @@ from evomerge.search.alone import score_model
 
 
 @pytest.fixture(scope="module")
-def finished(pool_and_tasks, tmp_path_factory):
+def finished(pool_and_tasks, empty_store, tmp_path_factory):
     """A run with its record in MLflow; e0000 is a path that repeats a layer."""
     from fixtures import make_config
 
@@ -46,6 +46,8 @@ def finished(pool_and_tasks, tmp_path_factory):
         search={"budget": {"candidates": 4}, "finalists": 2, "start_from": ["path.yaml"]},
         record={"enabled": True},
     )
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs")
     run_dir = evomerge.run(config, folder / "runs" / "toy").run_dir
     # Without what only this pool can start from, for `evomerge score`.
     make_config(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -33,10 +34,12 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def folder(server, tmp_path_factory):
+def folder(server, empty_store, tmp_path_factory):
     """Where a search has run."""
     folder = tmp_path_factory.mktemp("flows")
     make_workspace(folder, search={"budget": {"candidates": 4}, "finalists": 2}, **SMALL)
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs")
     with chdir(folder):
         search(Path("config.yaml"), run_dir=Path("runs/toy"))
     return folder

@@ -18,19 +18,11 @@ from evomerge.record.mlflow_store import tagged
 NAMES = ("it's", 'say "hi"', "both ' and \" and \\ and `", "100%_of [it]; -- é ' OR '1' = '1")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    client = MlflowClient(f"sqlite:///{path}")
-    client.search_experiments(max_results=1)
-    return path
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_any_folder_is_recorded_once(name, store, tmp_path):
+def test_any_folder_is_recorded_once(name, empty_store, tmp_path):
     runs_dir = tmp_path / name
     run = new_run(tmp_path / "workspace", runs_dir / name)
-    shutil.copy(store, runs_dir)
+    shutil.copy(empty_store, runs_dir)
     give_scores(run, run.add("parent-it's", "baseline", run.space(0).to_recipe((0.5, 0.5))), 0.5)
     run.commit()
     for _ in range(2):
@@ -48,10 +40,10 @@ def test_any_folder_is_recorded_once(name, store, tmp_path):
     run.close()
 
 
-def test_what_mlflow_refuses_ends_the_syncer_with_a_message(store, tmp_path, caplog):
+def test_what_mlflow_refuses_ends_the_syncer_with_a_message(empty_store, tmp_path, caplog):
     """A parameter cannot be written twice: no later try can succeed."""
     run = new_run(tmp_path, tmp_path / "runs/toy")
-    shutil.copy(store, tmp_path / "runs")
+    shutil.copy(empty_store, tmp_path / "runs")
     give_scores(run, run.add_asked(0, (0.25, 0.5)), 0.5)
     run.commit()
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
@@ -65,6 +57,11 @@ def test_what_mlflow_refuses_ends_the_syncer_with_a_message(store, tmp_path, cap
         syncer.finish()
     assert "MLflow refuses a part of the record" in caplog.text and "seed" in caplog.text
     run.close()
+
+
+@pytest.fixture
+def store(empty_store, tmp_path):
+    return shutil.copy(empty_store, tmp_path)
 
 
 def test_what_looks_alike_is_told_apart(store):

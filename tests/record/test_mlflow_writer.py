@@ -27,18 +27,10 @@ from evomerge.record.writer import sole_writer
 from evomerge.search.run import reopen_run
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """A new store, which takes seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
-
-
 @pytest.fixture
-def run(database, tmp_path):
+def run(empty_store, tmp_path):
     run = new_run(tmp_path, tmp_path / "runs/toy")
-    shutil.copy(database, tmp_path / "runs")
+    shutil.copy(empty_store, tmp_path / "runs")
     add(run, 6)
     yield run
     run.close()
