@@ -65,7 +65,7 @@ def test_resuming_a_finished_run_changes_nothing(old_run, name):
     assert (run_dir / "journal.jsonl").read_bytes() == before
 
 
-def test_a_killed_search_is_gone_on_with(old_run):
+def test_a_killed_search_is_gone_on_with(old_run, cluster):
     run_dir = old_run("killed")
     before, _ = read_journal(run_dir / "journal.jsonl")
     result = evomerge.resume(run_dir, strict=True)
