@@ -134,7 +134,7 @@ def test_a_candidate_that_fails_is_data(workspace, tmp_path):
 
 
 def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, on_ray, tmp_path):
-    config = workspace(search={"budget": {"candidates": 40}}, workers=on_ray())
+    config = workspace(search={"budget": {"candidates": 20}}, workers=on_ray())
     killed = []
 
     class Killer:
@@ -154,7 +154,7 @@ def test_a_dead_actor_is_replaced_and_its_job_done_again(workspace, on_ray, tmp_
     assert killed and failures and "worker died" in failures[0]["reason"]
     assert not any(data["final"] for data in failures)
     assert result.candidates.failed.isna().all()
-    assert len(kinds(tmp_path / "run", "told")) == 40
+    assert len(kinds(tmp_path / "run", "told")) == 20
 
 
 def test_a_second_driver_is_refused(workspace, tmp_path):
@@ -194,7 +194,7 @@ def test_a_deadline_ends_the_search(workspace, tmp_path):
 
 
 def test_recipes_join_a_running_search(workspace, tmp_path):
-    config = workspace(search={"budget": {"candidates": 200, "seconds": 60}})
+    config = workspace(search={"budget": {"candidates": 60, "seconds": 60}})
     run_dir = tmp_path / "run"
     pool = open_pool(PoolConfig(**yaml.safe_load(config.read_text())["pool"]), tmp_path)
 
@@ -214,7 +214,7 @@ def test_recipes_join_a_running_search(workspace, tmp_path):
     genomes = [data["genome"] for data in enqueued]
     assert [0.25, 0.25] in genomes and None in genomes
     told = [data["candidate"] for data in kinds(run_dir, "told")]
-    assert {"e0000", "e0001"} <= set(told) and len(told) == 200
+    assert {"e0000", "e0001"} <= set(told) and len(told) == 60
 
 
 def test_start_from_comes_first_and_is_a_foreign_point(workspace, tmp_path):
