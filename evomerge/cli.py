@@ -251,6 +251,15 @@ def sync(run_dir: RunDirArgument) -> None:
     typer.echo(f"{run_dir}: MLflow has everything")
 
 
+@app.command()
+def repair(run_dir: RunDirArgument) -> None:
+    """Make a damaged journal whole again from what can be read of it."""
+    from evomerge.search.mend import describe, repair
+
+    for line in describe(run_dir, repair(run_dir)):
+        typer.echo(line)
+
+
 def _search(config: Path, overrides: list[str], run_dir: Path | None) -> None:
     from evomerge.config import load_config
     from evomerge.search.api import start

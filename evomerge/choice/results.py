@@ -131,7 +131,7 @@ class Results:
 
     def document_losses(self, candidate: str, split: Split) -> list[dict[int, float]]:
         """For each objective the loss of each document."""
-        parts = self.state.candidates[candidate].measured[split].parts
+        parts = list(self.state.candidates[candidate].measured[split].parts)
         result = []
         for objective in self.objectives:
             values = read_values(

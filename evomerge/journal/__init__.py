@@ -3,7 +3,14 @@
 from evomerge.journal.documents import read_values, rows_for, write_part
 from evomerge.journal.folder import CONFIG_FILE, JOURNAL_FILE
 from evomerge.journal.journal import Event, Journal, check_is_run, iterate, read_journal
-from evomerge.journal.state import Candidate, Measured, RunState, normal_form
+from evomerge.journal.state import (
+    Candidate,
+    Measured,
+    RunState,
+    apply_all,
+    normal_form,
+    replay,
+)
 
 __all__ = [
     "CONFIG_FILE",
@@ -13,11 +20,13 @@ __all__ = [
     "Journal",
     "Measured",
     "RunState",
+    "apply_all",
     "check_is_run",
     "iterate",
     "normal_form",
     "read_journal",
     "read_values",
+    "replay",
     "rows_for",
     "write_part",
 ]

@@ -9,17 +9,19 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import canonical_json
-from evomerge.journal.folder import JOURNAL_FILE
+from evomerge.journal.folder import DOCUMENTS_DIR, JOURNAL_FILE
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest that this release reads; each line has the oldest one that knows its kind."""
 
 LOCK_TRIES = 10
 LOCK_WAIT_S = 0.05
@@ -38,8 +40,12 @@ Kind = Literal[
     "holdout_opened",
     "rebased",
     "decided",
+    "lost",
     "stopped",
 ]
+
+_VERSIONS: dict[Kind, int] = {"lost": 2}
+"""The schema version of kinds that are younger than the first."""
 
 
 def check_is_run(run_dir: Path) -> None:
@@ -49,7 +55,21 @@ def check_is_run(run_dir: Path) -> None:
         InputError: It has no journal.
     """
     if not (run_dir / JOURNAL_FILE).is_file():
+        refuse_without_journal(run_dir)
         raise InputError(f"{run_dir} is no run folder: it has no {JOURNAL_FILE}")
+
+
+def refuse_without_journal(run_dir: Path) -> None:
+    """Refuse a folder without a journal, or with an empty one, that has a run's documents.
+
+    Raises:
+        InputError: A run would be begun anew over one whose journal is lost.
+    """
+    if next((run_dir / DOCUMENTS_DIR).glob("*.parquet"), None) is not None:
+        raise InputError(
+            f"{run_dir} has the documents of a run, and its {JOURNAL_FILE} is missing or empty\n"
+            "restore that file from a copy, or name another folder for a new run"
+        )
 
 
 def is_in_use(run_dir: Path) -> bool:
@@ -77,7 +97,7 @@ class Event:
             "seq": self.seq,
             "time": self.time,
             "kind": self.kind,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": _VERSIONS.get(self.kind, 1),
             "data": self.data,
         }
         return canonical_json({**body, "checksum": _checksum(body)}) + "\n"
@@ -93,7 +113,7 @@ class Journal:
 
     Raises:
         NotNowError: Another process has it open.
-        InputError: A line other than the last is damaged, or a newer release wrote it.
+        InputError: A line is damaged, or a newer release wrote it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +121,7 @@ class Journal:
         self.path = path
         self._file: IO[bytes] = path.open("ab", buffering=0)
         try:
-            self._lock()
+            _lock(self._file, path)
             self.events, whole_bytes = read_journal(path)
             if whole_bytes < path.stat().st_size:
                 logger.warning("%s: the last line was torn and is dropped", path)
@@ -111,18 +131,6 @@ class Journal:
             raise
         # Bytes and events on disk; one assignment, because a signal can end a commit anywhere.
         self._durable = whole_bytes, len(self.events)
-
-    def _lock(self) -> None:
-        # More than once: whoever asks `is_in_use` holds it for a moment.
-        for _ in range(LOCK_TRIES):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(LOCK_WAIT_S)
-        raise NotNowError(
-            f"{self.path.parent} is in use by another process; wait for it, or stop it"
-        )
 
     @property
     def next_seq(self) -> int:
@@ -156,6 +164,41 @@ class Journal:
         self._file.close()
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process from opening a journal for writing.
+
+    Raises:
+        NotNowError: Another process has it open.
+    """
+    # A lock over a network needs a file that can be written to.
+    with path.open("rb+") as file:
+        _lock(file, path)
+        yield
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    # More than once: whoever asks `is_in_use` holds it for a moment.
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_WAIT_S)
+            continue
+        if _is_at(file, path):
+            return
+        break
+    raise NotNowError(f"{path.parent} is in use by another process; wait for it, or stop it")
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file still has this name: a repair puts another in its place."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def read_journal(path: Path) -> tuple[list[Event], int]:
     """Read a journal.
 
@@ -163,7 +206,7 @@ def read_journal(path: Path) -> tuple[list[Event], int]:
         The events, and the bytes they take: less than the file's size when its last line is torn.
 
     Raises:
-        InputError: A line other than the last is damaged, or a newer release wrote the journal.
+        InputError: A line is damaged, or a newer release wrote the journal.
     """
     events: list[Event] = []
     whole_bytes = 0
@@ -182,42 +225,74 @@ def iterate(path: Path, offset: int, first_seq: int) -> Iterator[tuple[Event, in
         first_seq: Number of the event there.
 
     Yields:
-        Each event and its line's bytes. A last line that is torn is left out.
+        Each event and its line's bytes. A last line without a newline was torn while it was
+        written, and is left out.
+
+    Raises:
+        InputError: A line is damaged, or a newer release wrote it.
     """
     with path.open("rb") as file:
         file.seek(offset)
-        lines = file.read().split(b"\n")
-    # The last element has no newline behind it: empty, or torn.
-    complete = lines[:-1]
-    for index, line in enumerate(complete):
-        event = _parse(line, first_seq + index, path)
-        if event is None:
-            if index == len(complete) - 1 and lines[-1] == b"":
-                return
+        *lines, _ = file.read().split(b"\n")
+    for index, line in enumerate(lines):
+        seq = first_seq + index
+        try:
+            event = parse_event(line)
+            if event.seq != seq:
+                raise DamageError(f"it says that it is line {event.seq + 1}")
+        except DamageError as error:
             raise InputError(
-                f"{path}: line {first_seq + index + 1} is damaged (its checksum does not agree)\n"
-                "restore the file from a copy; lines before it can be kept"
-            )
+                f"{path}: line {seq + 1} is damaged: {error}\n{remedy(path)}"
+            ) from None
+        except InputError as error:
+            raise InputError(f"{path}: line {seq + 1} {error}") from None
         yield event, len(line) + 1
 
 
-def _parse(line: bytes, seq: int, path: Path) -> Event | None:
+def remedy(path: Path) -> str:
+    """What helps a damaged journal."""
+    return f"`evomerge repair {path.parent}` keeps what can be read, and says what is lost"
+
+
+class DamageError(ValueError):
+    """A line is not what was written."""
+
+
+def parse_event(line: bytes) -> Event:
+    """Read one line, without its newline.
+
+    Raises:
+        DamageError: It is damaged.
+        InputError: A newer release wrote it.
+    """
     try:
         body = json.loads(line)
-        checksum = body.pop("checksum")
-        version = body["schema_version"]
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
-    if checksum != _checksum(body):
-        return None
+    except (ValueError, RecursionError):
+        raise DamageError("it is no JSON") from None
+    if not isinstance(body, dict) or body.keys() != _KEYS:
+        raise DamageError(f"it has not the keys {', '.join(sorted(_KEYS))}")
+    checksum = body.pop("checksum")
+    try:
+        found = _checksum(body)
+    except (ValueError, RecursionError):
+        raise DamageError("it has characters that are none") from None
+    if checksum != found:
+        raise DamageError("its checksum does not agree")
+    seq, version, kind, data = (body[key] for key in ("seq", "schema_version", "kind", "data"))
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{path}: line {seq + 1} has schema_version {version}, this release reads up to "
-            f"{SCHEMA_VERSION}: install a newer evomerge"
+            f"has schema_version {version}, this release reads up to {SCHEMA_VERSION}: "
+            "install a newer evomerge"
         )
-    if body["seq"] != seq or body["kind"] not in get_args(Kind):
-        return None
-    return Event(body["seq"], body["time"], body["kind"], body["data"])
+    if kind not in get_args(Kind):
+        raise DamageError(f"its kind is {str(kind)[:40]!r}, which is none")
+    is_whole = isinstance(seq, int) and isinstance(body["time"], int | float)
+    if not is_whole or not isinstance(data, dict):
+        raise DamageError("its number, time or data are none")
+    return Event(seq, body["time"], kind, data)
+
+
+_KEYS = {"checksum", "data", "kind", "schema_version", "seq", "time"}
 
 
 def _checksum(body: dict[str, Any]) -> str:

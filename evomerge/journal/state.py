@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from evomerge.journal.journal import Event
+from evomerge.errors import InputError
+from evomerge.journal.folder import JOURNAL_FILE
+from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
 from evomerge.score import Estimate, Moments, Split, estimates_of
 from evomerge.space import Genome
@@ -20,7 +23,7 @@ class Measured:
     Attributes:
         blocks: Moments by objective, by block number.
         num_blocks: Blocks of the whole split.
-        parts: Parquet files with the documents.
+        parts: Parquet files with the documents, and the blocks that they are of.
         build_s: Seconds spent building.
         score_s: Seconds spent scoring.
         device: Where it was scored, "cpu" or "cuda"; None in journals that do not say.
@@ -31,7 +34,7 @@ class Measured:
 
     num_blocks: int
     blocks: dict[int, dict[str, Moments]] = field(default_factory=dict)
-    parts: list[str] = field(default_factory=list)
+    parts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     build_s: float = 0.0
     score_s: float = 0.0
     device: str | None = None
@@ -46,6 +49,11 @@ class Measured:
     def scores(self) -> dict[str, Estimate]:
         """Estimates by objective."""
         return estimates_of(self.blocks)
+
+    def lose(self, part: str) -> None:
+        """Forget the results whose documents are gone with a file."""
+        for number in self.parts.pop(part, ()):
+            self.blocks.pop(number, None)
 
 
 @dataclass
@@ -259,7 +267,7 @@ class RunState:
             for number, by_objective in data["blocks"].items()
         }
         measured = candidate.add(data["split"], data["num_blocks"], moments)
-        measured.parts.append(data["part"])
+        measured.parts[data["part"]] = tuple(moments)
         measured.build_s += data["build_s"]
         measured.score_s += data["score_s"]
         # Journals used not to say these.
@@ -296,8 +304,41 @@ class RunState:
     def _decided(self, event: Event, data: Mapping[str, Any]) -> None:
         self.decided[data["what"]] = data["value"]
 
+    def _lost(self, event: Event, data: Mapping[str, Any]) -> None:
+        for entry in data["results"]:
+            self.candidates[entry["candidate"]].measured[entry["split"]].lose(entry["part"])
+
     def _stopped(self, event: Event, data: Mapping[str, Any]) -> None:
         self.stopped = data["reason"]
+
+
+def replay(run_dir: Path) -> RunState:
+    """What a run's journal says.
+
+    Raises:
+        InputError: A line is damaged, or does not fit those before it.
+    """
+    state = RunState()
+    apply_all(state, read_journal(run_dir / JOURNAL_FILE)[0], run_dir)
+    return state
+
+
+def apply_all(state: RunState, events: Iterable[Event], run_dir: Path) -> None:
+    """Take in events that were read from a run's journal.
+
+    Raises:
+        InputError: One does not fit those before it.
+    """
+    for event in events:
+        try:
+            state.apply(event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            path = run_dir / JOURNAL_FILE
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"{path}: line {event.seq + 1} ({event.kind}) does not fit those before it: "
+                f"{reason}\n{remedy(path)}"
+            ) from None
 
 
 def normal_form(events: Iterable[Event]) -> list[tuple[Any, ...]]:

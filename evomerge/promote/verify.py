@@ -97,7 +97,7 @@ def check_scores(
         scores = candidate.scores(split)
         assert scores is not None
         blocks = run.setup.blocks(split)
-        parts = candidate.measured[split].parts
+        parts = list(candidate.measured[split].parts)
         for objective in run.results.objectives:
             where = f"{candidate.id}: {split}/{objective.name}"
             try:

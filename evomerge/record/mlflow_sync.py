@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 
 from evomerge.choice.results import Results
 from evomerge.errors import EvomergeError
-from evomerge.journal import JOURNAL_FILE, iterate
+from evomerge.journal import JOURNAL_FILE, apply_all, iterate
 from evomerge.journal.folder import (
     ARTIFACTS_DIR,
     CONFIG_FILE,
@@ -90,7 +90,7 @@ class MlflowRecord:
         """Take in the journal's new lines; true if there were any."""
         before = self.num_events
         for event, size in iterate(self.run_dir / JOURNAL_FILE, self.offset, self.num_events):
-            self.state.apply(event)
+            apply_all(self.state, [event], self.run_dir)
             named = event.data.get("candidates", [event.data.get("candidate")])
             self._changed |= {name: None for name in named if name is not None}
             self.offset += size

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from evomerge.choice import Results
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError, StoppedError
-from evomerge.journal import JOURNAL_FILE, RunState, read_journal
+from evomerge.journal import JOURNAL_FILE, replay
 from evomerge.record.follow import Syncer
 from evomerge.search.hooks import Hooks, Progress, Quiet
+from evomerge.search.mend import mend_recipes, note_lost_documents
 from evomerge.search.run import Run, check_free, reopen_run, start_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.setup import set_up
@@ -44,11 +45,7 @@ class Result:
     @cached_property
     def results(self) -> Results:
         """What the journal says."""
-        events, _ = read_journal(self.run_dir / JOURNAL_FILE)
-        state = RunState()
-        for event in events:
-            state.apply(event)
-        return Results(self.run_dir, state)
+        return Results(self.run_dir, replay(self.run_dir))
 
     @property
     def best(self) -> str:
@@ -173,7 +170,8 @@ def resume(run_dir: Path | str, hooks: Hooks | None = None, *, strict: bool = Fa
 def _reopen(run_dir: Path, strict: bool) -> Run:
     run = reopen_run(run_dir, strict=strict)
     try:
-        run.mend_recipes()
+        mend_recipes(run)
+        note_lost_documents(run)
     except BaseException:
         run.close()
         raise

@@ -127,7 +127,7 @@ class Dispatcher:
             documents = [(block.task, d) for _, block in missing for d in block.documents]
             try:
                 table = rows_for(
-                    self.run.run_dir, measured.parts, twin.id, split, documents, candidate.id
+                    self.run.run_dir, list(measured.parts), twin.id, split, documents, candidate.id
                 )
             except (OSError, pa.ArrowInvalid) as error:
                 logger.warning("%s is scored like %s: %s", candidate.id, twin.id, error)

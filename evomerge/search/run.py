@@ -14,11 +14,11 @@ from evomerge.choice.model import SearchedPhase
 from evomerge.config import PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
-from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState
+from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState, apply_all
 from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
-from evomerge.journal.journal import Kind, check_is_run
+from evomerge.journal.journal import Kind, check_is_run, refuse_without_journal
 from evomerge.pool.pool import check_vocabulary
-from evomerge.recipe import Recipe, read_recipe
+from evomerge.recipe import Recipe
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
 from evomerge.workers.gpu_memory import require_gpu_memory
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 NUM_KEPT_RECIPES = 64
 """Recipes made last that are kept, so that who is handed out at once is not made again."""
-
-BLOCK_BYTES = 512
-"""A file that a full disk or a crash has cut off ends at a multiple of it."""
 
 
 class Run:
@@ -51,8 +48,7 @@ class Run:
         self.journal = journal
         self.state = RunState()
         self.results = Results(run_dir, self.state)
-        for event in self.journal.events:
-            self.state.apply(event)
+        apply_all(self.state, self.journal.events, run_dir)
         self.phase = 0
         self._spaces: dict[int, Space] = {0: setup.spaces[0]}
         self._recipes: dict[str, Recipe] = {}
@@ -137,27 +133,13 @@ class Run:
         self._recipes[candidate] = recipe
         if len(self._recipes) > NUM_KEPT_RECIPES:
             del self._recipes[next(iter(self._recipes))]
-        self._write_recipe(candidate, recipe)
+        self.write_recipe(candidate, recipe)
 
-    def _write_recipe(self, candidate: str, recipe: Recipe) -> None:
+    def write_recipe(self, candidate: str, recipe: Recipe) -> None:
+        """Write a candidate's recipe file."""
         # Not flushed: the journal has what the file says.
         path = self.run_dir / RECIPES_DIR / f"{candidate}.yaml"
         write_text(path, recipe.to_yaml(), durable=False)
-
-    def mend_recipes(self) -> None:
-        """Write the recipe files again that a full disk or a crash has cut off or left out."""
-        folder = self.run_dir / RECIPES_DIR
-        for leftover in folder.glob(".*.yaml.*"):
-            leftover.unlink()
-        damaged = [
-            candidate
-            for candidate in self.state.candidates.values()
-            if not _is_whole(folder / f"{candidate.id}.yaml", candidate.recipe_sha256)
-        ]
-        for candidate in damaged:
-            self._write_recipe(candidate.id, self.recipe(candidate))
-        if damaged:
-            logger.warning("%s: %d recipe files are written again", folder, len(damaged))
 
 
 def winner_of(phase: PhaseConfig) -> str:
@@ -165,22 +147,11 @@ def winner_of(phase: PhaseConfig) -> str:
     return f"winner-{phase.name}"
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    """Whether a recipe file has all of a recipe; read as YAML, which is slow, only in doubt."""
-    data = path.read_bytes() if path.is_file() else b""
-    if len(data) % BLOCK_BYTES and data.startswith(b"schema_version: ") and data.endswith(b"\n"):
-        return True
-    try:
-        return read_recipe(path).sha256 == sha256
-    except InputError:
-        return False
-
-
 def check_free(run_dir: Path) -> None:
     """Refuse a folder that a new run cannot have.
 
     Raises:
-        InputError: It has a run already, or is a file.
+        InputError: It has a run already, or what is left of one, or is a file.
     """
     if (run_dir / JOURNAL_FILE).exists():
         raise InputError(
@@ -188,6 +159,7 @@ def check_free(run_dir: Path) -> None:
         )
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file; name a folder, or one that does not exist yet")
+    refuse_without_journal(run_dir)
 
 
 def start_run(setup: Setup, run_dir: Path) -> Run:
@@ -201,22 +173,26 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
     run_dir.mkdir(parents=True, exist_ok=True)
     setup.config.write(run_dir / CONFIG_FILE)
     run = Run(run_dir, setup, Journal(run_dir / JOURNAL_FILE))
+    run.record("run_started", **facts_of(setup))
+    run.commit()
+    return run
+
+
+def facts_of(setup: Setup) -> dict[str, Any]:
+    """What a journal's first line says."""
     assert setup.config.resolved is not None
-    run.record(
-        "run_started",
-        name=setup.config.name,
-        seed=setup.config.seed,
-        pool_sha256=setup.config.resolved.pool_sha256,
-        versions=setup.config.resolved.versions,
-        phases=[
+    return {
+        "name": setup.config.name,
+        "seed": setup.config.seed,
+        "pool_sha256": setup.config.resolved.pool_sha256,
+        "versions": setup.config.resolved.versions,
+        "phases": [
             {"name": phase.name, "dimensions": [d.name for d in space.dimensions]}
             for phase, space in zip(setup.config.all_phases, setup.spaces, strict=True)
         ],
-        objectives=[asdict(objective) for objective in setup.objectives],
-        splits={task: dict(by_split) for task, by_split in setup.splits.items()},
-    )
-    run.commit()
-    return run
+        "objectives": [asdict(objective) for objective in setup.objectives],
+        "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
+    }
 
 
 def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
@@ -230,6 +206,8 @@ def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
     # Before the models are hashed, which takes minutes: a run that is in use is refused at once.
     journal = Journal(run_dir / JOURNAL_FILE)
     try:
+        if not journal.events:
+            refuse_without_journal(run_dir)
         setup = set_up(load_config(run_dir / CONFIG_FILE), run_dir)
         run = Run(run_dir, setup, journal, strict=strict)
     except BaseException:

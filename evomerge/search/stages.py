@@ -15,6 +15,7 @@ from evomerge.journal.folder import EXPORT_DIR
 from evomerge.recipe import Recipe
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
+from evomerge.search.mend import missing_results
 from evomerge.search.run import Run, winner_of
 from evomerge.search.scoring import Report, Scoring
 from evomerge.search.summary import write_summary
@@ -68,7 +69,10 @@ class Stages:
 
     def __iter__(self) -> Iterator[Stage]:
         """Those that are not over."""
-        bodies: dict[str, Callable[[], dict[str, Any]]] = {"baselines": self._baselines}
+        bodies: dict[str, Callable[[], dict[str, Any]]] = {}
+        if missing_results(self.run.state):
+            yield Stage("mend", self.run, self._mend)
+        bodies["baselines"] = self._baselines
         for number, phase in enumerate(self.run.setup.config.all_phases):
             end = "" if phase.name == SIMPLE else f"-{phase.name}"
             bodies[f"search{end}"] = partial(self._search, number, f"search{end}")
@@ -81,6 +85,12 @@ class Stages:
             stage = Stage(name, self.run, body)
             if not stage.is_over:
                 yield stage
+
+    def _mend(self) -> dict[str, Any]:
+        """Score again what has lost its results."""
+        for split, candidates in missing_results(self.run.state).items():
+            self.scoring.score(candidates, split, "mend")
+        return {}
 
     def _baselines(self) -> dict[str, Any]:
         for name, recipe in baselines(self.run).items():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE, Event, Journal, read_journal
+from evomerge.journal import journal as journal_module
 from evomerge.journal.journal import is_in_use, iterate
 
 
@@ -30,6 +31,12 @@ def write(path: Path, count: int = 4) -> list[Event]:
         journal.append("decided", what=f"thing {number}", value=number / 3)
     journal.close()
     return list(journal.events)
+
+
+def line_of(**changes) -> bytes:
+    """A line with a valid checksum, without its newline."""
+    values = {"seq": 3, "time": 1.0, "kind": "told", "data": {}, **changes}
+    return Event(**values).to_line().encode()[:-1]
 
 
 def refused(path: Path) -> str:
@@ -252,6 +259,33 @@ class TestDamage:
         path.write_text("\n".join([lines[0], text, *lines[2:]]))
         assert "line 2 is damaged" in refused(path)
 
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            (b"[" * 100_000, "it is no JSON"),
+            (b"\xff\xfe", "it is no JSON"),
+            (b'{"a":1}', "it has not the keys checksum, data"),
+            (line_of()[:-1], "it is no JSON"),
+            (line_of().replace(b"1.0", b"1.5"), "its checksum does not agree"),
+            (line_of().replace(b"told", b"\\ud800"), "it has characters that are none"),
+            (line_of(kind="sold"), "its kind is 'sold', which is none"),
+            (line_of(seq=7), "it says that it is line 8"),
+            (line_of(time=None), "its number, time or data"),
+            (line_of(data=[]), "its number, time or data"),
+        ],
+    )
+    def test_the_last_line_is_never_dropped(self, path, line, says):
+        """What ends in a newline was written whole."""
+        write(path, 3)
+        path.write_bytes(path.read_bytes() + line + b"\n")
+        before = path.read_bytes()
+        message = refused(path)
+        assert "line 4 is damaged" in message and says in message
+        assert f"evomerge repair {path.parent}" in message
+        with pytest.raises(InputError, match="line 4"):
+            Journal(path)
+        assert path.read_bytes() == before
+
     def test_a_kind_that_is_none(self, path):
         write(path, 1)
         event = Event(1, 0.0, "told", {})
@@ -262,14 +296,12 @@ class TestDamage:
 
 def test_a_newer_release_wrote_it(path, monkeypatch):
     write(path, 1)
-    monkeypatch.setattr("evomerge.journal.journal.SCHEMA_VERSION", 2)
+    monkeypatch.setitem(journal_module._VERSIONS, "stopped", 3)
     journal = Journal(path)
     journal.append("stopped", reason="the future")
     journal.close()
-    assert len(read_journal(path)[0]) == 2
-    monkeypatch.undo()
     message = refused(path)
-    assert "line 2 has schema_version 2" in message
+    assert "line 2 has schema_version 3" in message
     assert "install a newer evomerge" in message
     with pytest.raises(InputError, match="newer"):
         Journal(path)

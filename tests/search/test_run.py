@@ -14,7 +14,8 @@ from evomerge.promote import promote
 from evomerge.recipe import read_recipe
 from evomerge.search import resume
 from evomerge.search.candidates import export_candidate, score_candidate
-from evomerge.search.run import BLOCK_BYTES, NUM_KEPT_RECIPES, reopen_run
+from evomerge.search.mend import BLOCK_BYTES, mend_recipes
+from evomerge.search.run import NUM_KEPT_RECIPES, reopen_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.search.summary import write_summary
@@ -117,14 +118,14 @@ DAMAGES = (
 
 
 def test_damaged_recipe_files_are_written_again(run, caplog):
-    run.add("base", "baseline", recipes.member(run.setup.pool, "base"))
+    run.add("e0000", "enqueued", recipes.member(run.setup.pool, "base"))
     for number in range(len(DAMAGES) + 1):
         run.add_asked(number, (0.25, number / 10))
     end_every_stage(run)
     folder = run.run_dir / "recipes"
     whole = recipes_in(run.run_dir)
     before = identity(folder / f"c{len(DAMAGES):05d}.yaml")
-    (folder / "base.yaml").unlink()
+    (folder / "e0000.yaml").unlink()
     for number, damage in enumerate(DAMAGES):
         damage(folder / f"c{number:05d}.yaml")
     resume(run.run_dir)
@@ -141,7 +142,7 @@ def test_a_whole_recipe_file_is_left_whatever_its_size(run):
     path.write_text(text + "#" * (-len(text) % BLOCK_BYTES))
     assert path.stat().st_size % BLOCK_BYTES == 0
     before = identity(path)
-    run.mend_recipes()
+    mend_recipes(run)
     assert identity(path) == before
     assert read_recipe(path) == run.recipe(candidate)
 
