@@ -68,7 +68,8 @@ def repair_journal(path: Path, started: Callable[[], dict[str, Any]]) -> Repair:
                 "another folder"
             )
         rebuilt = _Rebuilt(path.parent, found)
-        for seq in range(max(found) + 1):
+        # A last line that cannot be read has no number: it is one of the lines all the same.
+        for seq in range(max(max(found) + 1, data.count(b"\n"))):
             if seq not in found and seq == 0:
                 found[0] = Event(0, found[min(found)].time, "run_started", started())
                 rebuilt.damaged.append(1)
