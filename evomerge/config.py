@@ -33,7 +33,7 @@ class BudgetConfig(Section):
 
     Attributes:
         candidates: Candidates told to the optimizer.
-        documents: Documents scored.
+        documents: Documents scored; of every candidate that was begun, all of them.
         seconds: Time spent searching, over all sessions of the run.
         deadline: A point in time, ISO 8601; local time unless it says otherwise.
         target: A combined score on search documents that is good enough.
@@ -84,6 +84,11 @@ class SearchConfig(Section):
         task_arithmetic_scales: Baselines: equal weights at these scales.
         start_from: Recipe files or mergekit configurations to try first, relative to the
             configuration's folder.
+        tell: "in_order": the optimizer learns of candidates in the order in which they were asked,
+            so that a search does not depend on how many actors there are and how fast; the default.
+            "as_finished": of each when it is scored; so go on runs of releases that had no other.
+        in_flight: How many candidates are under way at a time where they are told in order; by
+            default the least of 8, what the optimizer takes, and its population.
         landmarks: Whether base, experts and their average, as far as the space has them, are the
             first candidates of every optimizer; some ask for them anyway.
         export: Write the chosen model as a checkpoint into the run folder at the end.
@@ -93,6 +98,8 @@ class SearchConfig(Section):
     finalists: int | None = Field(default=None, ge=1)
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     start_from: tuple[str, ...] = ()
+    tell: Literal["in_order", "as_finished"] | None = None
+    in_flight: int | None = Field(default=None, ge=1)
     landmarks: bool = False
     export: bool = False
 

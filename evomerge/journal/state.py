@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +69,8 @@ class Candidate:
         recipe_json: The recipe, for candidates that no genome describes.
         is_member: Whether the recipe is a model of the pool, unchanged.
         measured: Results by split.
-        attempts: Failed attempts by split.
+        num_attempts: How often something went wrong over it.
+        faults: That by split, block and blame.
         failures: Why it was given up, by split.
         phase: Number of the phase that it came into being in.
         told: Its place in the order of tells.
@@ -87,7 +88,8 @@ class Candidate:
     phase: int = 0
     is_member: bool = False
     measured: dict[Split, Measured] = field(default_factory=dict)
-    attempts: dict[Split, int] = field(default_factory=dict)
+    num_attempts: int = 0
+    faults: Counter[tuple[Split, int, str]] = field(default_factory=Counter)
     failures: dict[Split, str] = field(default_factory=dict)
     told: int | None = None
     ended_at: float = 0.0
@@ -280,7 +282,10 @@ class RunState:
 
     def _failed(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]
-        candidate.attempts[data["split"]] = data["attempt"]
+        candidate.num_attempts += 1
+        if "block" in data:
+            # Journals used to count attempts at a candidate.
+            candidate.faults[data["split"], data["block"], data["blame"]] = data["attempt"]
         candidate.ended_at = event.time
         if data["final"]:
             candidate.failures[data["split"]] = data["reason"]

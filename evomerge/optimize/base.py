@@ -61,6 +61,7 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
     follows_record: ClassVar[bool] = False
 
     max_outstanding: int = 1
+    population: int | None = None
     min_evaluations: int = 0
     plan: str = "design"
     note: str = ""

@@ -75,7 +75,8 @@ class Cma(NevergradOptimizer[CmaConfig]):
 
     def _start(self) -> None:
         super()._start()
-        self.max_outstanding = (1 if self.generational else 2) * self._inner._popsize
+        self.population = self._inner._popsize
+        self.max_outstanding = (1 if self.generational else 2) * self.population
 
     def _build(self, parametrization: Any) -> Any:
         import nevergrad as ng

@@ -35,7 +35,7 @@ class Nsga2Optimizer(BaseOptimizer[Nsga2Config, Any]):
 
     def _start(self) -> None:
         box, population = self.box, self.config.population
-        self.max_outstanding = population
+        self.max_outstanding = self.population = population
         low, high = np.asarray(box.low), np.asarray(box.high)
         self._limits = [(k, g.limit) for k, g in enumerate(self.goals) if g.limit is not None]
         # Half a second to import, for those who use it.

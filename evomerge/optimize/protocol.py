@@ -145,6 +145,7 @@ class Optimizer(Protocol):
 
     Attributes:
         max_outstanding: Points that may be asked and not yet told before quality suffers.
+        population: Points of a generation, where it has generations.
         min_evaluations: Points that it must measure to find anything, which a budget has to pay
             for; 0: any budget will do.
         plan: What these points are called in messages: its "design", its "tree".
@@ -152,6 +153,7 @@ class Optimizer(Protocol):
     """
 
     max_outstanding: int
+    population: int | None
     min_evaluations: int
     plan: str
     note: str

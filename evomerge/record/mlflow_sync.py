@@ -225,7 +225,7 @@ class MlflowRecord:
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])
         tags = [RunTag(keys.FAILED, candidate.failed[:500])] if candidate.failed else []
-        if candidate.attempts and not tags and keys.FAILED in client.get_run(run_id).data.tags:
+        if candidate.num_attempts and not tags and keys.FAILED in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, keys.FAILED)
         validated = candidate.measured.get("validation")
         if validated is not None and validated.weights_sha256 is not None:

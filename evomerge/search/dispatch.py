@@ -3,21 +3,71 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from evomerge.journal import Candidate, rows_for, write_part
 from evomerge.score import Block, Split
 from evomerge.search.run import Run
-from evomerge.workers import Finished, Job, WorkerGroup
+from evomerge.workers import Finished, Job, JobResult, WorkerGroup
 
 logger = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+"""How long results may be in memory alone, while no candidate is finished by them."""
+
+NUM_ERRORS = 2
+"""Exceptions without an explanation, over one job, behind which its candidate is given up."""
+
+Key = tuple[str, Split]
+"""A candidate's id, and a split that it is scored on."""
+
+
+@dataclass
+class _Work:
+    """What is left to do of a candidate on a split.
+
+    Attributes:
+        candidate: Which.
+        split: On which documents.
+        queued: Jobs that nobody has, one for each block.
+        left: Blocks without a result.
+        running: How many workers have each block.
+        faults: What went wrong, by block and blame.
+        is_begun: Whether a worker has had a part of it.
+        is_suspect: Whether a worker was lost over a part of it: then no two have one at a time.
+    """
+
+    candidate: Candidate
+    split: Split
+    queued: deque[Job]
+    left: set[int]
+    running: Counter[int] = field(default_factory=Counter)
+    faults: Counter[tuple[int, str]] = field(default_factory=Counter)
+    is_begun: bool = False
+    is_suspect: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.candidate.id, self.split
+
+    @property
+    def first(self) -> Job | None:
+        """The next job that may be handed out."""
+        if not self.queued or (self.is_suspect and self.running.total()):
+            return None
+        return self.queued[0]
 
 
 class Dispatcher:
     """Jobs in, scored or failed candidates out.
+
+    A job is one block. A worker goes on with the candidate that it holds; else it begins the oldest
+    that nobody has begun, or helps with the oldest. Scores depend on none of that.
 
     Args:
         run: Whose journal is written.
@@ -27,20 +77,22 @@ class Dispatcher:
     def __init__(self, run: Run, group: WorkerGroup) -> None:
         self.run = run
         self.group = group
-        self._queue: deque[Job] = deque()
-        self._pending: dict[tuple[str, Split], int] = {}
+        # In order of submission.
+        self._works: dict[Key, _Work] = {}
+        self._came: list[tuple[Job, JobResult]] = []
+        self._came_since = 0.0
         self._blocks: dict[Split, list[Block]] = {}
         # Candidates behind one with the same recipe: that is being scored, and that is scored.
-        self._followers: dict[tuple[str, Split], list[tuple[Candidate, int]]] = {}
+        self._followers: dict[Key, list[Candidate]] = {}
         self._taking: list[tuple[Candidate, Split, Candidate]] = []
 
     @property
     def num_pending(self) -> int:
         """Candidates whose work is not finished."""
         num_followers = sum(len(followers) for followers in self._followers.values())
-        return len(self._pending) + num_followers + len(self._taking)
+        return len(self._works) + num_followers + len(self._taking)
 
-    def submit_once(self, candidate: Candidate, split: Split, shares: int = 1) -> None:
+    def submit_once(self, candidate: Candidate, split: Split) -> None:
         """As `submit`, but no recipe is scored twice on a split.
 
         A candidate whose recipe another one has takes over what that scores, or has scored. What
@@ -48,32 +100,29 @@ class Dispatcher:
         """
         twins = [c for c in self.run.state.by_recipe[candidate.recipe_sha256] if c is not candidate]
         scored = next((c for c in twins if c.is_scored(split)), None)
-        pending = next((c for c in twins if (c.id, split) in self._pending), None)
+        pending = next((c for c in twins if (c.id, split) in self._works), None)
         if scored is not None:
             self._taking.append((candidate, split, scored))
         elif pending is not None:
-            self._followers.setdefault((pending.id, split), []).append((candidate, shares))
+            self._followers.setdefault((pending.id, split), []).append(candidate)
         else:
-            self.submit(candidate, split, shares)
+            self.submit(candidate, split)
 
-    def submit(self, candidate: Candidate, split: Split, shares: int = 1) -> None:
-        """Have the blocks of a split that have no result yet scored.
-
-        Args:
-            candidate: Which.
-            split: On which documents.
-            shares: Into how many jobs to cut the work; scores do not depend on it.
-        """
+    def submit(self, candidate: Candidate, split: Split) -> None:
+        """Have the blocks of a split that have no result yet scored."""
         missing = self._missing(candidate, split)
         recipe_json = self.run.recipe(candidate).to_json()
-        shares = max(1, min(shares, len(missing)))
         num_blocks = len(self._blocks[split])
-        jobs = [
-            Job(candidate.id, recipe_json, split, tuple(missing[k::shares]), num_blocks)
-            for k in range(shares)
-        ]
-        self._pending[candidate.id, split] = len(jobs)
-        self._queue.extend(jobs)
+        work = _Work(
+            candidate,
+            split,
+            deque(Job(candidate.id, recipe_json, split, (entry,), num_blocks) for entry in missing),
+            {number for number, _ in missing},
+        )
+        for (of_split, number, blame), count in candidate.faults.items():
+            if of_split == split:
+                work.faults[number, blame] = count
+        self._works[work.key] = work
 
     def step(self, timeout_s: float) -> list[Candidate]:
         """Hand out work, wait for some of it, journal what came.
@@ -83,12 +132,16 @@ class Dispatcher:
         """
         taken = self._take_over()
         self._hand_out()
-        if taken and not self._pending:
+        if taken and not self._works:
             return taken
-        finished = self.group.wait(0.0 if taken else timeout_s)
-        if not finished:
-            return taken
-        ended = self._journal(finished)
+        ended: list[Candidate] = []
+        for item in self.group.wait(0.0 if taken else self._patience(timeout_s)):
+            work = self._works.get((item.job.candidate, item.job.split))
+            if work is not None:
+                # A result of a candidate that was given up meanwhile is dropped.
+                ended += self._take(work, item)
+        if ended or (self._came and self._patience(FLUSH_S) <= 0.0):
+            self.flush()
         self._hand_out()
         return taken + ended
 
@@ -103,11 +156,44 @@ class Dispatcher:
             report: Called with the candidates that ended, each time some have.
         """
         for candidate in candidates:
-            self.submit(candidate, split, self.group.num_actors // len(candidates))
-        while self._pending:
+            self.submit(candidate, split)
+        while self._works:
             ended = self.step(timeout_s=1.0)
             if ended:
                 report(ended)
+
+    def flush(self) -> None:
+        """Journal what came: one Parquet part and one commit for all of it."""
+        came, self._came = self._came, []
+        by_key: dict[Key, list[tuple[Job, JobResult]]] = {}
+        for job, result in came:
+            by_key.setdefault((job.candidate, job.split), []).append((job, result))
+        if by_key:
+            tables = [result.table for entries in by_key.values() for _, result in entries]
+            part = write_part(self.run.run_dir, self.run.journal.next_seq, tables)
+        for (candidate, split), entries in by_key.items():
+            results = [result for _, result in entries]
+            self.run.record(
+                "result",
+                candidate=candidate,
+                split=split,
+                num_blocks=entries[0][0].num_blocks,
+                blocks={str(n): m for result in results for n, m in result.moments.items()},
+                part=part,
+                num_documents=sum(result.table.num_rows for result in results),
+                num_tokens=sum(result.num_tokens for result in results),
+                build_s=sum(result.build_s for result in results),
+                score_s=sum(result.score_s for result in results),
+                device=results[-1].device,
+                weights_sha256=next((r.weights_sha256 for r in results if r.weights_sha256), None),
+            )
+        self.run.commit()
+
+    def _patience(self, timeout_s: float) -> float:
+        """How long to wait, where results wait in memory."""
+        if not self._came:
+            return timeout_s
+        return max(0.0, min(timeout_s, self._came_since + FLUSH_S - time.monotonic()))
 
     def _missing(self, candidate: Candidate, split: Split) -> list[tuple[int, Block]]:
         """Blocks of a split that a candidate has no result of, with their numbers."""
@@ -161,80 +247,104 @@ class Dispatcher:
         return [candidate for candidate, *_ in results]
 
     def _hand_out(self) -> None:
-        batch: list[Job] = []
-        while self._queue and len(batch) < self.group.num_idle:
-            job = self._queue.popleft()
-            self.run.record(
-                "dispatched",
-                candidate=job.candidate,
-                split=job.split,
-                blocks=[number for number, _ in job.blocks],
-            )
-            batch.append(job)
-        self.run.commit()
-        for job in batch:
+        while self.group.num_idle:
+            found = self._next()
+            if found is None:
+                break
+            work, job = found
+            if not work.is_begun:
+                work.is_begun = True
+                self.run.record(
+                    "dispatched",
+                    candidate=job.candidate,
+                    split=job.split,
+                    blocks=sorted(work.left),
+                )
+            work.running[job.key[2][0]] += 1
             self.group.submit(job)
 
-    def _journal(self, finished: list[Finished]) -> list[Candidate]:
-        """One Parquet part, one flush for everything that came back together."""
-        results = [(f.job, f.result) for f in finished if f.result is not None]
-        # A result of a candidate that was given up meanwhile is dropped.
-        results = [(job, r) for job, r in results if (job.candidate, job.split) in self._pending]
-        if results:
-            tables = [result.table for _, result in results]
-            part = write_part(self.run.run_dir, self.run.journal.next_seq, tables)
-        ended = []
-        for job, result in results:
-            self.run.record(
-                "result",
-                candidate=job.candidate,
-                split=job.split,
-                num_blocks=job.num_blocks,
-                blocks={str(number): moments for number, moments in result.moments.items()},
-                part=part,
-                num_documents=result.table.num_rows,
-                num_tokens=result.num_tokens,
-                build_s=result.build_s,
-                score_s=result.score_s,
-                device=result.device,
-                weights_sha256=result.weights_sha256,
-            )
-            key = job.candidate, job.split
-            self._pending[key] -= 1
-            if not self._pending[key]:
-                ended.append(self._ended(job))
-        for item in finished:
-            if item.result is None:
-                ended += self._failed(item)
-        self.run.commit()
-        return ended
+    def _next(self) -> tuple[_Work, Job] | None:
+        """The job for an idle worker, taken from its queue; None: there is none."""
+        loaded = set(self.group.loaded)
+        begun: list[_Work] = []
+        others: list[_Work] = []
+        for work in self._works.values():
+            if work.queued:
+                if work.candidate.id in loaded and self._may(work):
+                    return work, work.queued.popleft()
+                (begun if work.is_begun else others).append(work)
+        for work in (*others, *begun):
+            if self._may(work):
+                return work, work.queued.popleft()
+        job = self.group.slow()
+        if job is None:
+            return None
+        slow = self._works.get((job.candidate, job.split))
+        return None if slow is None or slow.is_suspect else (slow, job)
 
-    def _failed(self, item: Finished) -> list[Candidate]:
-        job = item.job
-        candidate = self.run.state.candidates[job.candidate]
-        if (job.candidate, job.split) not in self._pending:
+    def _may(self, work: _Work) -> bool:
+        job = work.first
+        return job is not None and self.group.can_take(job)
+
+    def _take(self, work: _Work, item: Finished) -> list[Candidate]:
+        """Keep a result for the next flush, or journal a failure.
+
+        Returns:
+            The candidate, if its work is finished, and its followers if they are given up.
+        """
+        number = item.job.key[2][0]
+        work.running[number] -= 1
+        if number not in work.left:
+            # Another worker was faster.
             return []
-        attempt = candidate.attempts.get(job.split, 0) + 1
-        final = attempt >= self.run.setup.config.workers.max_attempts
+        if item.result is None:
+            return self._take_failure(work, item)
+        if not self._came:
+            self._came_since = time.monotonic()
+        self._came.append((item.job, item.result))
+        work.left.discard(number)
+        return [] if work.left else self._ended(work)
+
+    def _take_failure(self, work: _Work, item: Finished) -> list[Candidate]:
+        number = item.job.key[2][0]
+        work.faults[number, item.blame] += 1
+        attempt = work.faults[number, item.blame]
+        most = {
+            "candidate": 1,
+            "error": NUM_ERRORS,
+            "incident": self.run.setup.config.workers.max_attempts,
+        }
+        final = attempt >= most[item.blame]
         self.run.record(
             "failed",
-            candidate=job.candidate,
-            split=job.split,
+            candidate=work.candidate.id,
+            split=work.split,
             reason=item.reason,
             attempt=attempt,
             final=final,
+            blame=item.blame,
+            block=number,
         )
-        if not final:
-            self._queue.append(job)
-            return []
-        given_up = job.candidate, job.split
-        self._queue = deque(j for j in self._queue if (j.candidate, j.split) != given_up)
-        return [self._ended(job)]
+        self.run.commit()
+        if final:
+            return self._ended(work)
+        work.is_suspect |= item.blame == "incident"
+        if not work.running[number]:
+            work.queued.append(item.job)
+        return []
 
-    def _ended(self, job: Job) -> Candidate:
-        """The candidate of the last job of a split; those behind it go on."""
-        key = job.candidate, job.split
-        del self._pending[key]
-        for follower, shares in self._followers.pop(key, []):
-            self.submit_once(follower, job.split, shares)
-        return self.run.state.candidates[job.candidate]
+    def _ended(self, work: _Work) -> list[Candidate]:
+        """The candidate of finished work; those behind it go on."""
+        del self._works[work.key]
+        if work.left:
+            # What came of it is kept: it may be asked for again.
+            work.queued.clear()
+        self._behind(work)
+        return [work.candidate]
+
+    def _behind(self, work: _Work) -> None:
+        followers = self._followers.pop(work.key, [])
+        if followers and not work.left:
+            self.flush()
+        for follower in followers:
+            self.submit_once(follower, work.split)

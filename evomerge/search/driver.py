@@ -1,4 +1,4 @@
-"""The search loop: ask, dispatch, journal, tell; asynchronous, and resumable anywhere."""
+"""The search loop: ask, dispatch, journal, tell; in order, and resumable anywhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from evomerge.score import Estimate
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, read_inbox
+from evomerge.search.setup import num_documents
 from evomerge.space import Genome
 from evomerge.threads import one_thread
 
@@ -33,6 +34,9 @@ They cost next to nothing: a search that has only a time to end at would fill th
 
 class SearchLoop:
     """The search stage of a run.
+
+    Told in order, it depends on the configuration alone: what is asked follows from what was told,
+    and of two that are scored the one that was asked first is told first.
 
     Args:
         run: The run.
@@ -60,7 +64,13 @@ class SearchLoop:
         self.budget = run.setup.config.all_phases[phase].budget
         goals = run.results.goals("search")
         self.optimizer = run.setup.make_optimizer(phase, self.space, goals)
-        self._in_flight: set[str] = set()
+        search = run.setup.config.search
+        # A configuration of a release before this one says neither.
+        self._in_order = search.tell == "in_order"
+        self._window = (search.in_flight or 1) if self._in_order else 0
+        # In the order of their submission; those that are scored wait for those before them.
+        self._in_flight: dict[str, Candidate] = {}
+        self._scored: set[str] = set()
         self._waiting: list[Candidate] = []
         self._started = time.monotonic()
         self._elapsed_before = self.state.elapsed_s
@@ -89,9 +99,22 @@ class SearchLoop:
                     reason = self._end() or self._exhausted
                     if reason is not None:
                         return reason
-                ended = self.dispatcher.step(POLL_S)
-                if ended:
-                    self._tell(ended)
+                is_turn = next(iter(self._in_flight), "") in self._scored
+                self._take_in([] if is_turn else self.dispatcher.step(POLL_S))
+
+    def _take_in(self, ended: list[Candidate]) -> None:
+        """Tell of those that are scored, as far as it is their turn."""
+        if not self._in_order:
+            if ended:
+                self._tell(ended)
+            return
+        self._scored.update(candidate.id for candidate in ended)
+        while self._in_flight and (first := next(iter(self._in_flight))) in self._scored:
+            self._scored.discard(first)
+            self._tell([self._in_flight[first]])
+            # What is asked next may not depend on whether the next is scored already.
+            if self._end() is None:
+                self._fill()
 
     def _restore(self) -> None:
         events = [_to_optimizer(event) for event in self.state.events]
@@ -108,6 +131,9 @@ class SearchLoop:
         for place in sorted(told):
             self._note(told[place])
         unfinished = [c for c in searched if c.told is None]
+        if self._in_order:
+            self._waiting = unfinished
+            return
         # Scored but not told when the driver died: tell these first, as it would have done.
         ended = [c for c in unfinished if "search" in c.failures or c.scores("search")]
         self._tell(sorted(ended, key=lambda candidate: candidate.ended_at))
@@ -145,9 +171,10 @@ class SearchLoop:
         return f"e{len(self.run.state.of_origin('enqueued')):04d}"
 
     def _fill(self) -> None:
-        """Give every actor work: waiting candidates first, then new ones."""
-        limit = min(self.dispatcher.group.num_actors, self.optimizer.max_outstanding)
-        shares = -(-self.dispatcher.group.num_actors // limit)
+        """Have as many candidates under way as may be: waiting ones first, then new ones."""
+        limit = min(
+            self._window or self.dispatcher.group.num_actors, self.optimizer.max_outstanding
+        )
         while len(self._in_flight) < limit:
             if self._waiting:
                 candidate = self._waiting.pop(0)
@@ -162,12 +189,16 @@ class SearchLoop:
                     return
                 assert isinstance(asked, Ask)
                 candidate = self.run.add_asked(asked.number, asked.genome)
-            self._in_flight.add(candidate.id)
-            self.dispatcher.submit_once(candidate, "search", shares)
+            self._in_flight[candidate.id] = candidate
+            if "search" in candidate.failures or candidate.is_scored("search"):
+                # So a run was left that is gone on with.
+                self._scored.add(candidate.id)
+            else:
+                self.dispatcher.submit_once(candidate, "search")
 
     def _tell(self, ended: list[Candidate]) -> None:
         for candidate in ended:
-            self._in_flight.discard(candidate.id)
+            self._in_flight.pop(candidate.id, None)
             outcome = self._outcome(candidate)
             data: dict[str, Any] = {"failed": candidate.failures.get("search")}
             if isinstance(outcome, Scored):
@@ -215,6 +246,12 @@ class SearchLoop:
     def _elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._started
 
+    def _num_documents(self) -> int:
+        """Documents that the budget counts: in order all those of every candidate under way."""
+        if self._in_order:
+            return self.state.num_searched * num_documents(self.run.setup, "search")
+        return self.state.num_documents
+
     def _over_budget(self) -> bool:
         limit = self.budget.candidates
         return limit is not None and self.state.num_searched >= limit
@@ -224,7 +261,7 @@ class SearchLoop:
         budget = self.budget
         if self._over_budget() and not self._waiting:
             return f"budget of {budget.candidates} candidates"
-        if budget.documents is not None and self.state.num_documents >= budget.documents:
+        if budget.documents is not None and self._num_documents() >= budget.documents:
             return f"budget of {budget.documents} documents"
         if budget.seconds is not None and self._elapsed() >= budget.seconds:
             return f"budget of {budget.seconds:g} seconds"

@@ -48,6 +48,8 @@ class Scoring:
     ) -> None:
         if self._group is not None:
             self._group.close()
+        if self._dispatcher is not None:
+            self._dispatcher.flush()
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -17,12 +17,15 @@ from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.requests import Chat
 from evomerge.score.trial import chat_of, try_tasks
-from evomerge.space import SPACES, Space
+from evomerge.space import SPACES, Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.memory import on_gpu
 from evomerge.workers.worker import WorkerSpec
 
 PACKAGES = ("cma", "evomerge", "lm_eval", "nevergrad", "numpy", "torch", "transformers")
+
+MOST_IN_FLIGHT = 8
+"""Candidates under way at a time where nobody says more: each is asked without the last so many."""
 
 LOGITS_BYTES = 4 << 30
 """Memory for a batch's logits and their log-softmax, from which its tokens follow."""
@@ -80,6 +83,7 @@ class Setup:
             splits=self.splits,
             batch_tokens=resolved.batch_tokens,
             num_threads=max(1, int(self.config.workers.num_cpus)),
+            base_json=recipes.member(self.pool, "base").to_json(),
             workers=self.config.workers,
         )
 
@@ -143,8 +147,19 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         }
     )
     setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
-    _check_optimizers(setup)
+    optimizers = _check_optimizers(setup)
+    if config.resolved is None:
+        tell = config.search.tell or "in_order"
+        in_flight = config.search.in_flight or min(map(window_of, optimizers))
+        search = setup.config.search.model_copy(update={"tell": tell, "in_flight": in_flight})
+        setup.config = setup.config.model_copy(update={"search": search})
     return setup
+
+
+def window_of(optimizer: Optimizer) -> int:
+    """How many candidates are under way at a time, where nobody says it."""
+    population = optimizer.population or MOST_IN_FLIGHT
+    return min(MOST_IN_FLIGHT, optimizer.max_outstanding, population)
 
 
 def _chat(pool: Pool) -> Chat:
@@ -156,8 +171,13 @@ def _chat(pool: Pool) -> Chat:
     return chat_of(tokenizer)
 
 
-def _check_optimizers(setup: Setup) -> None:
-    """Refuse what an optimizer cannot search, and a budget that does not pay for its design."""
+def _check_optimizers(setup: Setup) -> list[Optimizer]:
+    """Refuse what an optimizer cannot search, and a budget that does not pay for its design.
+
+    Returns:
+        An optimizer of each phase.
+    """
+    optimizers = []
     for number, (phase, space) in enumerate(
         zip(setup.config.all_phases, setup.spaces, strict=True)
     ):
@@ -171,6 +191,8 @@ def _check_optimizers(setup: Setup) -> None:
                 f"search.budget: {budget} candidates, and the {optimizer.plan} of "
                 f"{phase.optimizer.kind} has {size} points{first}; give {size + others} or more"
             )
+        optimizers.append(optimizer)
+    return optimizers
 
 
 def box_of(space: Space) -> Box:

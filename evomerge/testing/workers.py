@@ -1,4 +1,4 @@
-"""What every worker and group must do, and a simulated worker to try schedules and faults with.
+"""What every worker and group must do, and a simulated worker to try schedules with.
 
 from evomerge.testing.workers import SimulatedWorker, check_worker
 
@@ -9,16 +9,13 @@ check_worker(MyWorker(), jobs)
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from evomerge.errors import CandidateError
 from evomerge.score import Objective, Row, moments_of, to_table
 from evomerge.workers import Finished, Job, JobResult, Worker, WorkerGroup
-from evomerge.workers.protocol import reason_of
 
 Score = Callable[[str, str, int], float]
 """A metric's value from the candidate's id, the objective's name and the document."""
@@ -39,26 +36,35 @@ class SimulatedWorker:
         score: The value of a candidate's objective on a document.
         seconds: How long a job takes.
         failures: What a job raises, or None; called with the job and how often the worker has had
-            that job's candidate and split before.
-        tries: Jobs by candidate and split.
+            that job before.
+        tries: How often each job was tried, by candidate, split and blocks.
     """
 
     objectives: Sequence[Objective]
     score: Score = hashed_score
     seconds: Callable[[Job], float] = lambda _job: 0.0
     failures: Callable[[Job, int], Exception | None] = lambda _job, _tries: None
-    tries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tries: Counter[tuple[object, ...]] = field(default_factory=Counter)
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
-        key = job.candidate, job.split
-        error = self.failures(job, self.tries[key])
-        self.tries[key] += 1
+        error = self.fails(job)
         duration_s = self.seconds(job)
         if duration_s > 0.0:
             time.sleep(duration_s)
         if error is not None:
             raise error
+        return self.make(job)
+
+    def fails(self, job: Job) -> Exception | None:
+        """What a job raises this time, if anything."""
+        key = job.candidate, job.split, *job.key[2]
+        error = self.failures(job, self.tries[key])
+        self.tries[key] += 1
+        return error
+
+    def make(self, job: Job) -> JobResult:
+        """A job's result, at once."""
         rows: list[Row] = []
         moments = {}
         for number, block in job.blocks:
@@ -79,55 +85,9 @@ class SimulatedWorker:
             table=to_table(job.candidate, job.split, rows),
             num_tokens=len(rows),
             build_s=0.0,
-            score_s=duration_s,
+            score_s=0.0,
             device="cpu",
         )
-
-
-class SimulatedGroup:
-    """The `WorkerGroup` of simulated workers, whose jobs come back in an order of its own.
-
-    Args:
-        worker: Who evaluates all jobs.
-        num_actors: How many it seems to have.
-        seed: Of the order in which jobs under way come back; None: the order of submission.
-    """
-
-    def __init__(self, worker: Worker, num_actors: int = 1, seed: int | None = None) -> None:
-        self.num_actors = num_actors
-        self._worker = worker
-        self._jobs: list[Job] = []
-        self._random = None if seed is None else random.Random(seed)
-
-    @property
-    def num_idle(self) -> int:
-        """See `WorkerGroup`."""
-        return self.num_actors - len(self._jobs)
-
-    @property
-    def num_busy(self) -> int:
-        """See `WorkerGroup`."""
-        return len(self._jobs)
-
-    def submit(self, job: Job) -> None:
-        """See `WorkerGroup`."""
-        assert self.num_idle > 0, "a job is submitted where no worker is idle"
-        self._jobs.append(job)
-
-    def wait(self, timeout_s: float) -> list[Finished]:
-        """See `WorkerGroup`: one job comes back."""
-        if not self._jobs:
-            return []
-        place = 0 if self._random is None else self._random.randrange(len(self._jobs))
-        job = self._jobs.pop(place)
-        try:
-            return [Finished(job, self._worker.evaluate(job))]
-        except CandidateError as error:
-            return [Finished(job, None, reason_of(error))]
-
-    def close(self) -> None:
-        """See `WorkerGroup`."""
-        self._jobs = []
 
 
 def check_worker(worker: Worker, job: Job) -> JobResult:

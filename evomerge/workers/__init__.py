@@ -2,10 +2,11 @@
 
 from evomerge.workers.config import WorkersConfig
 from evomerge.workers.groups import start_group
-from evomerge.workers.protocol import Finished, Job, JobResult, Worker, WorkerGroup
+from evomerge.workers.protocol import Blame, Finished, Job, JobResult, Worker, WorkerGroup
 from evomerge.workers.worker import WorkerSpec
 
 __all__ = [
+    "Blame",
     "Finished",
     "Job",
     "JobResult",

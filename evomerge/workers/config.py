@@ -27,9 +27,13 @@ class WorkersConfig(Section):
             room for two tensors of every model. By default all stay there. Of no use on CPUs.
         gpu_memory_gib: Memory of a GPU; by default that of this machine's, where the actors run
             here. What the actors keep on it is refused where it is more.
-        ready_timeout_s: How long the actors may take to start before the search gives up.
-        job_timeout_s: How long one piece of work may take before its actor is replaced.
-        max_attempts: Attempts at a candidate before it is recorded as failed.
+        ready_timeout_s: How long an actor may take to start, and the search waits for the first.
+        job_timeout_s: How long one piece of work may take before its actor is replaced; by default
+            ten times as long as the slowest one of as many documents, and never under a minute.
+        wait_s: How long a search waits, once it has lost all its actors, before it stops; it can
+            be resumed.
+        max_attempts: How often an actor may be lost over one piece of work before the candidate is
+            recorded as failed.
         statistics_gib: Memory of each actor for what is computed once for the pool: methods'
             statistics (tables), and, where they leave some, tensors that are stored in another
             form. What finds no room is computed again with every candidate; results are the same.
@@ -46,6 +50,7 @@ class WorkersConfig(Section):
     gpu_memory_gib: float | None = Field(default=None, gt=0.0)
     ready_timeout_s: float = Field(default=600.0, gt=0.0)
     job_timeout_s: float | None = Field(default=None, gt=0.0)
+    wait_s: float = Field(default=1800.0, gt=0.0)
     max_attempts: int = Field(default=3, ge=1)
     statistics_gib: float | None = Field(default=None, gt=0.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evomerge.workers.actor_group import ActorGroup
 from evomerge.workers.config import WorkersConfig
 from evomerge.workers.protocol import WorkerGroup
 from evomerge.workers.worker import WorkerSpec
@@ -16,12 +17,13 @@ def start_group(config: WorkersConfig, spec: WorkerSpec) -> WorkerGroup:
 
     Raises:
         InputError: They cannot be had.
+        EvomergeError: None can start.
     """
     if config.kind == "inline":
-        from evomerge.workers.inline import InlineGroup
+        from evomerge.workers.inline import InlineActors
 
-        return InlineGroup(spec)
+        return ActorGroup(config, InlineActors(spec))
     # Ray is imported by those who use it.
-    from evomerge.workers.ray_group import RayGroup
+    from evomerge.workers.ray_actors import RayActors
 
-    return RayGroup(config, spec)
+    return ActorGroup(config, RayActors(config, spec))

@@ -2,58 +2,85 @@
 
 from __future__ import annotations
 
-import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
-from evomerge.workers.protocol import Finished, Job, reason_of
+from evomerge.errors import StoppedError
+from evomerge.workers.actors import Came, News, Proved, Raised, Ready
+from evomerge.workers.faults import Fault, attempt
+from evomerge.workers.protocol import Job
 from evomerge.workers.worker import MergeWorker, WorkerSpec
 
-logger = logging.getLogger(__name__)
 
-
-class InlineGroup:
-    """The `WorkerGroup` of one worker, which works while it is waited for.
+class InlineActors:
+    """The `Actors` of one worker, which works while it is waited for.
 
     Args:
         spec: What the worker is made from.
-
-    Raises:
-        InputError: It cannot be made.
     """
 
-    num_actors = 1
+    num_wanted = 1
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._worker: MergeWorker | None = MergeWorker(spec)
-        self._job: Job | None = None
+        self._spec = spec
+        self._worker: MergeWorker | None = None
+        self._next: tuple[int, Callable[[], News]] | None = None
+        self._is_spoilt = False
 
-    @property
-    def num_idle(self) -> int:
-        """See `WorkerGroup`."""
-        return int(self._job is None)
+    def clock(self) -> float:
+        """See `Actors`."""
+        return time.monotonic()
 
-    @property
-    def num_busy(self) -> int:
-        """See `WorkerGroup`."""
-        return int(self._job is not None)
+    def start(self, actor: int, avoid: Collection[str]) -> None:
+        """See `Actors`.
 
-    def submit(self, job: Job) -> None:
-        """See `WorkerGroup`."""
-        assert self._job is None
-        self._job = job
+        Raises:
+            StoppedError: The device failed, which only another process can use again.
+        """
+        if self._is_spoilt:
+            raise StoppedError("the device failed, and this process cannot use it any more")
 
-    def wait(self, timeout_s: float) -> list[Finished]:
-        """See `WorkerGroup`; works to the end of the job, however long that takes."""
-        if self._job is None:
+        def make() -> News:
+            self._worker = MergeWorker(self._spec)
+            return Ready(actor, "", self._worker.prove())
+
+        self._next = actor, make
+
+    def evaluate(self, actor: int, job: Job) -> None:
+        """See `Actors`."""
+        worker = self._held()
+        # What found no room is said in this process already.
+        self._next = actor, lambda: Came(actor, replace(worker.evaluate(job), shortage=None))
+
+    def prove(self, actor: int) -> None:
+        """See `Actors`."""
+        worker = self._held()
+        self._next = actor, lambda: Proved(actor, worker.prove())
+
+    def end(self, actor: int) -> None:
+        """See `Actors`."""
+        self._worker = self._next = None
+
+    def wait(self, timeout_s: float) -> list[News]:
+        """See `Actors`; works to the end of what was asked, however long that takes."""
+        if self._next is None:
             return []
-        job, self._job = self._job, None
-        assert self._worker is not None
-        try:
-            return [Finished(job, self._worker.evaluate(job))]
-        except Exception as error:
-            # A candidate's failure becomes data here, as it does where an actor's call returns.
-            logger.info("%s failed", job.candidate, exc_info=True)
-            return [Finished(job, None, reason_of(error))]
+        (actor, call), self._next = self._next, None
+        news = attempt(call)
+        if isinstance(news, Fault):
+            self._is_spoilt |= news.kind == "device"
+            return [Raised(actor, news)]
+        return [news]
+
+    def waits_for(self) -> str:
+        """See `Actors`."""
+        return "it works in this process"
 
     def close(self) -> None:
-        """See `WorkerGroup`; what the worker holds is let go."""
-        self._worker = None
+        """See `Actors`; what the worker holds is let go."""
+        self._worker = self._next = None
+
+    def _held(self) -> MergeWorker:
+        assert self._worker is not None, "the worker is not ready"
+        return self._worker

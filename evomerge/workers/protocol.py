@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from evomerge.score import Block, Split
 
@@ -25,6 +25,16 @@ class Job:
     split: Split
     blocks: tuple[tuple[int, Block], ...]
     num_blocks: int
+
+    @property
+    def key(self) -> tuple[str, Split, tuple[int, ...]]:
+        """What it is about: two jobs with the same give the same result."""
+        return self.candidate, self.split, tuple(number for number, _ in self.blocks)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of its blocks."""
+        return sum(len(block.documents) for _, block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,15 @@ class Worker(Protocol):
         """
 
 
+Blame = Literal["candidate", "error", "incident"]
+"""What a job without a result says of its candidate:
+
+- "candidate": it cannot be built or scored, wherever it is tried;
+- "error": an exception without an explanation, in a worker that scores the base as before;
+- "incident": the worker was lost over it, and may have been lost without it.
+"""
+
+
 @dataclass(frozen=True)
 class Finished:
     """A job that came back: with a result, or with why there is none."""
@@ -71,6 +90,7 @@ class Finished:
     job: Job
     result: JobResult | None
     reason: str = ""
+    blame: Blame = "candidate"
 
 
 class WorkerGroup(Protocol):
@@ -88,18 +108,24 @@ class WorkerGroup(Protocol):
     def num_busy(self) -> int:
         """Jobs under way."""
 
+    @property
+    def loaded(self) -> list[str]:
+        """For each idle worker the candidate whose weights it holds; "" where it holds none."""
+
+    def can_take(self, job: Job) -> bool:
+        """Whether an idle worker may have a job; one over which it raised waits for another."""
+
     def submit(self, job: Job) -> None:
-        """Give a job to an idle worker; there must be one."""
+        """Give a job to an idle worker, best to one that holds its candidate's weights.
+
+        There must be one that may have it.
+        """
+
+    def slow(self) -> Job | None:
+        """A job that takes far longer than its like and may be given to another worker as well."""
 
     def wait(self, timeout_s: float) -> list[Finished]:
         """Wait until a job comes back, or for so long; then take all that have."""
 
     def close(self) -> None:
         """End the workers."""
-
-
-def reason_of(error: BaseException) -> str:
-    """An error's type and the first line of its message, for the record; at most 500 characters."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    return f"{type(error).__name__}: {text}"[:500]

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import CandidateError
+from evomerge.files import sha256_json
 from evomerge.models.resident import ResidentModel
 from evomerge.models.weights import weights_sha256
 from evomerge.pool import PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (
     SCORERS,
+    Block,
     Objective,
     ScoreConfig,
     Scorer,
@@ -31,6 +33,9 @@ from evomerge.workers.protocol import Job, JobResult
 
 logger = logging.getLogger(__name__)
 
+NUM_PROOF_DOCUMENTS = 4
+"""Search documents on which a worker scores the base to prove itself."""
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -43,6 +48,7 @@ class WorkerSpec:
         splits: Document ids.
         batch_tokens: Tokens of a batch.
         num_threads: Threads for arithmetic.
+        base_json: The base as a recipe, by which a worker proves itself.
         workers: The `workers` section; memory that it leaves open is found where the worker is.
     """
 
@@ -52,6 +58,7 @@ class WorkerSpec:
     splits: Splits
     batch_tokens: int
     num_threads: int
+    base_json: str
     workers: WorkersConfig
 
 
@@ -75,9 +82,9 @@ class MergeWorker:
         self.num_threads = spec.num_threads
         quiet_libraries()
         with torch_threads(spec.num_threads):
-            self._load(spec, device)
+            self._open(spec, device)
 
-    def _load(self, spec: WorkerSpec, device: torch.device | None) -> None:
+    def _open(self, spec: WorkerSpec, device: torch.device | None) -> None:
         workers = spec.workers
         if device is None:
             on_gpu = workers.num_gpus != 0 and torch.cuda.is_available()
@@ -95,30 +102,47 @@ class MergeWorker:
         self.objectives: tuple[Objective, ...] = tasks.objectives
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
         tokenizer = load_tokenizer(pool)
+        self._loaded: str | None = None
+        self._base_json = spec.base_json
+        task, by_split = next(iter(spec.splits.items()))
+        self._proof = Block(task, tuple(by_split["search"][:NUM_PROOF_DOCUMENTS]))
         self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
         )
-
-    def ready(self) -> str:
-        """Where the worker computes; returns when it can take a job."""
-        device = self.resident.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
         with torch_threads(self.num_threads):
             return self._evaluate(job)
 
+    def prove(self) -> str:
+        """What the worker makes of the base, on a few documents: the same every time."""
+        with torch_threads(self.num_threads):
+            self._load(self._base_json)
+            rows = self.scorer.score([self._proof])
+        told = [
+            (row.task, row.document, row.metrics, row.log_likelihoods, row.text) for row in rows
+        ]
+        return sha256_json(told)
+
+    def _load(self, recipe_json: str) -> Recipe:
+        """Write a recipe's weights into the resident model, where they are not there already."""
+        recipe = Recipe.from_json(recipe_json)
+        if recipe_json != self._loaded:
+            self._loaded = None
+            self.resident.load(recipe)
+            self._loaded = recipe_json
+        return recipe
+
     def _evaluate(self, job: Job) -> JobResult:
         started = time.perf_counter()
-        recipe = Recipe.from_json(job.recipe_json)
-        if self.has_chats and recipe.chat_template is not None:
+        if self.has_chats and Recipe.from_json(job.recipe_json).chat_template is not None:
             # Prompts are made once, for all candidates.
             raise CandidateError(
                 "the recipe has a chat template of its own, and scores are taken with the base's "
                 "(score.apply_chat_template)"
             )
-        self.resident.load(recipe)
+        recipe = self._load(job.recipe_json)
         built = time.perf_counter()
         scored = score_blocks(self.scorer, self.objectives, job.blocks)
         return JobResult(

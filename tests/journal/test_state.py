@@ -147,8 +147,8 @@ class TestRunState:
         assert (first.told, first.failed) == (1, None)
         assert (first.started_at, first.ended_at) == (1009.0, 1015.0)
         assert second.scores("search") is None
-        assert (second.attempts, second.failed, second.told) == ({"search": 1}, None, None)
-        assert (third.attempts, third.failed, third.told) == ({"search": 2}, "reason 2", 0)
+        assert (second.num_attempts, second.failed, second.told) == (1, None, None)
+        assert (third.num_attempts, third.failed, third.told) == (2, "reason 2", 0)
 
     def test_scores(self):
         state = state_of(RUN)

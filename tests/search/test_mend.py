@@ -17,7 +17,8 @@ from evomerge.search.run import reopen_run, start_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.setup import Setup
 from evomerge.search.stages import Stages
-from evomerge.testing.workers import SimulatedGroup, SimulatedWorker
+from evomerge.testing.actors import SimulatedGroup
+from evomerge.testing.workers import SimulatedWorker
 
 
 def go_on(run):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from runs import new_run
+from runs import give_scores, new_run
 
 from evomerge.errors import CandidateError
 from evomerge.journal import normal_form
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
-from evomerge.testing.workers import SimulatedGroup, SimulatedWorker
+from evomerge.testing.actors import SimulatedGroup
+from evomerge.testing.workers import SimulatedWorker
 
 
 @pytest.fixture
@@ -33,19 +36,19 @@ def events(run, kind):
     return [event.data for event in run.journal.events if event.kind == kind]
 
 
-def everything(dispatcher, *candidates, shares=1):
+def everything(dispatcher, *candidates):
     for candidate in candidates:
-        dispatcher.submit(candidate, "search", shares)
+        dispatcher.submit(candidate, "search")
     ended = []
     while dispatcher.num_pending:
         ended += dispatcher.step(1.0)
     return ended
 
 
-@pytest.mark.parametrize("shares", [1, 2, 6])
+@pytest.mark.parametrize("num_actors", [1, 3, 30])
 @pytest.mark.parametrize("seed", [None, 1, 2])
-def test_scores_do_not_depend_on_shares_or_orders(run, shares, seed):
-    ended = everything(dispatcher_of(run, 3, seed), *candidates_of(run, 4), shares=shares)
+def test_scores_do_not_depend_on_actors_or_orders(run, num_actors, seed):
+    ended = everything(dispatcher_of(run, num_actors, seed), *candidates_of(run, 4))
     assert {c.id for c in ended} == {f"c{n:05d}" for n in range(4)}
     for candidate in ended:
         scores = candidate.scores("search")
@@ -55,64 +58,60 @@ def test_scores_do_not_depend_on_shares_or_orders(run, shares, seed):
             values = [worker.score(candidate.id, objective.name, d) for d in documents]
             assert scores[objective.name].value == pytest.approx(sum(values) / len(values))
             assert scores[objective.name].num_documents == len(documents)
-    assert len(events(run, "result")) == 4 * shares
+    blocks = [sorted(map(int, data["blocks"])) for data in events(run, "result")]
+    assert sorted(number for numbers in blocks for number in numbers) == sorted([*range(6)] * 4)
+    dispatched = events(run, "dispatched")
+    assert [data["blocks"] for data in dispatched] == [list(range(6))] * 4
+
+
+def test_a_worker_goes_on_with_the_candidate_that_it_holds(run):
+    """One candidate's weights are written once, where there are no more workers than candidates."""
+    held = []
+
+    class Watched(SimulatedWorker):
+        def make(self, job):
+            held.append(job.candidate)
+            return super().make(job)
+
+    worker = Watched(run.setup.objectives, seconds=lambda job: 1.0)
+    dispatcher = Dispatcher(run, SimulatedGroup(worker, 2))
+    everything(dispatcher, *candidates_of(run, 3))
+    # Two at a time; then both help with the last.
+    assert sorted(held[:12]) == ["c00000"] * 6 + ["c00001"] * 6
+    assert held[12:] == ["c00002"] * 6
+
+
+def test_what_came_is_journaled_together(run, tmp_path):
+    everything(dispatcher_of(run, 12), *candidates_of(run, 2))
+    assert len(events(run, "result")) == 2
+    assert len(list((run.run_dir / "documents").iterdir())) == 1
 
 
 def test_no_more_jobs_are_under_way_than_there_are_actors(run):
     dispatcher = dispatcher_of(run, 2)
     for candidate in candidates_of(run, 3):
-        dispatcher.submit(candidate, "search", 2)
+        dispatcher.submit(candidate, "search")
     most = 0
     while dispatcher.num_pending:
         dispatcher.step(1.0)
         most = max(most, dispatcher.group.num_busy)
     assert most == 2
-    assert len(events(run, "dispatched")) == 6
-
-
-def failing(times, who="c00001"):
-    def failures(job, tries):
-        wrong = job.candidate == who and tries < times
-        return CandidateError("a log-likelihood is not finite") if wrong else None
-
-    return failures
-
-
-@pytest.mark.parametrize("times", [0, 1, 2, 3, 5])
-def test_a_failing_candidate_is_tried_again_and_given_up_for_good(run, times):
-    most = run.setup.config.workers.max_attempts
-    good, bad = everything_sorted(dispatcher_of(run, failures=failing(times)), run)
-    assert good.scores("search") is not None and good.failed is None
-    failed = events(run, "failed")
-    assert [data["attempt"] for data in failed] == list(range(1, min(times, most) + 1))
-    assert [data["final"] for data in failed] == [n + 1 >= most for n in range(len(failed))]
-    assert (bad.scores("search") is None) == (times >= most)
-    assert (bad.failed is None) == (times < most)
-    assert all("not finite" in data["reason"] for data in failed)
-
-
-def everything_sorted(dispatcher, run):
-    return sorted(everything(dispatcher, *candidates_of(run, 2)), key=lambda c: c.id)
-
-
-def test_shares_of_a_candidate_that_is_given_up_are_dropped(run):
-    dispatcher = dispatcher_of(run, 1, failures=failing(9))
-    _, bad = candidates_of(run, 2)
-    assert everything(dispatcher, bad, shares=3) == [bad]
-    assert bad.scores("search") is None
-    assert dispatcher.group.num_busy == 0 and dispatcher.num_pending == 0
 
 
 def test_what_is_scored_already_is_not_scored_again(run):
-    (candidate,) = candidates_of(run, 1)
-    everything(dispatcher_of(run), candidate, shares=2)
+    first, second = candidates_of(run, 2)
+    give_scores(run, first, 0.5, numbers=[0, 2, 3])
+    give_scores(run, second, 0.5, numbers=[1])
+    everything(dispatcher_of(run), first, second)
     blocks = [data["blocks"] for data in events(run, "dispatched")]
-    assert sorted(number for numbers in blocks for number in numbers) == list(range(6))
+    assert blocks == [[1, 4, 5], [0, 2, 3, 4, 5]]
 
 
-def whole_search(folder, num_actors, seed, *, candidates=12, settings=None, **behavior):
+def whole_search(
+    folder, num_actors, seed, *, candidates=12, settings=None, search=None, **behavior
+):
     """All stages of a search but the report."""
-    search = {"budget": {"candidates": candidates}, "finalists": 3}
+    search = {"budget": {"candidates": candidates}, "finalists": 3, **(search or {})}
     run = new_run(folder, search=search, **(settings or {}))
     worker = SimulatedWorker(run.setup.objectives, **behavior)
 
@@ -128,11 +127,60 @@ def whole_search(folder, num_actors, seed, *, candidates=12, settings=None, **be
     return run
 
 
-def test_a_search_of_simulated_workers_is_reproducible(tmp_path):
-    runs = [whole_search(tmp_path / name, 1, None) for name in ("first", "second")]
+@pytest.mark.parametrize("optimizer", ["cma", "map", "nsga2", "random"])
+def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
+    settings = {"optimizer": {"kind": optimizer}}
+    slow = random.Random(0)
+    runs = [
+        whole_search(tmp_path / "1", 1, None, candidates=30, settings=settings),
+        whole_search(tmp_path / "2", 2, 5, candidates=30, settings=settings),
+        whole_search(
+            tmp_path / "8",
+            8,
+            7,
+            candidates=30,
+            settings=settings,
+            seconds=lambda job: slow.lognormvariate(0.0, 1.0),
+        ),
+    ]
     forms = [normal_form(run.journal.events) for run in runs]
-    assert forms[0] == forms[1]
-    assert runs[0].state.decided["chosen"] in runs[0].state.candidates
+    assert forms[0] == forms[1] == forms[2]
+    assert runs[0].state.decided == runs[1].state.decided == runs[2].state.decided
+    assert runs[0].setup.config.search.tell == "in_order"
+
+
+def test_as_finished_what_is_scored_first_is_told_first(tmp_path):
+    search = {"tell": "as_finished"}
+
+    def seconds(job):
+        return 60.0 if job.candidate == "c00000" else 1.0
+
+    run = whole_search(tmp_path, 3, None, candidates=6, search=search, seconds=seconds)
+    told = [d["candidate"] for d in events(run, "told")]
+    assert told[-1] == "c00000" or told.index("c00000") > 1
+    assert len(told) == 6
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 20])
+def test_so_many_are_under_way(in_flight, tmp_path):
+    run = whole_search(tmp_path, 4, 1, candidates=12, search={"in_flight": in_flight})
+    under_way, most = 0, 0
+    for event in run.journal.events:
+        under_way += (event.kind == "asked") - (event.kind == "told")
+        most = max(most, under_way)
+    # CMA-ES in two dimensions takes twice its population of 6 at most.
+    assert most == min(in_flight, 12)
+    told = [event.data["ask"] for event in run.journal.events if event.kind == "told"]
+    assert told == list(range(12))
+
+
+def test_the_window_follows_from_the_optimizer(tmp_path):
+    for kind, in_flight in (("cma", 6), ("nsga2", 8), ("map", 8)):
+        run = new_run(
+            tmp_path / kind, optimizer={"kind": kind}, search={"budget": {"candidates": 30}}
+        )
+        assert run.setup.config.search.in_flight == in_flight
+        run.close()
 
 
 def test_a_search_ends_well_beside_failures(tmp_path):

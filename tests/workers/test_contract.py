@@ -12,7 +12,8 @@ from pools import part, recipe_of
 from evomerge.config import load_config
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
-from evomerge.testing.workers import SimulatedGroup, SimulatedWorker, check_group, check_worker
+from evomerge.testing.actors import SimulatedGroup
+from evomerge.testing.workers import SimulatedWorker, check_group, check_worker
 from evomerge.workers import Job, WorkersConfig, start_group
 from evomerge.workers.worker import MergeWorker
 

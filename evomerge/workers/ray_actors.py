@@ -1,0 +1,190 @@
+"""Ray actors: each a worker in a process of its own, here or on another machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from evomerge.errors import InputError
+from evomerge.workers.actors import Came, Gone, News, Proved, Raised, Ready
+from evomerge.workers.config import WorkersConfig, num_fitting
+from evomerge.workers.faults import Fault, attempt, reason_of
+from evomerge.workers.protocol import Job, JobResult
+from evomerge.workers.ray_cluster import start_ray, stop_ray
+from evomerge.workers.worker import MergeWorker, WorkerSpec
+
+
+class WorkerActor:
+    """A worker in a process of its own, which is made with the first call.
+
+    What it raises comes back as text: an exception need not survive the way, nor its class be
+    known where it arrives.
+
+    Args:
+        spec: What the worker is made from.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._worker: MergeWorker | None = None
+
+    def ready(self) -> tuple[str, str] | Fault:
+        """The machine's id, and the proof."""
+        return attempt(self._make)
+
+    def evaluate(self, job: Job) -> JobResult | Fault:
+        """See `Worker`."""
+        return attempt(lambda: self._made().evaluate(job))
+
+    def prove(self) -> str | Fault:
+        """See `MergeWorker`."""
+        return attempt(lambda: self._made().prove())
+
+    def _make(self) -> tuple[str, str]:
+        self._worker = MergeWorker(self._spec)
+        return ray.get_runtime_context().get_node_id(), self._worker.prove()
+
+    def _made(self) -> MergeWorker:
+        assert self._worker is not None, "it is asked before it is ready"
+        return self._worker
+
+
+class RayActors:
+    """The `Actors` of a Ray that is started here or joined.
+
+    Args:
+        config: How many, and with which resources.
+        spec: What each is made from.
+
+    Raises:
+        InputError: The cluster has not the resources of even one actor.
+    """
+
+    def __init__(self, config: WorkersConfig, spec: WorkerSpec) -> None:
+        self.config = config
+        self._owns_ray = start_ray(config)
+        self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        self._calls: dict[Any, int] = {}
+        try:
+            resources = ray.cluster_resources()
+            num_gpus = config.num_gpus
+            if num_gpus is None:
+                num_gpus = 1.0 if resources.get("GPU", 0.0) >= 1.0 else 0.0
+            self._num_gpus = num_gpus
+            self.num_wanted = config.num_actors or num_fitting(resources, config.num_cpus, num_gpus)
+            self._require(resources)
+            self._spec = ray.put(spec)
+            self._class = ray.remote(WorkerActor)
+        except BaseException:
+            self.close()
+            raise
+
+    def clock(self) -> float:
+        """See `Actors`."""
+        return time.monotonic()
+
+    def start(self, actor: int, avoid: Collection[str]) -> None:
+        """See `Actors`."""
+        options: dict[str, Any] = {
+            "num_cpus": self.config.num_cpus,
+            "num_gpus": self._num_gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if avoid and alive - set(avoid):
+            nodes = ",".join(sorted(avoid))
+            options["label_selector"] = {"ray.io/node-id": f"!in({nodes})"}
+        self._actors[actor] = self._class.options(**options).remote(self._spec)
+        self._call(actor, self._actors[actor].ready.remote())
+
+    def evaluate(self, actor: int, job: Job) -> None:
+        """See `Actors`."""
+        self._call(actor, self._actors[actor].evaluate.remote(job))
+
+    def prove(self, actor: int) -> None:
+        """See `Actors`."""
+        self._call(actor, self._actors[actor].prove.remote())
+
+    def end(self, actor: int) -> None:
+        """See `Actors`; also of one that only seems gone: it must not come back."""
+        self._calls = {call: number for call, number in self._calls.items() if number != actor}
+        with suppress(RayError):
+            ray.kill(self._actors.pop(actor))
+
+    def wait(self, timeout_s: float) -> list[News]:
+        """See `Actors`."""
+        calls = list(self._calls)
+        if not calls:
+            time.sleep(min(timeout_s, 0.1))
+            return []
+        ready, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
+        if ready:
+            ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+        # In order of the asking, so that a group commit does not depend on Ray's order.
+        return [self._news(call) for call in calls if call in ready]
+
+    def waits_for(self) -> str:
+        """See `Actors`."""
+        resources = ray.cluster_resources()
+        return (
+            f"an actor asks for {self.config.num_cpus:g} CPU and {self._num_gpus:g} GPU, and the "
+            f"cluster has {resources.get('CPU', 0.0):g} and {resources.get('GPU', 0.0):g}"
+        )
+
+    def close(self) -> None:
+        """See `Actors`; Ray itself is ended if it was started for them."""
+        for actor in list(self._actors):
+            self.end(actor)
+        if self._owns_ray:
+            stop_ray()
+
+    def _call(self, actor: int, call: Any) -> None:
+        self._calls[call] = actor
+
+    def _news(self, call: Any) -> News:
+        actor = self._calls.pop(call)
+        try:
+            answer = ray.get(call)
+        except RayError as error:
+            return self._gone(actor, error)
+        if isinstance(answer, Fault):
+            return Raised(actor, answer)
+        if isinstance(answer, JobResult):
+            return Came(actor, answer)
+        if isinstance(answer, tuple):
+            self._nodes[actor], proof = answer
+            return Ready(actor, self._nodes[actor], proof)
+        return Proved(actor, answer)
+
+    def _gone(self, actor: int, error: RayError) -> Gone:
+        """What any error of Ray's is: also one that does not say that the process has ended."""
+        node = self._nodes.get(actor, "")
+        if not node and isinstance(error, RayActorError):
+            node = _placed_on(self._actors[actor])
+        dead = {entry["NodeID"] for entry in ray.nodes() if not entry["Alive"]}
+        return Gone(actor, reason_of(error), node, bool(node) and node in dead)
+
+    def _require(self, resources: dict[str, float]) -> None:
+        for name, wanted in (("CPU", self.config.num_cpus), ("GPU", self._num_gpus)):
+            if resources.get(name, 0.0) < wanted:
+                raise InputError(
+                    f"workers.num_{name.lower()}s: an actor asks for {wanted:g} {name}, "
+                    f"the cluster has {resources.get(name, 0.0):g}"
+                )
+
+
+def _placed_on(actor: Any) -> str:
+    """Where an actor is that never got ready; "" where that is not known."""
+    from ray.util.state import get_actor
+
+    with suppress(Exception):
+        state = get_actor(actor._actor_id.hex(), timeout=2)
+        return (state.node_id if state else None) or ""
+    return ""
