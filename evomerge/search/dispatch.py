@@ -330,7 +330,8 @@ class Dispatcher:
             return self._ended(work)
         work.is_suspect |= item.blame == "incident"
         if not work.running[number]:
-            work.queued.append(item.job)
+            # Before its others: whether it is at fault is known the sooner.
+            work.queued.appendleft(item.job)
         return []
 
     def _ended(self, work: _Work) -> list[Candidate]:

@@ -161,7 +161,7 @@ class SimulatedActors:
             case _:
                 if isinstance(error, StickyError):
                     self._sticky.add(actor)
-                self._tell(seconds, Raised(actor, fault_of(error)))
+                self._tell(seconds, Raised(actor, fault_of(error), self._on[actor]))
 
 
 class SimulatedGroup(ActorGroup):

@@ -224,7 +224,7 @@ class ActorGroup:
             case Came():
                 return self._take_result(actor, item)
             case Raised():
-                return self._take_fault(actor, item.fault)
+                return self._take_fault(actor, item)
             case Proved():
                 return self._take_proof(actor, item.proof)
             case Gone():
@@ -244,9 +244,11 @@ class ActorGroup:
             logger.warning("each actor: %s", result.shortage)
         return [Finished(job, result)]
 
-    def _take_fault(self, actor: _Actor, fault: Fault) -> list[Finished]:
+    def _take_fault(self, actor: _Actor, raised: Raised) -> list[Finished]:
+        fault = raised.fault
         if actor.state == "starting":
-            self._fail_to_start(actor, fault.reason, actor.node, fault.kind)
+            self._last_cause = fault.reason
+            self._fail_to_start(actor, fault.reason, raised.node, fault.kind)
             return []
         job = actor.job
         assert job is not None
@@ -279,6 +281,7 @@ class ActorGroup:
 
     def _take_loss(self, actor: _Actor, gone: Gone) -> list[Finished]:
         if actor.state == "starting":
+            self._last_cause = gone.reason
             self._fail_to_start(actor, gone.reason, gone.node)
             return []
         where = f" with its machine {gone.node}" if gone.with_node else ""
@@ -299,7 +302,6 @@ class ActorGroup:
     def _fail_to_start(self, actor: _Actor, reason: str, node: str, kind: str = "error") -> None:
         del self._crew[actor.number]
         self._actors.end(actor.number)
-        self._last_cause = reason
         self._failed_starts[node] += 1
         self._failures_in_row += 1
         wait_s = BACKOFF_S[min(self._failures_in_row, len(BACKOFF_S) - 1)]

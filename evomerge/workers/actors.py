@@ -46,10 +46,17 @@ class Proved:
 
 @dataclass(frozen=True)
 class Raised:
-    """What an actor raised over what it was asked."""
+    """What an actor raised over what it was asked.
+
+    Attributes:
+        actor: Its number.
+        fault: What.
+        node: The machine that it is on, as far as that is known.
+    """
 
     actor: int
     fault: Fault
+    node: str = ""
 
 
 @dataclass(frozen=True)

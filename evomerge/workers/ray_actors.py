@@ -33,9 +33,9 @@ class WorkerActor:
         self._spec = spec
         self._worker: MergeWorker | None = None
 
-    def ready(self) -> tuple[str, str] | Fault:
+    def ready(self) -> tuple[str, str | Fault]:
         """The machine's id, and the proof."""
-        return attempt(self._make)
+        return ray.get_runtime_context().get_node_id(), attempt(self._make)
 
     def evaluate(self, job: Job) -> JobResult | Fault:
         """See `Worker`."""
@@ -45,9 +45,9 @@ class WorkerActor:
         """See `MergeWorker`."""
         return attempt(lambda: self._made().prove())
 
-    def _make(self) -> tuple[str, str]:
+    def _make(self) -> str:
         self._worker = MergeWorker(self._spec)
-        return ray.get_runtime_context().get_node_id(), self._worker.prove()
+        return self._worker.prove()
 
     def _made(self) -> MergeWorker:
         assert self._worker is not None, "it is asked before it is ready"
@@ -159,8 +159,11 @@ class RayActors:
         if isinstance(answer, JobResult):
             return Came(actor, answer)
         if isinstance(answer, tuple):
-            self._nodes[actor], proof = answer
-            return Ready(actor, self._nodes[actor], proof)
+            node, proof = answer
+            self._nodes[actor] = node
+            if isinstance(proof, Fault):
+                return Raised(actor, proof, node)
+            return Ready(actor, node, proof)
         return Proved(actor, answer)
 
     def _gone(self, actor: int, error: RayError) -> Gone:
