@@ -29,6 +29,8 @@ class WorkerActor:
         spec: What the worker is made from.
     """
 
+    worker_class: type[MergeWorker] = MergeWorker
+
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._worker: MergeWorker | None = None
@@ -46,7 +48,7 @@ class WorkerActor:
         return attempt(lambda: self._made().prove())
 
     def _make(self) -> str:
-        self._worker = MergeWorker(self._spec)
+        self._worker = self.worker_class(self._spec)
         return self._worker.prove()
 
     def _made(self) -> MergeWorker:

@@ -1,0 +1,149 @@
+"""Actors of a real Ray: what they ask for, and what becomes of their jobs when they fail."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from fixtures import make_workspace
+
+from evomerge.config import load_config
+from evomerge.errors import CandidateError, InputError
+from evomerge.search.setup import set_up
+from evomerge.space import recipes
+from evomerge.workers import Job, WorkersConfig, start_group
+from evomerge.workers.ray_actors import WorkerActor
+from evomerge.workers.worker import MergeWorker
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("group")
+    return set_up(load_config(make_workspace(folder)), folder)
+
+
+@pytest.fixture
+def start(cluster, setup):
+    """Starts a group on the tests' Ray, and closes it."""
+    groups = []
+
+    def started(spec=None, **config):
+        config = WorkersConfig(**{"address": cluster, "num_actors": 1, **config})
+        groups.append(start_group(config, spec or setup.worker_spec()))
+        return groups[-1]
+
+    yield started
+    for group in groups:
+        group.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"num_cpus": 1000}, r"workers.num_cpus: an actor asks for 1000 CPU, the cluster has 4"),
+        ({"num_gpus": 0.5}, r"workers.num_gpus: an actor asks for 0.5 GPU, the cluster has 0"),
+        (
+            {"ready_timeout_s": 0.01},
+            r"no actor was ready within 0.01 s \(workers.ready_timeout_s\)",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_said(start, config, says):
+    with pytest.raises(InputError, match=says):
+        start(**config)
+
+
+def test_what_an_actor_cannot_open_is_the_users_mistake(start, setup, tmp_path):
+    spec = setup.worker_spec()
+    base = spec.pool.base.model_copy(update={"source": str(tmp_path / "gone")})
+    with pytest.raises(InputError, match="gone"):
+        start(replace(spec, pool=spec.pool.model_copy(update={"base": base})))
+
+
+def job_of(setup, candidate, recipe_json=None):
+    blocks = tuple(enumerate(setup.blocks("search")))
+    recipe_json = recipe_json or recipes.task_arithmetic(setup.pool, 0.5).to_json()
+    return Job(candidate, recipe_json, "search", blocks[:1], len(blocks))
+
+
+def come_back(group, timeout_s=120.0):
+    """The next job to come back."""
+    ends = time.monotonic() + timeout_s
+    while time.monotonic() < ends:
+        finished = group.wait(1.0)
+        if finished:
+            (item,) = finished
+            return item
+    raise AssertionError("nothing came back")
+
+
+def be_idle(group):
+    """Wait for the one in the place of one that was lost."""
+    ends = time.monotonic() + 120.0
+    while not group.num_idle:
+        assert group.wait(1.0) == []
+        assert time.monotonic() < ends
+
+
+class TwoArgumentsError(Exception):
+    """One that no pickle brings back."""
+
+    def __init__(self, what, how):
+        super().__init__(f"{what} {how}")
+        self.held = lambda: what
+
+
+class CannotArrive:
+    """A part of a result that is no more when it arrives."""
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse():
+    raise ValueError("this cannot be made again")
+
+
+class OddWorker(MergeWorker):
+    """Raises and dies as the candidate's name says."""
+
+    def evaluate(self, job):
+        match job.candidate:
+            case "unpicklable":
+                raise TwoArgumentsError("this", "that")
+            case "hopeless":
+                raise CandidateError("no layer is left")
+            case "deadly":
+                os._exit(1)
+            case "lost on its way":
+                return replace(super().evaluate(job), shortage=CannotArrive())
+            case "slow":
+                time.sleep(60)
+        return super().evaluate(job)
+
+
+class OddActor(WorkerActor):
+    worker_class = OddWorker
+
+
+def test_whatever_becomes_of_a_job_the_next_is_done(start, setup, monkeypatch):
+    """One actor in this place or that; nothing but its own words blames a candidate."""
+    monkeypatch.setattr("evomerge.workers.ray_actors.WorkerActor", OddActor)
+    group = start(job_timeout_s=20.0)
+    for candidate, blame, reason in (
+        ("hopeless", "candidate", "CandidateError: no layer is left"),
+        ("unpicklable", "error", "TwoArgumentsError: this that"),
+        ("lost on its way", "incident", "this cannot be made again"),
+        ("deadly", "incident", "the worker died"),
+        ("slow", "incident", "no result within 20 s"),
+    ):
+        group.submit(job_of(setup, candidate))
+        item = come_back(group)
+        assert (item.job.candidate, item.result, item.blame) == (candidate, None, blame), item
+        assert reason in item.reason
+        be_idle(group)
+        group.submit(job_of(setup, "good"))
+        item = come_back(group)
+        assert item.result is not None and item.job.candidate == "good"
