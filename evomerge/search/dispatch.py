@@ -131,9 +131,9 @@ class Dispatcher:
             Candidates whose work is finished now: wholly scored, or failed for good.
         """
         taken = self._take_over()
-        self._hand_out()
         if taken and not self._works:
             return taken
+        self._hand_out()
         ended: list[Candidate] = []
         for item in self.group.wait(0.0 if taken else self._patience(timeout_s)):
             work = self._works.get((item.job.candidate, item.job.split))

@@ -92,9 +92,7 @@ class SearchLoop:
             self._enqueue_starts()
             while True:
                 self._take_inbox()
-                reason = self._end()
-                if reason is None:
-                    self._fill()
+                self._go_on()
                 if not self._in_flight:
                     reason = self._end() or self._exhausted
                     if reason is not None:
@@ -113,8 +111,17 @@ class SearchLoop:
             self._scored.discard(first)
             self._tell([self._in_flight[first]])
             # What is asked next may not depend on whether the next is scored already.
-            if self._end() is None:
-                self._fill()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what is to be begun; in order, what waits is, also where nothing more is asked.
+
+        So a search that was killed ends as one that was not: of either nobody is left behind.
+        """
+        if self._end() is None:
+            self._fill()
+        elif self._in_order and not self._out_of_time():
+            self._fill(asks=False)
 
     def _restore(self) -> None:
         events = [_to_optimizer(event) for event in self.state.events]
@@ -170,7 +177,7 @@ class SearchLoop:
     def _enqueued_id(self) -> str:
         return f"e{len(self.run.state.of_origin('enqueued')):04d}"
 
-    def _fill(self) -> None:
+    def _fill(self, *, asks: bool = True) -> None:
         """Have as many candidates under way as may be: waiting ones first, then new ones."""
         limit = min(
             self._window or self.dispatcher.group.num_actors, self.optimizer.max_outstanding
@@ -178,7 +185,7 @@ class SearchLoop:
         while len(self._in_flight) < limit:
             if self._waiting:
                 candidate = self._waiting.pop(0)
-            elif self._over_budget():
+            elif not asks or self._over_budget():
                 return
             else:
                 asked = self.optimizer.ask()
@@ -246,29 +253,39 @@ class SearchLoop:
     def _elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._started
 
-    def _num_documents(self) -> int:
-        """Documents that the budget counts: in order all those of every candidate under way."""
-        if self._in_order:
-            return self.state.num_searched * num_documents(self.run.setup, "search")
-        return self.state.num_documents
-
-    def _over_budget(self) -> bool:
-        limit = self.budget.candidates
-        return limit is not None and self.state.num_searched >= limit
-
-    def _end(self) -> str | None:
-        """Why the search asks no further, if it does not."""
+    def _out_of_time(self) -> str | None:
+        """Which end by time is reached, if one is."""
         budget = self.budget
-        if self._over_budget() and not self._waiting:
-            return f"budget of {budget.candidates} candidates"
-        if budget.documents is not None and self._num_documents() >= budget.documents:
-            return f"budget of {budget.documents} documents"
         if budget.seconds is not None and self._elapsed() >= budget.seconds:
             return f"budget of {budget.seconds:g} seconds"
         if budget.deadline is not None:
             now = datetime.now(budget.deadline.tzinfo)
             if now >= budget.deadline:
                 return f"deadline {budget.deadline.isoformat()}"
+        return None
+
+    def _num_documents(self) -> int:
+        """Documents that the budget counts: in order all those of every candidate under way."""
+        if self._in_order:
+            return self.state.num_searched * num_documents(self.run.setup, "search")
+        return self.state.num_documents
+
+    def _over_budget(self) -> str | None:
+        """Which end by what is asked for is reached, if one is."""
+        candidates, documents = self.budget.candidates, self.budget.documents
+        if candidates is not None and self.state.num_searched >= candidates:
+            return f"budget of {candidates} candidates"
+        if documents is not None and self._num_documents() >= documents:
+            return f"budget of {documents} documents"
+        return None
+
+    def _end(self) -> str | None:
+        """Why the search asks no further, if it does not."""
+        budget = self.budget
+        if not self._waiting and (spent := self._over_budget()) is not None:
+            return spent
+        if (late := self._out_of_time()) is not None:
+            return late
         if budget.target is not None and self._best and self._best[0] >= budget.target:
             return f"target {budget.target:g}"
         if budget.patience is not None and self._since_best >= budget.patience:

@@ -12,7 +12,14 @@ from evomerge.search.driver import SearchLoop
 @pytest.fixture
 def run(tmp_path):
     budget = {"candidates": 50, "patience": 3}
-    run = new_run(tmp_path, search={"budget": budget, "finalists": 2})
+    run = new_run(tmp_path, search={"budget": budget, "finalists": 2, "tell": "as_finished"})
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def in_order(tmp_path):
+    run = new_run(tmp_path, search={"budget": {"candidates": 4}, "finalists": 2})
     yield run
     run.close()
 
@@ -48,6 +55,15 @@ def test_what_was_not_told_yet_is_told_in_the_order_of_its_results(run):
     assert goes_on(run) == "no better candidate among the last 3"
     told = [event.data["ask"] for event in run.journal.events if event.kind == "told"]
     assert told == [3, 0, 2, 1]
+
+
+def test_in_order_it_is_told_in_the_order_of_the_asks(in_order):
+    candidates = asked(in_order, 4)
+    for number, value in ((3, 0.9), (0, 0.1), (2, 0.3), (1, 0.2)):
+        give_scores(in_order, candidates[number], value)
+    assert goes_on(in_order) == "budget of 4 candidates"
+    told = [event.data["ask"] for event in in_order.journal.events if event.kind == "told"]
+    assert told == [0, 1, 2, 3]
 
 
 def test_a_search_that_only_repeats_itself_ends(run, monkeypatch):
