@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.errors import EvomergeError, InputError, StoppedError
+from evomerge.stopping import StopNow, stopping
 
 if TYPE_CHECKING:
     from evomerge.search import Result
@@ -279,14 +280,17 @@ def _show(result: Result) -> None:
 def main() -> int:
     """Run the command; errors that a person can mend are one message without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        app()
-    except StoppedError as error:
-        return _fail(str(error), 3)
-    except InputError as error:
-        return _fail(str(error), 2)
-    except EvomergeError as error:
-        return _fail(str(error), 1)
+    with stopping():
+        try:
+            app()
+        except StopNow as signal:
+            return _fail(f"stopped ({signal})", 3)
+        except StoppedError as error:
+            return _fail(str(error), 3)
+        except InputError as error:
+            return _fail(str(error), 2)
+        except EvomergeError as error:
+            return _fail(str(error), 1)
     return 0
 
 

@@ -49,12 +49,18 @@ class Syncer:
                 env={**os.environ, **ENVIRONMENT},
             )
 
-    def finish(self) -> None:
-        """Tell the syncer that the journal is complete and give it time to catch up."""
+    def finish(self, *, waits: bool = True) -> None:
+        """Tell the syncer that the journal is complete, and give it time to catch up.
+
+        Args:
+            waits: Whether to wait for that; else it catches up on its own.
+        """
         assert self._process.stdin is not None
         try:
             # The end of its input is the sign; it also comes when this process is killed.
             self._process.stdin.close()
+            if not waits:
+                return
             code = self._process.wait(GRACE_S)
         except (subprocess.TimeoutExpired, OSError):
             self._process.kill()

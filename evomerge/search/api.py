@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +20,8 @@ from evomerge.search.run import Run, check_free, reopen_run, start_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages
+from evomerge.search.summary import write_summary
+from evomerge.stopping import StopNow, Stopping, stopping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,8 +180,15 @@ def _reopen(run_dir: Path, strict: bool) -> Run:
 def _checked(make: Callable[[], Run], hooks: Hooks) -> Result:
     """Open the run in a stage of its own, then do what is left."""
     opened: list[Run] = []
-    hooks.stage("check", lambda: opened.append(make()))
-    return work_on(opened[0], hooks)
+    with stopping():
+        try:
+            hooks.stage("check", lambda: opened.append(make()))
+            return work_on(opened[0], hooks)
+        except StopNow as signal:
+            # Before there was anything under way.
+            for run in opened:
+                run.close()
+            raise StoppedError(f"stopped ({signal}); nothing was begun") from None
 
 
 def free_run_dir(name: str) -> Path:
@@ -195,43 +201,50 @@ def free_run_dir(name: str) -> Path:
 
 
 def work_on(run: Run, hooks: Hooks) -> Result:
-    """Run the stages that are left, follow them with MLflow's syncer, and close the run."""
+    """Run the stages that are left, follow them with MLflow's syncer, and close the run.
+
+    Raises:
+        StoppedError: A signal stopped it, or something that another try may do without.
+    """
 
     def report(progress: Progress) -> None:
         logger.info("%s: %s", progress.stage, progress.line)
         hooks.progress(progress)
 
-    syncer = Syncer(run.run_dir) if run.setup.config.record.enabled else None
-    try:
-        with _stoppable(), Scoring(run, report) as scoring:
-            for stage in Stages(run, scoring, report):
-                hooks.stage(stage.name, stage.go)
-    except BaseException as error:
-        run.record("stopped", reason=f"{type(error).__name__}: {error}"[:500])
-        if isinstance(error, KeyboardInterrupt | StoppedError):
-            hint = f"`evomerge resume {run.run_dir}` goes on with it"
-            raise StoppedError(f"stopped ({str(error) or 'interrupted'}); {hint}") from None
-        raise
-    finally:
-        run.close()
-        if syncer is not None:
-            syncer.finish()
+    syncer: Syncer | None = None
+    with stopping() as stop:
+        try:
+            if run.setup.config.record.enabled:
+                syncer = Syncer(run.run_dir)
+            stop.has_work = True
+            with Scoring(run, report) as scoring:
+                for stage in Stages(run, scoring, report):
+                    stop.check()
+                    if stop.gently:
+                        raise StoppedError("interrupted")
+                    hooks.stage(stage.name, stage.go)
+        except BaseException as error:
+            stopped = _stopped(run, stop, error)
+            if stopped is None:
+                raise
+            raise stopped from None
+        finally:
+            stop.has_work = False
+            run.close()
+            if syncer is not None:
+                syncer.finish(waits=stop.now is None)
     return Result(run.run_dir)
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM stop a run as Ctrl-C does, where nobody else handles it."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def stop(_number: int, _frame: Any) -> None:
-        raise StoppedError("SIGTERM")
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _stopped(run: Run, stop: Stopping, error: BaseException) -> StoppedError | None:
+    """Note in the journal why a run ends; None: by an error that is told as it is."""
+    is_signal = stop.now is not None or isinstance(error, StopNow | KeyboardInterrupt)
+    # Where a signal falls into a call of another library, that raises something of its own.
+    reason = stop.now or (str(error) if isinstance(error, StoppedError) else "interrupted")
+    kind = "StoppedError" if is_signal else type(error).__name__
+    run.record("stopped", reason=f"{kind}: {reason if is_signal else error}"[:500])
+    if not is_signal and not isinstance(error, StoppedError):
+        return None
+    if stop.now is None and run.state.stages.get("baselines") == "ended":
+        write_summary(run)
+    return StoppedError(f"stopped ({reason}); `evomerge resume {run.run_dir}` goes on with it")

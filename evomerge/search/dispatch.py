@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from evomerge.errors import StoppedError
 from evomerge.journal import Candidate, rows_for, write_part
 from evomerge.score import Block, Split
 from evomerge.search.run import Run
+from evomerge.stopping import stopping
 from evomerge.workers import Finished, Job, JobResult, WorkerGroup
 
 logger = logging.getLogger(__name__)
@@ -129,7 +131,15 @@ class Dispatcher:
 
         Returns:
             Candidates whose work is finished now: wholly scored, or failed for good.
+
+        Raises:
+            StoppedError: A signal asked for that; what was under way is journaled.
         """
+        with stopping() as stop:
+            stop.check()
+            if stop.gently:
+                self._drain()
+                raise StoppedError("interrupted")
         taken = self._take_over()
         if taken and not self._works:
             return taken
@@ -188,6 +198,15 @@ class Dispatcher:
                 weights_sha256=next((r.weights_sha256 for r in results if r.weights_sha256), None),
             )
         self.run.commit()
+
+    def _drain(self) -> None:
+        """Take in what is under way; nobody acts on it."""
+        while self.group.num_busy:
+            for item in self.group.wait(1.0):
+                work = self._works.get((item.job.candidate, item.job.split))
+                if work is not None:
+                    self._take(work, item)
+        self.flush()
 
     def _patience(self, timeout_s: float) -> float:
         """How long to wait, where results wait in memory."""

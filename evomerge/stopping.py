@@ -1,0 +1,100 @@
+"""Signals: the first Ctrl-C lets work under way end; the second one, or SIGTERM, does not."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+
+class StopNow(BaseException):
+    """A signal says that it all ends now; its text names the signal."""
+
+
+class Stopping:
+    """What signals have asked for.
+
+    Attributes:
+        has_work: Whether something is under way that is worth to be waited for; else the first
+            Ctrl-C is as good as the second.
+        gently: Whether work under way is to come to its end, and nothing new to begin.
+        now: The signal by which it all ends now; None: there was none.
+    """
+
+    def __init__(self) -> None:
+        self.has_work = False
+        self.gently = False
+        self.now: str | None = None
+
+    def check(self) -> None:
+        """Go no further where it all ends now.
+
+        The signal itself may have been lost: in code that a library calls, exceptions are.
+
+        Raises:
+            StopNow: It does.
+        """
+        if self.now is not None:
+            raise StopNow(self.now)
+
+    def on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Ctrl-C.
+
+        Raises:
+            StopNow: It is the second one, or nothing is under way.
+        """
+        if self.has_work and not self.gently:
+            self.gently = True
+            logger.warning("stopping behind the work under way; Ctrl-C again stops at once")
+            return
+        self._stop("interrupted")
+
+    def on_terminate(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGTERM.
+
+        Raises:
+            StopNow: Always, but for a second time.
+        """
+        self._stop("SIGTERM")
+
+    def _stop(self, reason: str) -> None:
+        if self.now is None:
+            self.now = reason
+            raise StopNow(reason)
+
+
+_active: Stopping | None = None
+
+
+@contextmanager
+def stopping() -> Iterator[Stopping]:
+    """Handle signals meanwhile, in the main thread, as far as nobody else does.
+
+    Within another such block it is that block's.
+    """
+    global _active
+    if _active is not None:
+        yield _active
+        return
+    own = Stopping()
+    handlers = {signal.SIGINT: own.on_interrupt, signal.SIGTERM: own.on_terminate}
+    before = {
+        number: signal.getsignal(number)
+        for number in handlers
+        if threading.current_thread() is threading.main_thread()
+        and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    }
+    try:
+        _active = own
+        for number in before:
+            signal.signal(number, handlers[number])
+        yield own
+    finally:
+        _active = None
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,107 @@
+"""Signals at any moment: one line, exit 3, nothing lost, and never a traceback."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from functools import partial
+
+import psutil
+import pytest
+from commands import fork, num_lines, wait_for
+from fixtures import make_workspace
+
+import evomerge
+from evomerge.journal import normal_form, read_journal
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("signals")
+    search = {"budget": {"candidates": 30}, "finalists": 2}
+    make_workspace(folder, search=search, score={"block_documents": 2}, workers={"kind": "inline"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    evomerge.run(folder / "config.yaml", folder / "undisturbed")
+    return events_of(folder / "undisturbed")
+
+
+def events_of(run_dir):
+    return read_journal(run_dir / "journal.jsonl")[0]
+
+
+def has_lines(path, count):
+    return num_lines(path) >= count
+
+
+def started(folder, name, lines):
+    """A search, and its folder, once its journal has so many lines."""
+    run_dir = folder / name
+    process = fork("search", "config.yaml", "--run-dir", run_dir, cwd=folder)
+    wait_for(process, partial(has_lines, run_dir / "journal.jsonl", lines))
+    return process, run_dir
+
+
+def check_end(process, run_dir):
+    """One line, exit 3, and what a resumed run comes to is what an undisturbed one does."""
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    lines = [line for line in errors.splitlines() if not line.startswith("WARNING")]
+    lines = [line for line in lines if "shards" not in line]
+    assert lines[-1].startswith("error: stopped (") and len(lines) == 1, errors
+    assert "Traceback" not in errors
+    return lines[-1]
+
+
+def check_resumed(run_dir, undisturbed):
+    evomerge.resume(run_dir, strict=True)
+    assert normal_form(events_of(run_dir)) == normal_form(undisturbed)
+
+
+def test_the_first_lets_what_is_under_way_come_to_its_end(folder, undisturbed):
+    process, run_dir = started(folder, "once", 80)
+    process.send_signal(signal.SIGINT)
+    line = check_end(process, run_dir)
+    assert f"`evomerge resume {run_dir}` goes on with it" in line and "interrupted" in line
+    events = events_of(run_dir)
+    assert events[-1].kind == "stopped"
+    assert events[-1].data["reason"] == "StoppedError: interrupted"
+    assert (run_dir / "report.html").exists()
+    check_resumed(run_dir, undisturbed)
+
+
+def test_the_second_stops_at_once(folder, undisturbed):
+    process, run_dir = started(folder, "twice", 80)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    check_end(process, run_dir)
+    check_resumed(run_dir, undisturbed)
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.long)])
+def test_sigterm_at_any_moment(folder, undisturbed, count):
+    rng = random.Random(5)
+    for number in range(count):
+        process, run_dir = started(folder, f"term-{count}-{number}", rng.randrange(2, 150))
+        time.sleep(rng.random() * 0.1)
+        process.send_signal(signal.SIGTERM)
+        check_end(process, run_dir)
+        if number % 10 == 0:
+            check_resumed(run_dir, undisturbed)
+
+
+def test_before_anything_is_begun(folder):
+    """While the models are opened."""
+    run_dir = folder / "early"
+    process = fork("search", "config.yaml", "--run-dir", run_dir, cwd=folder)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert "Traceback" not in errors and "error: stopped (interrupted)" in errors
+    assert psutil.pid_exists(process.pid) is False
