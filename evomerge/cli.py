@@ -291,6 +291,11 @@ def main() -> int:
             return _fail(str(error), 2)
         except EvomergeError as error:
             return _fail(str(error), 1)
+        except OSError as error:
+            # A file or folder that cannot be read or written.
+            if error.filename is None:
+                raise
+            return _fail(f"{error.filename}: {error.strerror}", 2)
     return 0
 
 

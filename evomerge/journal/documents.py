@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from evomerge.files import replacing
 from evomerge.journal.folder import DOCUMENTS_DIR
+from evomerge.journal.room import when_there_is_room
 
 
 def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:
@@ -17,10 +18,18 @@ def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:
 
     Returns:
         The file's name.
+
+    Raises:
+        StoppedError: There was no room for long.
     """
     name = f"{seq:09d}.parquet"
-    with replacing(run_dir / DOCUMENTS_DIR / name) as path:
-        pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
+    table = pa.concat_tables(tables, promote_options="default")
+
+    def write() -> None:
+        with replacing(run_dir / DOCUMENTS_DIR / name) as path:
+            pq.write_table(table, path)
+
+    when_there_is_room(write, run_dir)
     return name
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any, Literal, get_args
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import canonical_json
 from evomerge.journal.folder import DOCUMENTS_DIR, JOURNAL_FILE
+from evomerge.journal.room import when_there_is_room
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,14 @@ class Journal:
         return event
 
     def commit(self) -> None:
-        """Flush what was appended to the disk."""
+        """Flush what was appended to the disk; where that is full, once there is room.
+
+        Raises:
+            StoppedError: There was no room for long.
+        """
+        when_there_is_room(self._write, self.path)
+
+    def _write(self) -> None:
         size, count = self._durable
         new = self.events[count:]
         if not new:
@@ -159,9 +167,14 @@ class Journal:
         self._durable = size + len(lines), count + len(new)
 
     def close(self) -> None:
-        """Commit and let go of the file."""
-        self.commit()
-        self._file.close()
+        """Write what was appended, if there is room, and let go of the file."""
+        try:
+            self._write()
+        except OSError as error:
+            lost = len(self.events) - self._durable[1]
+            logger.warning("%s: the last %d lines are not written: %s", self.path, lost, error)
+        finally:
+            self._file.close()
 
 
 @contextmanager

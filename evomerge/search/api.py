@@ -246,5 +246,8 @@ def _stopped(run: Run, stop: Stopping, error: BaseException) -> StoppedError | N
     if not is_signal and not isinstance(error, StoppedError):
         return None
     if stop.now is None and run.state.stages.get("baselines") == "ended":
-        write_summary(run)
+        try:
+            write_summary(run)
+        except OSError as unwritten:
+            logger.warning("%s: the report is not written: %s", run.run_dir, unwritten)
     return StoppedError(f"stopped ({reason}); `evomerge resume {run.run_dir}` goes on with it")

@@ -17,6 +17,7 @@ from evomerge.files import write_text
 from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState, apply_all
 from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
 from evomerge.journal.journal import Kind, check_is_run, refuse_without_journal
+from evomerge.journal.room import when_there_is_room
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
 from evomerge.search.setup import Setup, set_up
@@ -139,7 +140,8 @@ class Run:
         """Write a candidate's recipe file."""
         # Not flushed: the journal has what the file says.
         path = self.run_dir / RECIPES_DIR / f"{candidate}.yaml"
-        write_text(path, recipe.to_yaml(), durable=False)
+        text = recipe.to_yaml()
+        when_there_is_room(lambda: write_text(path, text, durable=False), path)
 
 
 def winner_of(phase: PhaseConfig) -> str:

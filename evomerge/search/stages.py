@@ -12,6 +12,7 @@ from evomerge.choice.finalists import choose_finalists, choose_rivals, choose_wi
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
 from evomerge.journal.folder import EXPORT_DIR
+from evomerge.journal.room import when_there_is_room
 from evomerge.recipe import Recipe
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
@@ -142,13 +143,14 @@ class Stages:
         return {}
 
     def _report(self) -> dict[str, Any]:
-        write_summary(self.run)
+        when_there_is_room(lambda: write_summary(self.run), self.run.run_dir)
         return {}
 
     def _export(self) -> dict[str, Any]:
         out_dir = self.run.run_dir / EXPORT_DIR
         if not out_dir.exists():
-            export(self.run, self.run.state.decided["chosen"], out_dir)
+            chosen = self.run.state.decided["chosen"]
+            when_there_is_room(lambda: export(self.run, chosen, out_dir), out_dir)
         return {}
 
     def _decide(self, what: str, value: Any) -> None:
