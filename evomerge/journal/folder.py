@@ -35,6 +35,9 @@ PROMOTED_DIR = "promoted"
 SYNCER_LOG_FILE = "syncer.log"
 """What the process that writes to MLflow has to say."""
 
+OWNER_FILE = ".owner.json"
+"""Who works on the run: machine, process, user, and a token of its own."""
+
 MLFLOW_LOCK_FILE = ".mlflow.lock"
 """Locked by whoever writes the run to MLflow."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from evomerge.errors import InputError, NotNowError
+from evomerge.errors import InputError, NotNowError, StoppedError
 from evomerge.files import canonical_json
 from evomerge.journal.folder import DOCUMENTS_DIR, JOURNAL_FILE
+from evomerge.journal.lease import Lease, owner_of
 from evomerge.journal.room import when_there_is_room
 
 logger = logging.getLogger(__name__)
@@ -123,11 +125,17 @@ class Journal:
         self._file: IO[bytes] = path.open("ab", buffering=0)
         try:
             _lock(self._file, path)
+            self._lease = Lease(path.parent)
+        except BaseException:
+            self._file.close()
+            raise
+        try:
             self.events, whole_bytes = read_journal(path)
             if whole_bytes < path.stat().st_size:
                 logger.warning("%s: the last line was torn and is dropped", path)
                 self._file.truncate(whole_bytes)
         except BaseException:
+            self._lease.end()
             self._file.close()
             raise
         # Bytes and events on disk; one assignment, because a signal can end a commit anywhere.
@@ -157,6 +165,7 @@ class Journal:
         new = self.events[count:]
         if not new:
             return
+        self._lease.check()
         lines = "".join(event.to_line() for event in new).encode()
         # What a commit that was cut off has left behind.
         self._file.truncate(size)
@@ -170,10 +179,11 @@ class Journal:
         """Write what was appended, if there is room, and let go of the file."""
         try:
             self._write()
-        except OSError as error:
+        except (OSError, StoppedError) as error:
             lost = len(self.events) - self._durable[1]
             logger.warning("%s: the last %d lines are not written: %s", self.path, lost, error)
         finally:
+            self._lease.end()
             self._file.close()
 
 
@@ -187,7 +197,11 @@ def locked(path: Path) -> Iterator[None]:
     # A lock over a network needs a file that can be written to.
     with path.open("rb+") as file:
         _lock(file, path)
-        yield
+        lease = Lease(path.parent)
+        try:
+            yield
+        finally:
+            lease.end()
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
@@ -198,10 +212,16 @@ def _lock(file: IO[bytes], path: Path) -> None:
         except BlockingIOError:
             time.sleep(LOCK_WAIT_S)
             continue
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            # Files cannot be locked here: the owner's file has to do.
         if _is_at(file, path):
             return
         break
-    raise NotNowError(f"{path.parent} is in use by another process; wait for it, or stop it")
+    raise NotNowError(
+        f"{path.parent} is in use by {owner_of(path.parent)}; wait for it, or stop it"
+    )
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

@@ -370,7 +370,7 @@ def test_what_cannot_be_promoted(run_dir, client):
         promote(run_dir, "c9")
     journal = Journal(run_dir / "journal.jsonl")
     run_id = child(client, "e0000").info.run_id
-    with pytest.raises(NotNowError, match="in use by another process"):
+    with pytest.raises(NotNowError, match="in use by process"):
         promote_pick(run_id, store)
     journal.append("failed", candidate="e0000", split="search", reason="NaN", attempt=3, final=True)
     journal.close()

@@ -174,7 +174,7 @@ def test_a_second_driver_is_refused(workspace, tmp_path):
     with pytest.raises(InputError, match="has a run already"):
         evomerge.run(config, tmp_path / "run")
     journal = Journal(tmp_path / "run/journal.jsonl")
-    with pytest.raises(InputError, match="in use by another process"):
+    with pytest.raises(InputError, match="in use by process"):
         evomerge.resume(tmp_path / "run")
     journal.close()
 
