@@ -85,13 +85,14 @@ def resume(
     strict: Annotated[
         bool, typer.Option(help="Stop where a replayed ask differs from its record.")
     ] = False,
+    set_: SetOption = None,
 ) -> None:
-    """Go on with a run where it stopped."""
+    """Go on with a run where it stopped, or with a larger budget."""
     from evomerge.search import resume as resume_run
     from evomerge.terminal import Display
 
     with Display() as display:
-        result = resume_run(run_dir, display, strict=strict)
+        result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
     _show(result)
 
 

@@ -179,6 +179,7 @@ class Results:
             "rows": rows,
             "comparisons": comparisons,
             "front": state.decided.get("front"),
+            **({"earlier": list(state.earlier)} if state.earlier else {}),
         }
 
     def _on_holdout(self, candidate: str) -> bool:

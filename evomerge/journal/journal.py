@@ -44,10 +44,11 @@ Kind = Literal[
     "rebased",
     "decided",
     "lost",
+    "extended",
     "stopped",
 ]
 
-_VERSIONS: dict[Kind, int] = {"lost": 2}
+_VERSIONS: dict[Kind, int] = {"lost": 2, "extended": 2}
 """The schema version of kinds that are younger than the first."""
 
 

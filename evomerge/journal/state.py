@@ -157,6 +157,7 @@ class RunState:
         decided: What was decided, by what it is about.
         phases: The search of each phase, by its number; a simple search has one.
         holdout_opened: Candidates whose holdout scores may be seen.
+        earlier: Who was chosen before the search went on beyond its end, in that order.
         stopped: Why the run stopped, if it did and was not taken up again.
         inbox: Files of the inbox that are journaled.
         by_recipe: Candidates by their recipe's hash, in order of appearance.
@@ -169,6 +170,7 @@ class RunState:
     decided: dict[str, Any] = field(default_factory=dict)
     phases: defaultdict[int, PhaseState] = field(default_factory=lambda: defaultdict(PhaseState))
     holdout_opened: list[str] = field(default_factory=list)
+    earlier: list[str] = field(default_factory=list)
     stopped: str | None = None
     inbox: set[str] = field(default_factory=set)
     by_recipe: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
@@ -308,6 +310,15 @@ class RunState:
 
     def _decided(self, event: Event, data: Mapping[str, Any]) -> None:
         self.decided[data["what"]] = data["value"]
+
+    def _extended(self, event: Event, data: Mapping[str, Any]) -> None:
+        """The last search goes on: what was decided behind it is decided anew."""
+        if "chosen" in self.decided and self.holdout_opened:
+            self.earlier.append(self.decided["chosen"])
+        for stage in data["stages"]:
+            self.stages.pop(stage, None)
+        for what in data["decisions"]:
+            self.decided.pop(what, None)
 
     def _lost(self, event: Event, data: Mapping[str, Any]) -> None:
         for entry in data["results"]:

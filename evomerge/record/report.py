@@ -25,6 +25,13 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
             f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
             f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
         )
+    earlier = table.get("earlier", [])
+    if earlier:
+        look = {1: "second", 2: "third"}.get(len(earlier), f"{len(earlier) + 1}th")
+        lines.append(
+            f"{look} look: the search went on after {', '.join(dict.fromkeys(earlier))} had been "
+            "chosen and the holdout opened; holdout scores of a new choice are no first look"
+        )
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from evomerge.choice import Results
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError, StoppedError
-from evomerge.journal import JOURNAL_FILE, replay
+from evomerge.journal import JOURNAL_FILE, check_is_run, replay
 from evomerge.record.follow import Syncer
+from evomerge.search.extend import changed_config, extend
 from evomerge.search.hooks import Hooks, Progress, Quiet
 from evomerge.search.mend import mend_recipes, note_lost_documents
 from evomerge.search.run import Run, check_free, reopen_run, start_run
@@ -155,20 +156,36 @@ def start(config: Config, config_dir: Path, run_dir: Path | None, hooks: Hooks) 
     return _checked(lambda: start_run(set_up(config, config_dir), folder), hooks)
 
 
-def resume(run_dir: Path | str, hooks: Hooks | None = None, *, strict: bool = False) -> Result:
-    """Go on with a run where it stopped, in whatever stage.
+def resume(
+    run_dir: Path | str,
+    hooks: Hooks | None = None,
+    *,
+    strict: bool = False,
+    overrides: Sequence[str] = (),
+) -> Result:
+    """Go on with a run where it stopped, in whatever stage, or beyond its end.
 
     Args:
         run_dir: The run folder.
         hooks: What watches the run.
         strict: Stop where a replayed ask differs from its record.
+        overrides: Changes of its budget, its workers or its record, "a.b=value" each. A search
+            that has ended goes on with them; its earlier choice stays on record.
+
+    Raises:
+        InputError: It is no run folder, is in use, has changed, or cannot have such a change.
+        StoppedError: The run was stopped again.
     """
-    return _checked(lambda: _reopen(Path(run_dir), strict), hooks or Quiet())
+    return _checked(lambda: _reopen(Path(run_dir), strict, overrides), hooks or Quiet())
 
 
-def _reopen(run_dir: Path, strict: bool) -> Run:
-    run = reopen_run(run_dir, strict=strict)
+def _reopen(run_dir: Path, strict: bool, overrides: Sequence[str]) -> Run:
+    check_is_run(run_dir)
+    config = changed_config(run_dir, overrides) if overrides else None
+    run = reopen_run(run_dir, strict=strict, config=config)
     try:
+        if overrides:
+            extend(run, overrides)
         mend_recipes(run)
         note_lost_documents(run)
     except BaseException:

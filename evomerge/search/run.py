@@ -11,7 +11,7 @@ import yaml
 
 from evomerge.choice import Results
 from evomerge.choice.model import SearchedPhase
-from evomerge.config import PhaseConfig, load_config
+from evomerge.config import Config, PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState, apply_all
@@ -197,8 +197,13 @@ def facts_of(setup: Setup) -> dict[str, Any]:
     }
 
 
-def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
+def reopen_run(run_dir: Path, *, strict: bool = False, config: Config | None = None) -> Run:
     """Open a run folder to go on with it.
+
+    Args:
+        run_dir: The run folder.
+        strict: Stop where a replayed ask differs from its record.
+        config: The configuration in the place of the folder's.
 
     Raises:
         NotNowError: Another process has the run open.
@@ -210,7 +215,7 @@ def reopen_run(run_dir: Path, *, strict: bool = False) -> Run:
     try:
         if not journal.events:
             refuse_without_journal(run_dir)
-        setup = set_up(load_config(run_dir / CONFIG_FILE), run_dir)
+        setup = set_up(config or load_config(run_dir / CONFIG_FILE), run_dir)
         run = Run(run_dir, setup, journal, strict=strict)
     except BaseException:
         journal.close()
