@@ -284,7 +284,8 @@ class ActorGroup:
             self._last_cause = gone.reason
             self._fail_to_start(actor, gone.reason, gone.node)
             return []
-        where = f" with its machine {gone.node}" if gone.with_node else ""
+        where = " with its machine" if gone.with_node else ""
+        where += f" {gone.node}" if gone.with_node and gone.node else ""
         return self._lose(actor, f"the worker died{where}: {gone.reason}")
 
     def _lose(self, actor: _Actor, reason: str, blame: Blame = "incident") -> list[Finished]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -10,13 +11,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, StoppedError
 from evomerge.workers.actors import Came, Gone, News, Proved, Raised, Ready
 from evomerge.workers.config import WorkersConfig, num_fitting
 from evomerge.workers.faults import Fault, attempt, reason_of
 from evomerge.workers.protocol import Job, JobResult
-from evomerge.workers.ray_cluster import start_ray, stop_ray
+from evomerge.workers.ray_cluster import start_ray, stop_ray, what_died
 from evomerge.workers.worker import MergeWorker, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 2.0
+"""How often it is looked whether Ray lives."""
 
 
 class WorkerActor:
@@ -73,6 +79,9 @@ class RayActors:
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
         self._calls: dict[Any, int] = {}
+        self._given = spec
+        self._look_at = 0.0
+        self._was_restarted = False
         try:
             resources = ray.cluster_resources()
             num_gpus = config.num_gpus
@@ -117,11 +126,16 @@ class RayActors:
     def end(self, actor: int) -> None:
         """See `Actors`; also of one that only seems gone: it must not come back."""
         self._calls = {call: number for call, number in self._calls.items() if number != actor}
-        with suppress(RayError):
-            ray.kill(self._actors.pop(actor))
+        handle = self._actors.pop(actor, None)
+        if handle is not None:
+            with suppress(RayError):
+                ray.kill(handle)
 
     def wait(self, timeout_s: float) -> list[News]:
         """See `Actors`."""
+        lost = self._mind_head()
+        if lost:
+            return lost
         calls = list(self._calls)
         if not calls:
             time.sleep(min(timeout_s, 0.1))
@@ -146,6 +160,34 @@ class RayActors:
             self.end(actor)
         if self._owns_ray:
             stop_ray()
+
+    def _mind_head(self) -> list[News]:
+        """Start Ray again, once, where a part of it has died that was started here.
+
+        Returns:
+            All actors as lost with it.
+
+        Raises:
+            StoppedError: It is another's Ray, or it has died before.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_EVERY_S
+        dead = what_died(is_ours=self._owns_ray)
+        if dead is None:
+            return []
+        if not self._owns_ray or self._was_restarted:
+            again = "" if self._owns_ray else ", once the cluster is there again"
+            raise StoppedError(f"Ray has died: {dead}; resume the run{again}")
+        logger.warning("Ray has died (%s); it is started again, and the search goes on", dead)
+        self._was_restarted = True
+        lost = list(self._actors)
+        self._actors, self._calls, self._nodes = {}, {}, {}
+        stop_ray()
+        start_ray(self.config)
+        self._spec = ray.put(self._given)
+        return [Gone(actor, f"Ray has died ({dead})", "", with_node=True) for actor in lost]
 
     def _call(self, actor: int, call: Any) -> None:
         self._calls[call] = actor

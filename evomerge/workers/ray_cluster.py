@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from evomerge.workers.config import WorkersConfig
 
 OBJECT_STORE_BYTES = 128 << 20
 """Local Ray's shared memory: jobs and results are small, weights never pass through it."""
+
+HEAD_TIMEOUT_S = 5.0
 
 _STARTING = threading.Lock()
 """Held while Ray starts: a flow starts it in a thread, beside Prefect's server."""
@@ -93,6 +96,26 @@ def ray_beside(config: WorkersConfig) -> Iterator[None]:
             stop_ray()
         over.set()
         thread.join()
+
+
+def what_died(*, is_ours: bool) -> str | None:
+    """Which part of Ray is dead without which nothing goes on; None: none is.
+
+    A process that has lost Ray's head is ended by Ray a minute later, without a word of its own.
+
+    Args:
+        is_ours: Whether Ray was started by this process.
+    """
+    if is_ours:
+        node = ray._private.worker._global_node
+        dead = {str(name) for name, _ in node.dead_processes()} if node is not None else set()
+        return next(iter(sorted(dead & {"gcs_server", "raylet"})), None)
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_TIMEOUT_S).close()
+    except OSError as error:
+        return f"its head at {host}:{port} ({error})"
+    return None
 
 
 def stop_ray() -> None:

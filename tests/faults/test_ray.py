@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from fixtures import make_workspace
+from fixtures import make_config, make_workspace
 
+import evomerge
 from evomerge.config import load_config
 from evomerge.errors import CandidateError, InputError
+from evomerge.journal import normal_form, read_journal
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
 from evomerge.workers import Job, WorkersConfig, start_group
@@ -147,3 +152,59 @@ def test_whatever_becomes_of_a_job_the_next_is_done(start, setup, monkeypatch):
         group.submit(job_of(setup, "good"))
         item = come_back(group)
         assert item.result is not None and item.job.candidate == "good"
+
+
+HEAD = """
+import logging, sys
+sys.path.insert(0, sys.argv[3])
+import psutil
+import evomerge
+from evomerge.search.hooks import Quiet
+
+class Killer(Quiet):
+    left = int(sys.argv[4])
+
+    def progress(self, progress):
+        if progress.stage == "search" and self.left and progress.done % 4 == 0:
+            self.left -= 1
+            for process in psutil.Process().children(recursive=True):
+                if process.name() == sys.argv[5]:
+                    process.kill()
+
+logging.basicConfig(level=logging.WARNING)
+try:
+    evomerge.run(sys.argv[1], sys.argv[2], Killer())
+except evomerge.errors.StoppedError as error:
+    sys.exit(f"stopped: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "times"),
+    [
+        ("gcs_server", 1),
+        pytest.param("raylet", 1, marks=pytest.mark.long),
+        pytest.param("raylet", 2, marks=pytest.mark.long),
+    ],
+)
+def test_a_search_goes_on_where_its_own_ray_dies_once(part, times, tmp_path):
+    search = {"budget": {"candidates": 12 * times**2}, "finalists": 1}
+    make_workspace(tmp_path)
+    evomerge.run(
+        make_config(tmp_path, search=search, workers={"kind": "inline"}), tmp_path / "whole"
+    )
+    config = make_config(tmp_path, search=search)
+    words = [str(config), str(tmp_path / "run"), str(Path(__file__).parents[1]), str(times), part]
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD, *words], capture_output=True, text=True, check=False
+    )
+    assert f"Ray has died ({part}); it is started again" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "state-dump" not in done.stderr
+    if times == 2:
+        assert done.stderr.splitlines()[-1].startswith(f"stopped: stopped (Ray has died: {part}")
+        return
+    assert done.returncode == 0, done.stderr
+    forms = [
+        normal_form(read_journal(tmp_path / name / "journal.jsonl")[0]) for name in ("whole", "run")
+    ]
+    assert forms[0] == forms[1]
