@@ -108,7 +108,7 @@ def what_died(*, is_ours: bool) -> str | None:
     """
     if is_ours:
         node = ray._private.worker._global_node
-        found = node.dead_processes() if node is not None else []
+        found: list[Any] = node.dead_processes() if node is not None else []
         dead = {str(name) for name, _ in found}
         return next(iter(sorted(dead & {"gcs_server", "raylet"})), None)
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
