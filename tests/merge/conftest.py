@@ -1,7 +1,9 @@
-"""Pools of two experts."""
+"""Pools of two experts, and kernels that are interpreted without delay."""
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,15 @@ def half_pool(tmp_path_factory) -> Pool:
 @pytest.fixture(scope="module")
 def tied_pool(tmp_path_factory) -> Pool:
     return open_at(make_pool(tmp_path_factory.mktemp("tied"), tie_word_embeddings=True))
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """For tests that run kernels, by Triton's interpreter where there is no GPU."""
+    if "TRITON_INTERPRET" not in os.environ or find_spec("triton") is None:
+        yield
+        return
+    from interpreted import remembered_language
+
+    with remembered_language():
+        yield

@@ -24,6 +24,8 @@ from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SOME_BYTES = 20_000
