@@ -160,6 +160,9 @@ def test_only_what_an_adapter_is_made_of_stays(budget, target, tmp_path):
     kept = sum(tensor.numel() for (model, _), tensor in lying if model == "expert1")
     state = load_file(folder / "adapter_model.safetensors")
     assert kept == sum(tensor.numel() for tensor in state.values())
+    remembered = set(engine._source._latest._found)
+    unchanged = pool.layout.places.keys() - pool["expert1"].updates.keys()
+    assert remembered == (unchanged if budget is None else set())
 
 
 @pytest.mark.parametrize("kind", ["linear", "ties", "dare_ties", "slerp", "della"])
