@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import nevergrad as ng
 import numpy as np
 import pytest
 
@@ -144,6 +145,22 @@ class TestStart:
         for _ in range(2 * default_popsize(6)):
             ask(optimizer)
         assert isinstance(optimizer.ask(), Wait)
+
+
+def test_asks_are_those_of_nevergrad_alone():
+    """What is left out of nevergrad's bookkeeping has no say: the same bits, seed by seed."""
+    low, high = np.array([-2.0, 0.0, 10.0]), np.array([2.0, 0.5, 30.0])
+    start = np.array([0.5, 0.25, 20.0])
+    for seed in range(2):
+        array = ng.p.Array(init=start).set_mutation(sigma=high - low)
+        array.set_bounds(low, high, full_range_sampling=True).random_state.seed(seed)
+        alone = ng.optimizers.ParametrizedCMA(scale=1 / 6 / 0.3)(array, num_workers=1)
+        ours = make(3, seed, Box(tuple(low), tuple(high), tuple(start)))
+        for _ in range(100):
+            theirs, answer = alone.ask(), ask(ours)
+            assert answer.genome == tuple(theirs.value)
+            alone.tell(theirs, bowl(answer.genome))
+            ours.tell(answer.number, Scored((bowl(answer.genome),), (0.0,)))
 
 
 class TestConvergence:
