@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.optimize.designs import space_filling
-from evomerge.optimize.fronts import ranks, violations
+from evomerge.optimize.fronts import ranks, repelled, violations
 from evomerge.optimize.surrogate import Floats
 
 POPULATION = 128
@@ -50,7 +50,6 @@ def front_of(
     from pymoo.algorithms.moo.nsga3 import NSGA3
     from pymoo.core.problem import Problem
     from pymoo.optimize import minimize
-    from pymoo.util.ref_dirs import get_reference_directions
 
     filling = np.concatenate([start, space_filling(num_dimensions, SCREENED, seed)])
     losses = values(functions, filling)
@@ -59,7 +58,8 @@ def front_of(
     if len(functions) < MANY:
         algorithm = NSGA2(pop_size=POPULATION, sampling=first)
     else:
-        directions = get_reference_directions("energy", len(functions), POPULATION, seed=1)
+        # pymoo's compiled code wants an array that it may write to.
+        directions = repelled(len(functions), POPULATION).copy()
         algorithm = NSGA3(directions, pop_size=POPULATION, sampling=first)
     bounded = [(k, limit) for k, limit in enumerate(limits) if limit is not None]
 
