@@ -124,14 +124,6 @@ def test_a_lattice_of_preferences(m):
     assert len(np.unique(preferences.round(9), axis=0)) == len(preferences)
 
 
-def test_preferences_that_repel_each_other_are_made_once():
-    preferences = fronts.repelled(3, 5)
-    assert preferences.shape == (5, 3) and preferences.sum(axis=1) == pytest.approx(1.0)
-    assert fronts.repelled(3, 5) is preferences
-    with pytest.raises(ValueError, match="read-only"):
-        preferences += 1.0
-
-
 def test_most_hypervolume_takes_what_is_far_once_nothing_adds():
     losses = [(0.0, 1.0), (0.1, 0.9), (0.2, 0.8), (1.0, 0.0)]
     assert fronts.most_hypervolume(losses, (0.0, 0.0), 2) == [0, 3]
