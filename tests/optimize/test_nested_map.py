@@ -33,7 +33,8 @@ FLOORS = np.array([[0.9, 0.2, 0.4, 0.3], [0.3, 1.1, 0.1, 0.6]])
 def _quick(monkeypatch):
     """The surrogates' fronts of two numbers are found well enough by few points."""
     monkeypatch.setattr(surrogate_front, "GENERATIONS", 3)
-    monkeypatch.setattr(surrogate_front, "POPULATION", 64)
+    monkeypatch.setattr(surrogate_front, "POPULATION", 48)
+    monkeypatch.setattr(surrogate_front, "SCREENED", 256)
 
 
 def make(seed=0, box=BOX, goals=GOALS, per_merge=8, **changes):

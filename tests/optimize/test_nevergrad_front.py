@@ -57,8 +57,15 @@ class TestContract:
         assert sessions[0].events == sessions[1].events
         assert sessions[0].events != sessions[2].events
 
-    @pytest.mark.parametrize("goals", [GOALS, BOUNDED], ids=["unknown", "known"])
-    @pytest.mark.parametrize("num_tells", [1, NUM_FIRST - 1, NUM_FIRST, 40, 120])
+    # Where the reference is known, nothing begins with the eighth tell.
+    @pytest.mark.parametrize(
+        ("goals", "num_tells"),
+        [
+            *((GOALS, num_tells) for num_tells in (1, NUM_FIRST - 1, NUM_FIRST, 80)),
+            *((BOUNDED, num_tells) for num_tells in (1, 80)),
+        ],
+        ids=lambda value: ("known" if value is BOUNDED else "unknown") * isinstance(value, tuple),
+    )
     def test_a_replay_gives_the_same_next_asks(self, algorithm, goals, num_tells):
         session = drive(make(goals=goals, algorithm=algorithm))
         session.wander(num_tells, seed=num_tells)
