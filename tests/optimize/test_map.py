@@ -19,7 +19,7 @@ from evomerge.optimize import (
     Wait,
     surrogate_front,
 )
-from evomerge.optimize.fronts import hypervolume, non_dominated
+from evomerge.optimize.fronts import hypervolume, lattice, non_dominated
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.quadratic import num_coefficients
@@ -28,9 +28,13 @@ from evomerge.testing.optimizers import Session
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Surrogates' fronts of two numbers are found well enough by few points."""
+    """Surrogates' fronts of two numbers are found well enough by few points.
+
+    And by directions that are even by construction: those that repel each other take a second.
+    """
     monkeypatch.setattr(surrogate_front, "GENERATIONS", 5)
     monkeypatch.setattr(surrogate_front, "POPULATION", 48)
+    monkeypatch.setattr(surrogate_front, "repelled", lattice)
 
 
 LANDMARKS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
