@@ -79,7 +79,7 @@ class TestStart:
         seed = 0
         while len(points) * num_dimensions < num_samples:
             optimizer = make(num_dimensions, seed, box, **settings)
-            points += [ask(optimizer).genome for _ in range(optimizer.max_outstanding // 2)]
+            points += [ask(optimizer).genome for _ in range(optimizer.max_outstanding)]
             seed += 1
         low, high = np.asarray(box.low), np.asarray(box.high)
         return (np.asarray(points) - low) / (high - low)
@@ -206,9 +206,10 @@ class TestFailures:
         return float(np.mean([ask(optimizer).genome[0] for _ in range(default_popsize(4))]))
 
     # Accuracies are losses around -1, perplexities can be large; only their order counts.
-    @pytest.mark.parametrize("level", [-1.0, 0.2, 50.0])
-    @pytest.mark.parametrize("num_generations", [1, 5])
-    def test_failed_points_repel(self, level, num_generations):
+    @pytest.mark.parametrize(
+        ("num_generations", "level"), [(1, -1.0), (1, 50.0), (5, -1.0), (5, 0.2)]
+    )
+    def test_failed_points_repel(self, num_generations, level):
         places = [self.place_after(num_generations, level, seed) for seed in range(20)]
         # A step of a generation is about half of the spread of a sixth: 0.08. If failures
         # attracted, or counted as average, the mean of twenty would lie at 0.5 or above.

@@ -11,10 +11,11 @@ KINDS = [kind for kind in OPTIMIZERS if kind != "nested_map"]
 """All but the one that ends by itself, after few asks; its tests are its own."""
 
 BRIEF = {"tolerance": 0.0, "surrogate": "quadratic", "max_outstanding": 5}
-SETTINGS = {"map": BRIEF, "bayesian_map": BRIEF}
-"""They shall not end where their front has stopped growing, and the quickest surrogate will do.
+SETTINGS = {"map": BRIEF, "bayesian_map": BRIEF, "scalarized_cma": {"directions": 2}}
+"""Those with surrogates shall not end where their front has stopped growing.
 
-As many points as may be outstanding are in their design of six, less its start.
+The quickest surrogate will do, and as many points as may be outstanding are in their design of
+six, less its start.
 """
 
 # An ask behind the design costs a fit, and the last points of a design are waited for.

@@ -123,7 +123,7 @@ class TestEvery:
     @pytest.mark.parametrize("how", ["another seed", "another bit", "another real number"])
     def test_a_record_that_differs_is_taken_over(self, values, how):
         session = drive(make(values, seed=4 if how == "another seed" else 3))
-        session.wander(50)
+        session.wander(40)
         events = list(session.events)
         if how != "another seed":
             # What was asked third was scored as its neighbor.
@@ -141,13 +141,13 @@ class TestEvery:
         assert restored.optimizer.restore(events)
         restored.finish()
         told = {event.genome for event in events if isinstance(event, Told)} | restored.scored
-        after = restored.go_on(25)
+        after = restored.go_on(15)
         if values["kind"] == "nevergrad":
             assert not told & set(after)
         again = drive(make(values), outstanding=list(session.outstanding))
         again.optimizer.restore(events)
         again.finish()
-        assert again.go_on(25) == after
+        assert again.go_on(15) == after
 
 
 @pytest.mark.parametrize("values", NEVERGRAD, ids=name)
