@@ -239,3 +239,12 @@ def test_goes_on_where_no_point_is_expected_within_limits():
     over = [sum(max(0.0, loss + 0.1) for loss in bowls(genome)) for genome in found]
     # Between the floors the sum of both is a half, at least.
     assert min(over[design_size() :]) < 0.75
+
+
+def test_ties_beyond_a_limit_are_broken_by_the_seed():
+    """About the floor of a bowl: NSGA-III chooses between points of one loss."""
+    functions = [lambda points: points[:, 0] ** 2] * surrogate_front.MANY
+    limits = (-1.0, *[None] * (surrogate_front.MANY - 1))
+    start = np.linspace(-0.01, 0.01, 41)[:, None]
+    found = [surrogate_front.front_of(functions, limits, 1, 1, start) for _ in range(8)]
+    assert len({points.tobytes() for points in found}) == 1
