@@ -147,6 +147,7 @@ class TestStart:
         assert isinstance(optimizer.ask(), Wait)
 
 
+@pytest.mark.filterwarnings("ignore:Bounds are 1.0 sigma away")
 def test_asks_are_those_of_nevergrad_alone():
     """What is left out of nevergrad's bookkeeping has no say: the same bits, seed by seed."""
     low, high = np.array([-2.0, 0.0, 10.0]), np.array([2.0, 0.5, 30.0])
