@@ -16,30 +16,38 @@ from pools import CONFIGS, build, mixed, open_at, part, recipe_of
 
 from evomerge.config import load_config
 from evomerge.merge import Engine, Residence
+from evomerge.pool import Pool
+from evomerge.recipe import Recipe
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import recipes
 from evomerge.workers import worker as worker_module
 from evomerge.workers.protocol import Job, JobResult
 from evomerge.workers.worker import MergeWorker
 
-SOME_BYTES = 20_000
-"""Room for some of a test pool's tensors."""
+SOME_BYTES = {1: 6_000, 3: 20_000}
+"""Room for some of a test pool's tensors, by its layers."""
 
 
 def try_builds(folder: Path, device: torch.device) -> list[str]:
     """Methods whose models differ; half of the pool is streamed."""
-    pool = open_at(make_pool(folder, dtype="bfloat16"))
-    differ = []
-    for kind in [*CONFIGS, "mixed"]:
-        recipe = mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
-        expected = build(pool, recipe)
-        engine = Engine(pool, device, residence=Residence(device, SOME_BYTES))
-        state = {name: torch.zeros_like(t, device=device) for name, t in expected.items()}
-        for _ in range(2):
-            engine.write_into(state, recipe)
-        if any(not torch.equal(state[name].cpu(), expected[name]) for name in expected):
-            differ.append(kind)
-    return differ
+    low, tall = (
+        open_at(make_pool(folder / f"{n}", dtype="bfloat16", num_hidden_layers=n)) for n in (1, 3)
+    )
+    candidates = {kind: (low, recipe_of(low, part(kind))) for kind in CONFIGS}
+    candidates["mixed"] = tall, mixed(tall)
+    return [kind for kind, (pool, recipe) in candidates.items() if differs(pool, recipe, device)]
+
+
+def differs(pool: Pool, recipe: Recipe, device: torch.device) -> bool:
+    expected = build(pool, recipe)
+    room = SOME_BYTES[pool.layout.num_layers]
+    engine = Engine(pool, device, residence=Residence(device, room))
+    state = {name: torch.zeros_like(t, device=device) for name, t in expected.items()}
+    for _ in range(2):
+        engine.write_into(state, recipe)
+    assert 0 < engine.residence.size_bytes <= room
+    assert engine.residence._pinned
+    return any(not torch.equal(state[name].cpu(), expected[name]) for name in expected)
 
 
 def evaluate(setup: Setup) -> JobResult:
@@ -51,7 +59,8 @@ def evaluate(setup: Setup) -> JobResult:
 
 def try_scores(folder: Path, device: torch.device) -> dict[str, object]:
     """What differs of a candidate's scores, and where one is scored that may have no GPU."""
-    setup = set_up(load_config(make_workspace(folder)), folder)
+    optimizer = {"kind": "random"}
+    setup = set_up(load_config(make_workspace(folder, optimizer=optimizer)), folder)
     expected = evaluate(setup)
 
     class Torch:
@@ -69,7 +78,8 @@ def try_scores(folder: Path, device: torch.device) -> dict[str, object]:
     found = evaluate(setup)
     assert found.device == device.type
     names = ("moments", "num_tokens", "weights_sha256")
-    without = set_up(load_config(make_config(folder, workers={"num_gpus": 0})), folder)
+    without_gpus = make_config(folder, optimizer=optimizer, workers={"num_gpus": 0})
+    without = set_up(load_config(without_gpus), folder)
     return {
         "scores": [name for name in names if getattr(found, name) != getattr(expected, name)],
         "without_gpus": evaluate(without).device,

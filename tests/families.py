@@ -69,6 +69,9 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "GPT-NeoX": (GPTNeoXConfig, _NEOX),
 }
 
+REPRESENTATIVES = ("Llama", "Gemma3", "GPT-2")
+"""Two kinds of layers, tied embeddings, layers by another name and with dropout."""
+
 
 def family_config(family: str, **changes: Any) -> PreTrainedConfig:
     """A small configuration of a family."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from hypothesis import strategies as st
 
 from evomerge.recipe import Recipe
-from evomerge.space import Dimension, Genome, Space
+from evomerge.space import Genome, Space
 
 # The same at every run, and no test fails for a slow moment of the machine.
 STEADY = {"deadline": None, "derandomize": True}
@@ -13,14 +15,15 @@ STEADY = {"deadline": None, "derandomize": True}
 
 def genomes(space: Space) -> st.SearchStrategy[Genome]:
     """Points within bounds, often on them."""
-    return st.tuples(*(_numbers(dimension) for dimension in space.dimensions))
+    return st.tuples(*(_numbers(d.low, d.high, d.start, d.integer) for d in space.dimensions))
 
 
-def _numbers(dimension: Dimension) -> st.SearchStrategy[float]:
-    low, high = dimension.low, dimension.high
-    if dimension.integer:
+# Hypothesis takes more time to make and to check a strategy than to draw from it.
+@functools.cache
+def _numbers(low: float, high: float, start: float, integer: bool) -> st.SearchStrategy[float]:
+    if integer:
         return st.integers(int(low), int(high)).map(float)
-    return st.just(dimension.start) | st.floats(low, high)
+    return st.just(start) | st.floats(low, high)
 
 
 def start(space: Space) -> Genome:

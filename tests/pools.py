@@ -104,6 +104,19 @@ def build(pool: Pool, recipe: Recipe, **settings) -> dict[str, torch.Tensor]:
     return dict(Engine(pool, **settings).tensors(recipe))
 
 
+class Built:
+    """What recipes give, each built once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, pool: Pool, recipe: Recipe) -> dict[str, torch.Tensor]:
+        key = recipe.to_json()
+        if key not in self._found:
+            self._found[key] = build(pool, recipe)
+        return self._found[key]
+
+
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
     """Equal names, types and bytes (a negative zero is not a zero)."""
     assert list(first) == list(second)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from families import (
+    MEMBERS,
     NUM_LAYERS,
     VOCAB_SIZE,
 )
@@ -53,11 +55,24 @@ MIXED_STEPS: tuple[Step, ...] = (
 
 @dataclass(frozen=True)
 class Family:
-    """A family's pool, and its models as transformers loads them."""
+    """A family's pool, and its models as transformers loads them; nobody changes them."""
 
     folder: Path
     pool: Pool
-    loaded: dict[str, PreTrainedModel]
+
+    @cached_property
+    def loaded(self) -> dict[str, PreTrainedModel]:
+        return {name: load(self.folder / name) for name in MEMBERS}
+
+    @cached_property
+    def _stacks(self) -> dict[tuple[str, Sequence[Step]], PreTrainedModel]:
+        return {}
+
+    def stack(self, outer: str, steps: tuple[Step, ...]) -> PreTrainedModel:
+        """See `copied_stack`; made once."""
+        if (outer, steps) not in self._stacks:
+            self._stacks[outer, steps] = copied_stack(self.loaded, outer, steps)
+        return self._stacks[outer, steps]
 
 
 def load(model_dir: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -134,22 +149,34 @@ class ScaledLayer(nn.Module):
 def copied_stack(
     models: dict[str, PreTrainedModel], outer: str, steps: Sequence[Step]
 ) -> PreTrainedModel:
-    """The path written out: an ordinary model with a copy of a layer at every hop."""
-    model = copy.deepcopy(models[outer])
-    name = "h" if model.config.model_type == "gpt2" else "layers"
+    """The path written out: an ordinary model with a copy of a layer at every hop.
+
+    Copies have the originals' weights, and layers their configuration.
+    """
     stack = nn.ModuleList()
+    model = _copied(models[outer], {id(_layers(models[outer])): stack})
     for position, (member, number, scale) in enumerate(steps):
-        layer = copy.deepcopy(getattr(models[member].base_model, name)[number])
+        config = models[member].config
+        layer = _copied(_layers(models[member])[number], {id(config): config})
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position
         stack.append(ScaledLayer(layer, scale))
-    setattr(model.base_model, name, stack)
     types = getattr(model.config, "layer_types", None)
     model.config.num_hidden_layers = len(steps)
     if types is not None:
         model.config.layer_types = [types[number] for _, number, _ in steps]
     return model.eval()
+
+
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    return getattr(model.base_model, "h" if model.config.model_type == "gpt2" else "layers")
+
+
+def _copied(module: nn.Module, replaced: dict[int, object]) -> nn.Module:
+    """A copy with the same weights in memory, and with other parts in the place of some, by id."""
+    weights = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, {**weights, **replaced})
 
 
 def merged_model(family: Family, recipe: Recipe) -> PreTrainedModel:

@@ -92,7 +92,7 @@ class Cma(NevergradOptimizer[CmaConfig]):
         if not self.config.restarts:
             # nevergrad starts over in silence when pycma says stop: on a plateau of equal
             # accuracies, and once converged. Not all of its reasons can be switched off.
-            optimizer.es.stop = _never
+            _keep_strategy(optimizer)
         return optimizer
 
     def _around_middle(self, genome: Point) -> Point:
@@ -105,9 +105,10 @@ class Cma(NevergradOptimizer[CmaConfig]):
         return super()._in_place_of(asked, self._around_middle(genome))
 
 
-def _never(*_arguments: Any, **_keywords: Any) -> dict[str, Any]:
-    """No reason to stop."""
-    return {}
+def _keep_strategy(optimizer: Any) -> None:
+    """Fix nevergrad's evolution strategy, `es`: no look at it prepares or begins another."""
+    kind = type(optimizer)
+    optimizer.__class__ = type(kind.__name__, (kind,), {"es": optimizer.es})
 
 
 OPTIMIZERS.add(CmaConfig, Cma)

@@ -5,6 +5,7 @@ Losses have shape [n, m] and are minimized. Hypervolume, IGD+ and Pareto ranks a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -119,6 +120,19 @@ def lattice(num_objectives: int, count: int) -> Floats:
     while math.comb(steps + num_objectives, num_objectives - 1) <= count and steps < count:
         steps += 1
     found: Floats = get_reference_directions("das-dennis", num_objectives, n_partitions=steps)
+    return found
+
+
+@functools.cache
+def repelled(num_objectives: int, count: int) -> Floats:
+    """Preferences of sum one that repel each other (Blank et al. 2021), shape [count, m].
+
+    They take up to a second: all who ask share one array, which nobody can write to.
+    """
+    from pymoo.util.ref_dirs import get_reference_directions
+
+    found: Floats = get_reference_directions("energy", num_objectives, count, seed=1)
+    found.flags.writeable = False
     return found
 
 

@@ -85,6 +85,7 @@ class NevergradOptimizer(BaseOptimizer[Config, Any]):
             array.set_mutation(sigma=high - low)
             array.set_bounds(low, high, full_range_sampling=True)
             array.random_state.seed(self.seed % (1 << 32))
+            array._subobjects = _NoParts()
             self._random = random.Random(self.seed)
             self._inner = self._build(array)
         self._known: dict[Point, Any] = {}
@@ -175,6 +176,25 @@ class NevergradOptimizer(BaseOptimizer[Config, Any]):
     def _settle(self, value: Sequence[float]) -> Point:
         idle = self.box.start[len(value) :]
         return self.box.settle((*(float(x) for x in value), *idle))[: self._num_dimensions]
+
+
+class _NoParts:
+    """Stands for the parameters inside a nevergrad parameter, where these never change.
+
+    nevergrad copies and visits them with every point: the standard deviations of an array, which
+    are a dictionary of one constant, take most of the time of an ask.
+    """
+
+    attribute = "__dict__"
+
+    def new(self, _parameter: Any) -> _NoParts:
+        return self
+
+    def items(self) -> tuple[()]:
+        return ()
+
+    def apply(self, *_arguments: Any, **_keywords: Any) -> dict[str, Any]:
+        return {}
 
 
 def _list_points(box: Box) -> set[Point]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evomerge.optimize.base import BaseOptimizer
 from evomerge.optimize.cma import Cma, CmaConfig
+from evomerge.optimize.fronts import repelled
 from evomerge.optimize.protocol import (
     OPTIMIZERS,
     Ask,
@@ -94,19 +95,14 @@ class ScalarizedCma(BaseOptimizer[ScalarizedCmaConfig, tuple[Optimizer, Ask]]):
 
 
 def spread(num_objectives: int, count: int) -> Any:
-    """Preferences of sum one, shape [count, m]: even over the simplex, a little of everything.
-
-    The least energy of points that repel each other (Blank et al. 2021), by pymoo.
-    """
+    """Preferences of sum one, shape [count, m]: even over the simplex, a little of everything."""
     if num_objectives == 1:
         return np.ones((1, 1))
     if num_objectives == 2:
         first = np.linspace(0.0, 1.0, count)
         directions = np.stack([first, 1.0 - first], axis=1)
     else:
-        from pymoo.util.ref_dirs import get_reference_directions
-
-        directions = get_reference_directions("energy", num_objectives, count, seed=1)
+        directions = repelled(num_objectives, count)
     # No loss at all may be ignored: among equals the others decide.
     return (directions + 0.01) / (1.0 + 0.01 * num_objectives)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.optimize.designs import space_filling
-from evomerge.optimize.fronts import ranks, violations
+from evomerge.optimize.fronts import ranks, repelled, violations
 from evomerge.optimize.surrogate import Floats
 
 POPULATION = 128
@@ -49,8 +49,8 @@ def front_of(
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.algorithms.moo.nsga3 import NSGA3
     from pymoo.core.problem import Problem
+    from pymoo.operators.selection.tournament import TournamentSelection
     from pymoo.optimize import minimize
-    from pymoo.util.ref_dirs import get_reference_directions
 
     filling = np.concatenate([start, space_filling(num_dimensions, SCREENED, seed)])
     losses = values(functions, filling)
@@ -59,8 +59,10 @@ def front_of(
     if len(functions) < MANY:
         algorithm = NSGA2(pop_size=POPULATION, sampling=first)
     else:
-        directions = get_reference_directions("energy", len(functions), POPULATION, seed=1)
-        algorithm = NSGA3(directions, pop_size=POPULATION, sampling=first)
+        # pymoo's compiled code wants an array that it may write to.
+        directions = repelled(len(functions), POPULATION).copy()
+        parents = TournamentSelection(func_comp=_less_over_limits(np.random.default_rng(seed)))
+        algorithm = NSGA3(directions, pop_size=POPULATION, sampling=first, selection=parents)
     bounded = [(k, limit) for k, limit in enumerate(limits) if limit is not None]
 
     def evaluate(points: Floats, out: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -80,3 +82,27 @@ def front_of(
     population = result.pop if result.X is None else result.opt
     points: Floats = np.atleast_2d(population.get("X")).astype(np.float64)
     return points
+
+
+def _less_over_limits(ties: np.random.Generator) -> Callable[..., Floats]:
+    """Which of two is a parent for NSGA-III: pymoo's own choice, whose ties depend on no seed.
+
+    Args:
+        ties: Decides between two that are over the limits by the same.
+    """
+
+    def choose(
+        population: Any, pairs: Floats, *, random_state: np.random.Generator, **_: Any
+    ) -> Floats:
+        over = population.get("CV")[:, 0]
+        chosen = []
+        for pair in pairs:
+            if not over[pair].any():
+                chosen.append(random_state.choice(pair))
+            elif over[pair[0]] == over[pair[1]]:
+                chosen.append(ties.choice(pair))
+            else:
+                chosen.append(pair[np.argmin(over[pair])])
+        return np.array(chosen)[:, None]
+
+    return choose

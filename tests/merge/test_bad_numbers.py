@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from functools import cache
 from math import inf, nan
-from pathlib import Path
 
 import pytest
 import torch
 from combinations import everywhere
-from fixtures import make_pool
 from pools import (
     CONFIGS,
     NAMES,
@@ -30,20 +31,32 @@ from evomerge.space import recipes
 LOWER = Selector(layers=("outside", 0, 1))
 
 
-class TestNotFinite:
-    tensor_name = "model.layers.1.mlp.down_proj.weight"
+Spoil = Callable[..., Pool]
 
-    def spoiled(self, folder: Path, value: float, dtype: str | None = None) -> Pool:
-        make_pool(folder)
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory, pool_dir) -> Spoil:
+    """Pools with one number of an expert replaced."""
+
+    @cache
+    def spoil(value: float, dtype: str | None = None) -> Pool:
+        folder = tmp_path_factory.mktemp("spoiled") / "pool"
+        shutil.copytree(pool_dir, folder)
         path = folder / "expert1" / "model.safetensors"
         tensors = load_file(path)
-        tensors[self.tensor_name][3, 5] = value
+        tensors[TestNotFinite.tensor_name][3, 5] = value
         save_file(tensors, path, metadata={"format": "pt"})
         return open_at(folder, dtype, allow_nonfinite=True)
 
+    return spoil
+
+
+class TestNotFinite:
+    tensor_name = "model.layers.1.mlp.down_proj.weight"
+
     @pytest.mark.parametrize(("kind", "value"), everywhere(CONFIGS, [nan, inf, -inf]))
-    def test_an_expert(self, tmp_path, kind, value):
-        pool = self.spoiled(tmp_path, value)
+    def test_an_expert(self, spoiled, kind, value):
+        pool = spoiled(value)
         if kind.startswith("dare"):
             # A mask may leave the element out: then the model is finite, and good.
             whole = part(kind).model_copy(
@@ -63,8 +76,8 @@ class TestNotFinite:
         engine.write_into(state, recipes.member(pool, "base"))
         assert torch.equal(state[self.tensor_name], pool.base.tensor(self.tensor_name))
 
-    def test_an_expert_of_weight_zero_does_no_harm(self, tmp_path):
-        pool = self.spoiled(tmp_path, float("nan"))
+    def test_an_expert_of_weight_zero_does_no_harm(self, spoiled):
+        pool = spoiled(nan)
         weights = {"weight": {"expert0": 1.0, "expert1": 0.0}}
         for kind in ("linear", "task_arithmetic"):
             left_out = part(kind).model_copy(update={"parameters": weights})
@@ -74,9 +87,9 @@ class TestNotFinite:
                 built[self.tensor_name], pool["expert0"].tensor(self.tensor_name)
             )
 
-    def test_numbers_too_large_for_the_type_of_the_result(self, tmp_path):
+    def test_numbers_too_large_for_the_type_of_the_result(self, spoiled):
         # 100,000 is finite in float32 and infinite in float16, which ends at 65,504.
-        pool = self.spoiled(tmp_path, 1e5, dtype="float16")
+        pool = spoiled(1e5, "float16")
         with pytest.raises(CandidateError, match=self.tensor_name):
             build(pool, recipes.member(pool, "expert1"))
         model = AutoModelForCausalLM.from_pretrained(pool.base.model_dir, dtype=torch.float16)

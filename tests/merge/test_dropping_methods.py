@@ -42,28 +42,28 @@ def recipe(request, pool) -> Recipe:
     return recipe_of(pool, Part(method=config, models=NAMES, parameters=parameters))
 
 
-def test_twice_gives_the_same_bytes(pool, recipe):
+def test_twice_gives_the_same_bytes(pool, built, recipe):
     engine = Engine(pool)
     first = dict(engine.tensors(recipe))
     assert_same(first, dict(engine.tensors(recipe)))
-    assert_same(first, build(pool, Recipe.from_json(recipe.to_json())))
+    assert_same(first, built(pool, Recipe.from_json(recipe.to_json())))
     name = "model.layers.1.mlp.up_proj.weight"
     assert not torch.equal(first[name], pool.base.tensor(name))
 
 
-def test_statistics_that_are_dropped_change_nothing(pool, recipe):
-    assert_same(build(pool, recipe, statistics_budget_bytes=0), build(pool, recipe))
+def test_statistics_that_are_dropped_change_nothing(pool, built, recipe):
+    assert_same(build(pool, recipe, statistics_budget_bytes=0), built(pool, recipe))
 
 
 @pytest.mark.parametrize("block_elements", [7, 100])
-def test_the_size_of_blocks_changes_nothing(pool, recipe, block_elements, monkeypatch):
-    expected = build(pool, recipe)
+def test_the_size_of_blocks_changes_nothing(pool, built, recipe, block_elements, monkeypatch):
+    expected = built(pool, recipe)
     monkeypatch.setattr(host_module, "BLOCK_ELEMENTS", block_elements)
     assert_same(build(pool, recipe), expected)
 
 
-def test_a_loaded_model_gets_the_same_bits(pool, recipe):
+def test_a_loaded_model_gets_the_same_bits(pool, built, recipe):
     model = AutoModelForCausalLM.from_pretrained(pool.base.model_dir, dtype=torch.float32)
     Engine(pool).write_into(model.state_dict(keep_vars=True), recipe)
     written = {name: model.state_dict()[name] for name in pool.layout.places}
-    assert_same(written, build(pool, recipe))
+    assert_same(written, built(pool, recipe))

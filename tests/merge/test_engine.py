@@ -45,7 +45,7 @@ class TestEveryMethod:
     @pytest.mark.parametrize(
         ("kind", "which"), everywhere(KINDS, ["half_pool", "pool", "tied_pool"])
     )
-    def test_a_loaded_model_gets_the_same_bits(self, request, kind, which):
+    def test_a_loaded_model_gets_the_same_bits(self, request, built, kind, which):
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
         model = AutoModelForCausalLM.from_pretrained(
@@ -58,50 +58,54 @@ class TestEveryMethod:
         engine.write_into(state, recipes.member(pool, "expert1"))
         engine.write_into(state, recipe)
         written = {name: model.state_dict()[name] for name in pool.layout.places}
-        assert_same(written, build(pool, recipe))
+        assert_same(written, built(pool, recipe))
         assert pointers == {n: t.data_ptr() for n, t in model.state_dict().items()}
         assert not torch.equal(
             written["model.embed_tokens.weight"], pool.base.tensor("model.embed_tokens.weight")
         )
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_twice_gives_the_same_bytes(self, pool, kind):
+    def test_twice_gives_the_same_bytes(self, pool, built, kind):
         recipe = self.recipe(pool, kind)
         engine = Engine(pool)
         first = dict(engine.tensors(recipe))
         assert_same(first, dict(engine.tensors(recipe)))
         # A new engine, and a recipe that was written and read.
-        assert_same(first, build(pool, Recipe.from_json(recipe.to_json())))
+        assert_same(first, built(pool, Recipe.from_json(recipe.to_json())))
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_after_other_recipes(self, pool, kind):
+    def test_after_other_recipes(self, pool, built, kind):
         recipe = self.recipe(pool, kind)
         engine = Engine(pool)
         other = recipe.model_copy(update={"mask_seed": 12})
         for before in (mixed(pool), other, recipes.uniform(pool)):
             list(engine.tensors(before))
-        assert_same(dict(engine.tensors(recipe)), build(pool, recipe))
+        assert_same(dict(engine.tensors(recipe)), built(pool, recipe))
 
     @pytest.mark.parametrize(("kind", "budget"), everywhere(KINDS, [3000, 0, 1]))
-    def test_a_small_statistics_budget_changes_nothing(self, pool, kind, budget):
+    def test_a_small_statistics_budget_changes_nothing(self, pool, built, kind, budget):
         recipe = self.recipe(pool, kind)
-        expected = build(pool, recipe)
+        expected = built(pool, recipe)
         engine = Engine(pool, statistics_budget_bytes=budget)
         for _ in range(2):
             assert_same(dict(engine.tensors(recipe)), expected)
 
     @pytest.mark.parametrize(("kind", "block_elements"), everywhere(KINDS, [100, 7, 16]))
-    def test_the_size_of_blocks_changes_nothing(self, pool, kind, block_elements, monkeypatch):
+    def test_the_size_of_blocks_changes_nothing(
+        self, pool, built, kind, block_elements, monkeypatch
+    ):
         recipe = self.recipe(pool, kind)
-        expected = build(pool, recipe)
+        expected = built(pool, recipe)
         monkeypatch.setattr(host_module, "BLOCK_ELEMENTS", block_elements)
         assert_same(build(pool, recipe), expected)
 
     @pytest.mark.parametrize(("kind", "which"), everywhere(KINDS, ["half_pool", "pool"]))
-    def test_compiled_loops_and_threads_change_nothing(self, request, kind, which, monkeypatch):
+    def test_compiled_loops_and_threads_change_nothing(
+        self, request, built, kind, which, monkeypatch
+    ):
         pool = request.getfixturevalue(which)
         recipe = self.recipe(pool, kind)
-        expected = build(pool, recipe)
+        expected = built(pool, recipe)
         monkeypatch.setattr(host_module, "RANGE_ELEMENTS", 100)
         num_threads = torch.get_num_threads()
         for count in (1, 3):
@@ -114,18 +118,18 @@ class TestEveryMethod:
             assert_same(state, expected)
 
     @pytest.mark.parametrize(("kind", "dtype"), everywhere(KINDS, DTYPES[::-1]))
-    def test_one_cast_at_the_end(self, pool, kind, dtype):
+    def test_one_cast_at_the_end(self, pool, built, kind, dtype):
         recipe = self.recipe(pool, kind)
         cast = recipe.model_copy(update={"dtype": dtype})
         expected = {
-            name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in build(pool, recipe).items()
+            name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in built(pool, recipe).items()
         }
         assert_same(build(pool, cast), expected)
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_pool_opened_from_the_recipe(self, pool, kind):
+    def test_a_pool_opened_from_the_recipe(self, pool, built, kind):
         recipe = self.recipe(pool, kind)
-        assert_same(build(open_members(recipe), recipe), build(pool, recipe))
+        assert_same(build(open_members(recipe), recipe), built(pool, recipe))
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_pool_is_left_alone(self, pool_dir, pool, kind):

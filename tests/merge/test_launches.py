@@ -6,6 +6,7 @@ of bfloat16, so nothing is said of these.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -39,8 +40,11 @@ from evomerge.methods import METHODS, Operands
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
 
-# What overflows is asked for; the interpreter's numpy warns.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    # What overflows is asked for; the interpreter's numpy warns.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 COMPILER = Path(__file__).parents[1] / "kernel_compiler.py"
@@ -166,6 +170,26 @@ def test_masks_at_the_edge_of_a_density(steps):
 def test_the_same_uniforms(key):
     drawn = draw_uniforms(key, SIZE, DEVICE)
     assert torch.equal(drawn.cpu(), uniform_uint16(key, SIZE))
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="nothing is interpreted")
+def test_a_remembered_language_gives_the_same_and_is_put_back(monkeypatch):
+    from triton import language
+    from triton.runtime import interpreter
+
+    def launch_all() -> list[torch.Tensor]:
+        config = CONFIGS["ties"]
+        whole, given = operands(torch.float32, 2), coefficients(config, 2)
+        return [launched(config, whole, given, torch.float32)[0], draw_uniforms(7, SIZE, DEVICE)]
+
+    places = (language, language.tensor, language.math)
+    before = [inspect.getmembers(place) for place in places]
+    quick = launch_all()
+    assert [inspect.getmembers(place) for place in places] == before
+    assert interpreter.inspect is not inspect
+    monkeypatch.setattr(interpreter, "inspect", inspect)
+    assert all(map(same_bits, quick, launch_all()))
+    assert [inspect.getmembers(place) for place in places] == before
 
 
 @pytest.fixture(scope="module")

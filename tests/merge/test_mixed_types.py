@@ -32,7 +32,8 @@ def cast(folder: Path, dtype: torch.dtype) -> None:
 
 @pytest.fixture(scope="module")
 def pool_dir(tmp_path_factory) -> Path:
-    return make_pool(tmp_path_factory.mktemp("pool"))
+    """One tensor of every kind: each is merged by itself."""
+    return make_pool(tmp_path_factory.mktemp("pool"), num_hidden_layers=1)
 
 
 def mixed_pools(pool_dir: Path, tmp_path: Path, order: tuple[str, ...], dtype: str) -> list[Pool]:
@@ -98,7 +99,7 @@ def test_the_default_type_is_the_bases(pool_dir, tmp_path):
 
 def test_an_adapter_of_a_half_precision_base(tmp_path):
     """Its changed tensors are float32, the others the base's own type."""
-    make_pool(tmp_path, dtype="bfloat16")
+    make_pool(tmp_path, dtype="bfloat16", num_hidden_layers=1)
     cast(tmp_path / "expert0", torch.float32)
     shutil.rmtree(tmp_path / "expert1")
     save_adapter(tmp_path / "expert1", tmp_path / "base", r=4, target_modules=["q_proj"])

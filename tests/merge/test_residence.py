@@ -24,13 +24,27 @@ from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SOME_BYTES = 20_000
 """Room for some of a test pool's tensors."""
 
-KINDS = (*CONFIGS, "mixed")
-PLACES = [("half_pool", SOME_BYTES), ("pool", 0)]
+PLACES = [("low_half_pool", 5_000), ("low_pool", 0)]
+TALL_PLACES = [("half_pool", SOME_BYTES), ("pool", 0)]
+
+
+@pytest.fixture(scope="module")
+def low_pool(tmp_path_factory) -> Pool:
+    """One layer, where layers are merged alike: interpreted kernels take their time."""
+    return open_at(make_pool(tmp_path_factory.mktemp("low"), num_hidden_layers=1))
+
+
+@pytest.fixture(scope="module")
+def low_half_pool(tmp_path_factory) -> Pool:
+    folder = tmp_path_factory.mktemp("low_half")
+    return open_at(make_pool(folder, num_hidden_layers=1, dtype="bfloat16"))
 
 
 def engine_on_device(pool: Pool, budget: int | None = None, **settings) -> Engine:
@@ -47,30 +61,42 @@ def assert_built(engine: Engine, recipe: Recipe, expected: dict[str, torch.Tenso
         assert_close(found[name], tensor)
 
 
+def assert_as_on_the_cpu(pool: Pool, recipe: Recipe, budget: int) -> None:
+    expected = build(pool, recipe)
+    engine = engine_on_device(pool, budget)
+    assert_built(engine, recipe, expected)
+    # Again, with what was kept, into a model that lies there.
+    state = {name: torch.zeros_like(t, device=DEVICE) for name, t in expected.items()}
+    engine.write_into(state, recipe)
+    for name, tensor in expected.items():
+        assert_close(state[name].cpu(), tensor)
+
+
+def assert_same_in_blocks(pool: Pool, recipe: Recipe, statistics_bytes: int, monkeypatch) -> None:
+    monkeypatch.setattr(device_module, "BLOCK_ELEMENTS", 100)
+    engine = engine_on_device(pool, statistics_budget_bytes=statistics_bytes)
+    assert_built(engine, recipe, build(pool, recipe))
+
+
 class TestEveryMethod:
-    def recipe(self, pool, kind) -> Recipe:
-        return mixed(pool) if kind == "mixed" else recipe_of(pool, part(kind))
-
-    @pytest.mark.parametrize(("kind", "place"), everywhere(KINDS, PLACES))
+    @pytest.mark.parametrize(("kind", "place"), everywhere(CONFIGS, PLACES))
     def test_as_on_the_cpu(self, request, kind, place):
-        which, budget = place
-        pool = request.getfixturevalue(which)
-        recipe = self.recipe(pool, kind)
-        expected = build(pool, recipe)
-        engine = engine_on_device(pool, budget)
-        assert_built(engine, recipe, expected)
-        # Again, with what was kept, into a model that lies there.
-        state = {name: torch.zeros_like(t, device=DEVICE) for name, t in expected.items()}
-        engine.write_into(state, recipe)
-        for name, tensor in expected.items():
-            assert_close(state[name].cpu(), tensor)
+        pool = request.getfixturevalue(place[0])
+        assert_as_on_the_cpu(pool, recipe_of(pool, part(kind)), place[1])
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_blocks_and_kept_statistics_change_nothing(self, pool, kind, monkeypatch):
-        recipe = self.recipe(pool, kind)
-        monkeypatch.setattr(device_module, "BLOCK_ELEMENTS", 100)
-        engine = engine_on_device(pool, statistics_budget_bytes=3000)
-        assert_built(engine, recipe, build(pool, recipe))
+    @pytest.mark.parametrize("kind", CONFIGS)
+    def test_blocks_and_kept_statistics_change_nothing(self, low_pool, kind, monkeypatch):
+        assert_same_in_blocks(low_pool, recipe_of(low_pool, part(kind)), 1000, monkeypatch)
+
+
+class TestMethodsOfOneModel:
+    @pytest.mark.parametrize("place", TALL_PLACES)
+    def test_as_on_the_cpu(self, request, place):
+        pool = request.getfixturevalue(place[0])
+        assert_as_on_the_cpu(pool, mixed(pool), place[1])
+
+    def test_blocks_and_kept_statistics_change_nothing(self, pool, monkeypatch):
+        assert_same_in_blocks(pool, mixed(pool), 3000, monkeypatch)
 
 
 def test_what_fits_stays_and_the_rest_is_streamed(half_pool):
@@ -97,8 +123,9 @@ def test_streams_within_a_stream_are_refused(pool):
         list(engine._source.stream(steps))
 
 
-def test_streams_that_were_left_do_no_harm(pool):
+def test_streams_that_were_left_do_no_harm(low_pool):
     """A build that ends within, and one of single tensors in any order."""
+    pool = low_pool
     recipe = recipe_of(pool, part("ties"))
     engine = engine_on_device(pool, 0)
     stream = engine.tensors(recipe)
@@ -120,7 +147,7 @@ def assert_close(found, expected) -> None:
 @pytest.mark.parametrize("target", ["q_proj", "embed_tokens"])
 def test_only_what_an_adapter_is_made_of_stays(budget, target, tmp_path):
     """No changed tensor is kept. PEFT stores a targeted embedding's own base as well."""
-    make_pool(tmp_path)
+    make_pool(tmp_path, num_hidden_layers=1)
     shutil.rmtree(tmp_path / "expert1")
     folder = save_adapter(tmp_path / "expert1", tmp_path / "base", r=4, target_modules=[target])
     pool = open_at(tmp_path)
@@ -133,12 +160,15 @@ def test_only_what_an_adapter_is_made_of_stays(budget, target, tmp_path):
     kept = sum(tensor.numel() for (model, _), tensor in lying if model == "expert1")
     state = load_file(folder / "adapter_model.safetensors")
     assert kept == sum(tensor.numel() for tensor in state.values())
+    remembered = set(engine._source._latest._found)
+    unchanged = pool.layout.places.keys() - pool["expert1"].updates.keys()
+    assert remembered == (unchanged if budget is None else set())
 
 
 @pytest.mark.parametrize("kind", ["linear", "ties", "dare_ties", "slerp", "della"])
 def test_numbers_that_are_not_finite_are_told(kind, tmp_path):
     """The first of the model's order, and as on the CPU."""
-    make_pool(tmp_path)
+    make_pool(tmp_path, num_hidden_layers=2)
     path = tmp_path / "expert1/model.safetensors"
     state = load_file(path)
     for name in ("model.layers.1.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"):

@@ -33,7 +33,7 @@ OPTIONS = [
 def pool(tmp_path_factory):
     """Its largest tensors, of 86,400 numbers, are judged by smaller ones."""
     folder = tmp_path_factory.mktemp("tables")
-    return open_at(make_pool(folder, hidden_size=96, intermediate_size=900, num_hidden_layers=2))
+    return open_at(make_pool(folder, hidden_size=96, intermediate_size=900, num_hidden_layers=1))
 
 
 def check(pool, *parts: Part) -> dict[str, int]:

@@ -26,13 +26,18 @@ def read(folder: Path, text: str) -> Recipe:
 
 class TestRecipes:
     @pytest.mark.parametrize("name", CONFIGURATIONS)
-    def test_is_an_ordinary_recipe(self, here, tmp_path, name):
+    def test_is_an_ordinary_recipe(self, opened, tmp_path, name):
+        read = opened(name)
+        assert read.recipe.dtype == "float32"
+        path = tmp_path / "recipe.yaml"
+        path.write_text(read.recipe.to_yaml())
+        assert read_recipe(path) == read.recipe
+        assert is_mergekit(read.path) and not is_mergekit(path)
+
+    @pytest.mark.parametrize("name", ["linear", "ties, slices in a module", "passthrough, a stack"])
+    def test_its_type_is_the_recipes(self, here, tmp_path, name):
         recipe = read(tmp_path, CONFIGURATIONS[name] + "dtype: bfloat16\n")
         assert recipe.dtype == "bfloat16"
-        path = tmp_path / "recipe.yaml"
-        path.write_text(recipe.to_yaml())
-        assert read_recipe(path) == recipe
-        assert is_mergekit(tmp_path / "config.yaml") and not is_mergekit(path)
 
     def test_every_option_is_said(self, here, tmp_path):
         recipe = read(tmp_path, CONFIGURATIONS["ties, rescaled, not normalized"])

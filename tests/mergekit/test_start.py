@@ -9,11 +9,11 @@ import pytest
 import torch
 import vocabularies
 from fixtures import make_config, make_pool, make_tasks, save_model
-from mergekit_configurations import CONFIGURATIONS, make_named_pool
+from mergekit_configurations import CONFIGURATIONS
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.mergekit import open_mergekit, start
+from evomerge.mergekit import start
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
@@ -24,20 +24,26 @@ NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Path:
-    folder = make_named_pool(tmp_path_factory.mktemp("start"))
+def there(workspace, tmp_path_factory) -> Path:
+    """The workspace's models and one more, elsewhere."""
+    folder = shutil.copytree(workspace, tmp_path_factory.mktemp("start"), dirs_exist_ok=True)
     save_model(folder / "pool/other", 9, num_hidden_layers=4)
     return folder
 
 
 @pytest.fixture(scope="module")
-def pool(workspace) -> Pool:
-    return open_named(workspace, NAMES)
+def pool(there) -> Pool:
+    return open_named(there, NAMES)
 
 
-def open_named(workspace: Path, names: dict[str, str]) -> Pool:
+@pytest.fixture(scope="module")
+def whole_pool(there) -> Pool:
+    return open_named(there, NAMES | {"pool/lora": "adapter"})
+
+
+def open_named(there: Path, names: dict[str, str]) -> Pool:
     experts = [{"source": source, "name": name} for source, name in names.items()]
-    return open_pool(PoolConfig(base="pool/base", experts=experts), workspace)
+    return open_pool(PoolConfig(base="pool/base", experts=experts), there)
 
 
 def read_start(path: Path, pool: Pool, **options) -> Recipe:
@@ -46,22 +52,19 @@ def read_start(path: Path, pool: Pool, **options) -> Recipe:
     return start.read_start(path, pool, lambda recipe: space.to_genome(recipe) is not None)
 
 
-def write(workspace: Path, text: str, name: str = "merge.yaml") -> Path:
-    path = workspace / name
+def write(there: Path, text: str, name: str = "merge.yaml") -> Path:
+    path = there / name
     path.write_text(text)
     return path
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_the_same_weights_by_the_pools_names(workspace, monkeypatch, name):
-    pool = open_named(workspace, NAMES | {"pool/lora": "adapter"})
-    path = write(workspace, CONFIGURATIONS[name])
-    recipe = read_start(path, pool)
-    assert recipe.members == pool.members
-    pool.check_recipe(recipe)
-    monkeypatch.chdir(workspace)
-    theirs = dict(recipe_tensors(*open_mergekit(path)))
-    ours = dict(recipe_tensors(pool, recipe))
+def test_the_same_weights_by_the_pools_names(there, whole_pool, opened, name):
+    recipe = read_start(write(there, CONFIGURATIONS[name]), whole_pool)
+    assert recipe.members == whole_pool.members
+    whole_pool.check_recipe(recipe)
+    theirs = opened(name).tensors
+    ours = dict(recipe_tensors(whole_pool, recipe))
     assert ours.keys() == theirs.keys()
     for tensor, numbers in ours.items():
         assert torch.equal(numbers, theirs[tensor]), tensor
@@ -80,7 +83,7 @@ def test_the_same_weights_by_the_pools_names(workspace, monkeypatch, name):
         ({"method": {"kind": "linear"}}, None),
     ],
 )
-def test_a_point_of_the_space(workspace, pool, options, genome):
+def test_a_point_of_the_space(there, pool, options, genome):
     """Whether the space says a parameter that has its default, or does not."""
     text = """
 merge_method: task_arithmetic
@@ -90,53 +93,53 @@ models:
 - {model: pool/expert1, parameters: {weight: 0.5}}
 - {model: pool/expert2, parameters: {weight: 1.0}}
 """
-    recipe = read_start(write(workspace, text), pool, **options)
+    recipe = read_start(write(there, text), pool, **options)
     space = ParameterSpace(ParameterSpaceConfig(**options), pool)
     assert space.to_genome(recipe) == genome
     assert recipe.parts[0].coefficients()["scale"] == (1.0,)
 
 
 @pytest.mark.parametrize("kind", ["absolute", "copy", "link"])
-def test_a_model_is_known_by_its_place_or_its_files(workspace, pool, tmp_path, kind):
-    model = workspace / "pool/expert1"
+def test_a_model_is_known_by_its_place_or_its_files(there, pool, tmp_path, kind):
+    model = there / "pool/expert1"
     if kind == "copy":
         model = shutil.copytree(model, tmp_path / "elsewhere")
     if kind == "link":
         model = tmp_path / "link"
-        model.symlink_to(workspace / "pool/expert1")
+        model.symlink_to(there / "pool/expert1")
     source = "./link" if kind == "link" else model
     text = f"merge_method: passthrough\nmodels: [{{model: {source}}}]\n"
     recipe = read_start(write(tmp_path, text), pool)
     assert recipe.parts[0].models == ("code",)
 
 
-def test_a_model_of_the_hub_is_known_by_its_id(workspace, pool):
+def test_a_model_of_the_hub_is_known_by_its_id(there, pool):
     experts = tuple(pool.experts)
     hub = type(experts[0])("hub", experts[0].model_dir, "some/model@1234", experts[0].tensors)
     hub.__dict__["sha256"] = experts[0].sha256
     ours = Pool(pool.base, (hub,), pool.layout, pool.dtype)
     for source in ("some/model", "some/model@1234"):
         text = f"merge_method: passthrough\nmodels: [{{model: {source}}}]\n"
-        assert read_start(write(workspace, text), ours).parts[0].models == ("hub",)
+        assert read_start(write(there, text), ours).parts[0].models == ("hub",)
     text = "merge_method: passthrough\nmodels: [{model: some/model@main}]\n"
     with pytest.raises(InputError, match="'some/model' is not in the pool"):
-        read_start(write(workspace, text), ours)
+        read_start(write(there, text), ours)
 
 
-def test_a_folder_comes_before_a_hub_id(workspace, pool, tmp_path):
+def test_a_folder_comes_before_a_hub_id(there, pool, tmp_path):
     hub = type(pool.base)("hub", pool.experts[0].model_dir, "some/model@1234", {})
-    at = type(pool.base)("at", workspace / "pool/expert2", f"{tmp_path / 'some/model'}@2", {})
+    at = type(pool.base)("at", there / "pool/expert2", f"{tmp_path / 'some/model'}@2", {})
     ours = Pool(pool.base, (at, hub, pool.experts[1]), pool.layout, pool.dtype)
     for checkpoint in (at, hub):
         checkpoint.__dict__["sha256"] = "0" * 64
-    shutil.copytree(workspace / "pool/expert1", tmp_path / "some/model")
+    shutil.copytree(there / "pool/expert1", tmp_path / "some/model")
     text = "merge_method: passthrough\nmodels: [{model: some/model}]\n"
     assert read_start(write(tmp_path, text), ours).parts[0].models == ("code",)
 
 
-def test_the_files_base_has_the_chat_template(workspace, pool, tmp_path, monkeypatch):
+def test_the_files_base_has_the_chat_template(there, pool, tmp_path, monkeypatch):
     for name in ("base", "expert0"):
-        shutil.copytree(workspace / "pool" / name, tmp_path / "pool" / name)
+        shutil.copytree(there / "pool" / name, tmp_path / "pool" / name)
     (tmp_path / "pool/expert0/chat_template.jinja").write_text("{% if messages %}A{% endif %}")
     ours = open_pool(PoolConfig(base="pool/base", experts=["pool/expert0"]), tmp_path)
     text = "merge_method: passthrough\nmodels: [{model: pool/%s}]\n"
@@ -170,20 +173,20 @@ def test_the_files_base_has_the_chat_template(workspace, pool, tmp_path, monkeyp
         ("{parts: [], members: {}}", ("members",)),
     ],
 )
-def test_refused(workspace, pool, text, says):
-    path = write(workspace, text)
+def test_refused(there, pool, text, says):
+    path = write(there, text)
     with pytest.raises(InputError) as error:
         read_start(path, pool)
     for words in (str(path), *says):
         assert words in str(error.value)
 
 
-def test_our_own_recipes(workspace, pool):
+def test_our_own_recipes(there, pool):
     recipe = recipes.uniform(pool)
-    assert read_start(write(workspace, recipe.to_yaml()), pool) == recipe
+    assert read_start(write(there, recipe.to_yaml()), pool) == recipe
     fewer = Pool(pool.base, pool.experts[:1], pool.layout, pool.dtype)
     with pytest.raises(InputError, match=r"merge.yaml: recipe member 'code' is not in the pool"):
-        read_start(workspace / "merge.yaml", fewer)
+        read_start(there / "merge.yaml", fewer)
 
 
 def test_a_run_finds_it_again(tmp_path):

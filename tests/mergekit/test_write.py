@@ -10,6 +10,7 @@ import yaml
 from mergekit_configurations import CONFIGURATIONS
 from mergekit_recipes import MLP, RECIPES, copy_of, merge
 from pools import NAMES, open_at
+from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
@@ -33,15 +34,15 @@ def again(folder: Path, pool: Pool, recipe: Recipe) -> tuple[Pool, Recipe]:
     return open_mergekit(path)
 
 
-def assert_equal_weights(first: tuple[Pool, Recipe], second: tuple[Pool, Recipe]) -> None:
-    one, other = dict(recipe_tensors(*first)), dict(recipe_tensors(*second))
+def assert_equal_weights(one: dict[str, Tensor], read: tuple[Pool, Recipe]) -> None:
+    other = dict(recipe_tensors(*read))
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=TOLERANCE, msg=name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool(workspace) -> Pool:
     return open_at(workspace / "pool")
 
@@ -55,20 +56,18 @@ class TestRoundTrip:
     def test_recipes(self, pool, tmp_path, name):
         recipe = recipe_of(pool, **RECIPES[name])
         read = again(tmp_path, pool, recipe)
-        assert_equal_weights((pool, recipe), read)
+        assert_equal_weights(dict(recipe_tensors(pool, recipe)), read)
         # Architecture and tokenizer are the same model's, but for methods that a base changes.
         assert name == "nuslerp" or read[0].base.source == pool.base.source
 
     @pytest.mark.parametrize("name", CONFIGURATIONS)
-    def test_what_was_read(self, here, tmp_path, name):
-        path = tmp_path / "config.yaml"
-        path.write_text(CONFIGURATIONS[name])
-        read = open_mergekit(path)
+    def test_what_was_read(self, here, opened, tmp_path, name):
+        read = opened(name)
         if name == "linear, a filter decides about normalizing":
             with pytest.raises(InputError, match="options of linear"):
-                mergekit_yaml(*read)
+                mergekit_yaml(read.pool, read.recipe)
             return
-        assert_equal_weights(read, again(tmp_path, *read))
+        assert_equal_weights(read.tensors, again(tmp_path, read.pool, read.recipe))
 
     def test_what_is_random_is_said(self, pool):
         recipe = recipe_of(pool, **RECIPES["masks"])
@@ -89,7 +88,7 @@ class TestRoundTrip:
             density=(0.5, 0.9)[: len(models)],
         )
         recipe = recipe_of(pool, parts=(part,))
-        assert_equal_weights((pool, recipe), again(tmp_path, pool, recipe))
+        assert_equal_weights(dict(recipe_tensors(pool, recipe)), again(tmp_path, pool, recipe))
 
     def test_a_stack_is_passthrough(self, pool):
         recipe = recipe_of(pool, **RECIPES["a path of members"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 from families import (
     FAMILIES,
-    MEMBERS,
     family_config,
     make_random_pool,
 )
 from residents import (
     Family,
-    load,
     new_resident,
 )
 
@@ -19,11 +20,19 @@ from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool
 
 
+@pytest.fixture(scope="session")
+def make_family(tmp_path_factory) -> Callable[[str], Family]:
+    @cache
+    def make(name: str) -> Family:
+        folder = tmp_path_factory.mktemp("pool")
+        return Family(folder, make_random_pool(folder, family_config(name)))
+
+    return make
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request, tmp_path_factory) -> Family:
-    folder = tmp_path_factory.mktemp("pool")
-    pool = make_random_pool(folder, family_config(request.param))
-    return Family(folder, pool, {name: load(folder / name) for name in MEMBERS})
+def family(request, make_family) -> Family:
+    return make_family(request.param)
 
 
 @pytest.fixture
@@ -31,7 +40,7 @@ def resident(family) -> ResidentModel:
     return new_resident(family.pool)
 
 
-@pytest.fixture(scope="module")
-def gpt2_pool(tmp_path_factory) -> Pool:
+@pytest.fixture
+def gpt2_pool(make_family) -> Pool:
     """The family with dropout."""
-    return make_random_pool(tmp_path_factory.mktemp("gpt2"), family_config("GPT-2"))
+    return make_family("GPT-2").pool

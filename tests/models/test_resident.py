@@ -8,6 +8,7 @@ from families import (
     FAMILIES,
     MEMBERS,
     NUM_LAYERS,
+    REPRESENTATIVES,
     SLIDING_WINDOW,
     family_config,
     make_random_pool,
@@ -35,9 +36,18 @@ from transformers import OlmoConfig, PhiConfig
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_file
+from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool
 from evomerge.recipe import MERGED
 from evomerge.space import recipes
+
+of_representatives = pytest.mark.parametrize("family", REPRESENTATIVES, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def resident(family) -> ResidentModel:
+    """One for all tests of a family: what it was before is to make no difference."""
+    return new_resident(family.pool)
 
 
 class TestForward:
@@ -55,10 +65,11 @@ class TestForward:
     @pytest.mark.parametrize("outer", ["base", "expert0"])
     def test_a_path_is_a_stack_of_copied_layers(self, outer, family, resident):
         resident.load(path_recipe(family.pool, outer, STEPS))
-        stack = copied_stack(family.loaded, outer, STEPS)
+        stack = family.stack(outer, STEPS)
         assert torch.equal(logits(resident.model), logits(stack))
         assert torch.equal(logits(resident.model, **padded()), logits(stack, **padded()))
 
+    @of_representatives
     def test_every_hop_tells(self, family, resident):
         """No stack with one other layer or one other scale has these logits."""
         resident.load(path_recipe(family.pool, "expert0", STEPS))
@@ -104,7 +115,7 @@ class TestGeneration:
 
     def test_with_the_cache_as_without(self, family, resident):
         resident.load(path_recipe(family.pool, "expert0", STEPS))
-        stack = copied_stack(family.loaded, "expert0", STEPS)
+        stack = family.stack("expert0", STEPS)
         for inputs in ({"input_ids": some_ids()}, padded()):
             ours = write(resident.model, self.NUM_TOKENS, True, **inputs)
             assert ours.shape[1] == inputs["input_ids"].shape[1] + self.NUM_TOKENS
@@ -132,12 +143,13 @@ class TestGeneration:
         for steps in (STEPS, OTHER_STEPS, STEPS[:1]):
             resident.load(path_recipe(family.pool, "expert1", steps))
             ours = write(resident.model, 6, True)
-            stack = copied_stack(family.loaded, "expert1", steps)
+            stack = family.stack("expert1", steps)
             assert torch.equal(ours, write(stack, 6, True))
         resident.load(recipes.member(family.pool, "expert1"))
         assert torch.equal(write(resident.model, 6, True), write(family.loaded["expert1"], 6, True))
 
 
+@of_representatives
 class TestSwitching:
     def test_each_recipe_gives_its_bits_whatever_came_before(self, family, resident):
         pool, loaded = family.pool, family.loaded
@@ -147,12 +159,12 @@ class TestSwitching:
         cases = {
             "path": (
                 path_recipe(pool, "expert0", STEPS),
-                copied_stack(loaded, "expert0", STEPS),
+                family.stack("expert0", STEPS),
             ),
             "average": (average, averages[MERGED]),
             "other path": (
                 path_recipe(pool, "base", OTHER_STEPS),
-                copied_stack(loaded, "base", OTHER_STEPS),
+                family.stack("base", OTHER_STEPS),
             ),
             "sum": (sum_, models[MERGED]),
             "path of sum": (
@@ -201,6 +213,7 @@ class TestSwitching:
 
 
 class TestRefusals:
+    @of_representatives
     def test_a_hop_beyond_the_last_layer(self, family, resident):
         pool = family.pool
         good = path_recipe(pool, "expert0", STEPS)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from families import (
-    reopen_pool,
-)
+from families import REPRESENTATIVES, reopen_pool
 from residents import (
     MIXED_STEPS,
     OTHER_STEPS,
@@ -25,6 +24,8 @@ from evomerge.pool import layers_name
 from evomerge.recipe import MERGED
 from evomerge.space import recipes
 
+of_representatives = pytest.mark.parametrize("family", REPRESENTATIVES, indirect=True)
+
 
 class TestStorage:
     def test_what_is_loaded_into_a_layer_is_its_copys(self):
@@ -38,6 +39,7 @@ class TestStorage:
         for name, tensor in copied.state_dict(keep_vars=True).items():
             assert tensor is layer.state_dict(keep_vars=True)[name]
 
+    @of_representatives
     def test_layers_that_repeat_share_theirs(self, family, resident):
         resident.load(path_recipe(family.pool, "expert0", STEPS))
         modules = hops(resident)
@@ -51,6 +53,7 @@ class TestStorage:
             len(places) for places in first.values()
         )
 
+    @of_representatives
     def test_a_members_tensors_are_the_files_map(self, family, resident):
         pool = family.pool
         prefix = layers_name(pool.base.config, pool.base.model_dir)
@@ -68,6 +71,7 @@ class TestStorage:
         mapped_places = {c.tensor(name).data_ptr() for c in pool for name in pool.layout.places}
         assert not mapped_places & {tensor.data_ptr() for tensor in state.values()}
 
+    @of_representatives
     def test_another_type_is_copied_once(self, family):
         pool = reopen_pool(family.folder, dtype="bfloat16")
         resident = new_resident(pool)
@@ -85,6 +89,7 @@ class TestStorage:
         resident.load(path_recipe(pool, "expert0", STEPS))
         assert places() == before
 
+    @of_representatives
     def test_hops_are_no_parameters_of_the_model(self, family, resident):
         """What counts, saves or moves parameters sees each stored layer once."""
         names = set(resident.model.state_dict())
@@ -93,6 +98,7 @@ class TestStorage:
         num_parameters = sum(p.numel() for p in resident.model.parameters())
         assert num_parameters == family.pool.layout.num_parameters
 
+    @of_representatives
     def test_hops_of_the_merged_model_are_its_layers(self, family, resident):
         pool = family.pool
         own = {name: t.data_ptr() for name, t in resident.model.state_dict().items()}
@@ -109,6 +115,7 @@ def modes(resident: ResidentModel) -> set[bool]:
 
 
 class TestMode:
+    @of_representatives
     def test_hops_follow_the_model(self, family, resident):
         resident.load(path_recipe(family.pool, "expert0", STEPS))
         assert modes(resident) == {False}

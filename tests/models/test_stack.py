@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, VOCAB_SIZE, family_config, make_random_pool, reopen_pool
+from families import FAMILIES, REPRESENTATIVES, VOCAB_SIZE, reopen_pool
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -57,7 +57,6 @@ CASES: dict[str, tuple[str, tuple[Step, ...], str]] = {
     "winding-bfloat16": (MERGED, WINDING, "bfloat16"),
     "deep-bfloat16": ("expert0", DEEP, "bfloat16"),
 }
-REPRESENTATIVES = ("Llama", "Gemma3", "GPT-2")
 EXPORTED = [
     (family, case)
     for family in FAMILIES
@@ -66,7 +65,8 @@ EXPORTED = [
 ]
 """Every family with code of its own for the path, and without where there is none."""
 
-NUM_TOKENS = 12
+NUM_TOKENS = 6
+"""More than the window is long."""
 
 # Runs where this project is not installed.
 LOAD = """
@@ -187,14 +187,16 @@ def is_custom(family: str, case: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> dict[tuple[str, str], Exported]:
+def exported(tmp_path_factory, make_family) -> dict[tuple[str, str], Exported]:
     folder = tmp_path_factory.mktemp("exported")
     made = {}
     for family in FAMILIES:
-        pools = {"float32": make_random_pool(folder / family, family_config(family))}
-        pools["bfloat16"] = reopen_pool(folder / family, dtype="bfloat16")
+        pools = {"float32": make_family(family).pool}
+        cases = [case for of, case in EXPORTED if of == family]
+        if any(CASES[case][2] == "bfloat16" for case in cases):
+            pools["bfloat16"] = reopen_pool(make_family(family).folder, dtype="bfloat16")
         residents = {d: ResidentModel(p, torch.device("cpu")) for d, p in pools.items()}
-        for case in [case for of, case in EXPORTED if of == family]:
+        for case in cases:
             outer, steps, dtype = CASES[case]
             out = folder / f"{family}-{case}"
             recipe = path_recipe(pools[dtype], outer, steps)

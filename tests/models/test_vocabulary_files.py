@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from combinations import everywhere
 from commands import run_here
 from families import FAMILIES, family_config
 from fixtures import make_config, make_tasks
@@ -37,8 +38,17 @@ def pool_dir(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
     for seed, (name, added) in enumerate({"base": BASE, **EXPERTS}.items()):
         num_rows = NUM_OWN + len(added) + 3 * seed  # padding in the experts
-        save(folder / name, seed, added, num_rows, tie_word_embeddings=request.param == "tied")
+        tied = request.param == "tied"
+        save(folder / name, seed, added, num_rows, tie_word_embeddings=tied, num_hidden_layers=2)
     return folder
+
+
+@pytest.fixture(scope="module")
+def union(pool_dir) -> Pool:
+    return open_with(pool_dir, *EXPERTS, tokens="union")
+
+
+of_untied = pytest.mark.parametrize("pool_dir", ["untied"], indirect=True)
 
 
 @pytest.fixture(params=["base", "union"])
@@ -75,11 +85,10 @@ def test_an_export_is_the_live_model(pool, tmp_path):
     assert read_recipe(tmp_path / "out/recipe.yaml") == recipe
 
 
-def test_added_tokens_are_read_as_whole_tokens(pool_dir, tmp_path):
-    pool = open_with(pool_dir, *EXPERTS, tokens="union")
-    export_checkpoint(pool, average(pool), tmp_path / "out", "card")
+def test_added_tokens_are_read_as_whole_tokens(pool_dir, union, tmp_path):
+    export_checkpoint(union, average(union), tmp_path / "out", "card")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    added = {token["content"]: token["id"] for token in pool.added_tokens}
+    added = {token["content"]: token["id"] for token in union.added_tokens}
     assert set(added) == {"<x>", "<|y|>", "<z>"}
     for token, index in added.items():
         assert tokenizer.encode(token, add_special_tokens=False) == [index]
@@ -120,15 +129,16 @@ def test_task_vectors_of_missing_tokens_are_zero(pool_dir):
     assert not torch.equal(merged[0], pool.base.tensor(EMBEDDING)[0])
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_every_method_gets_one_shape(pool_dir, kind):
+@pytest.mark.parametrize(
+    ("kind", "pool_dir"), everywhere(CONFIGS, ["untied", "tied"]), indirect=["pool_dir"]
+)
+def test_every_method_gets_one_shape(union, kind):
     """A pool saved with aligned rows gives each method's model too; masks want equal hashes."""
-    pool = open_with(pool_dir, *EXPERTS, tokens="union")
-    recipe = recipe_of(pool, part(kind)).model_copy(update={"vocabulary": pool.vocabulary})
-    blocks = dict(Engine(pool, fused_from=1 << 60).tensors(recipe))
-    fused = dict(Engine(pool, fused_from=1).tensors(recipe))
-    for name in pool.layout.places:
-        assert blocks[name].shape == fused[name].shape == pool.layout.shapes[name]
+    recipe = recipe_of(union, part(kind)).model_copy(update={"vocabulary": union.vocabulary})
+    blocks = dict(Engine(union, fused_from=1 << 60).tensors(recipe))
+    fused = dict(Engine(union, fused_from=1).tensors(recipe))
+    for name in union.layout.places:
+        assert blocks[name].shape == fused[name].shape == union.layout.shapes[name]
         assert blocks[name].isfinite().all()
         assert torch.equal(blocks[name], fused[name])
 
@@ -165,15 +175,14 @@ def test_families(tmp_path, family):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
-def test_paths_run_between_the_merged_rows(pool_dir, tmp_path, scale):
-    pool = open_with(pool_dir, *EXPERTS, tokens="union")
+def test_paths_run_between_the_merged_rows(union, tmp_path, scale):
     hops = (Hop(model="expert1", layer=0), Hop(model="merged", layer=1, scale=scale))
-    recipe = average(pool).model_copy(update={"path": LayerPath(outer="expert0", hops=hops)})
-    resident = ResidentModel(pool, CPU)
+    recipe = average(union).model_copy(update={"path": LayerPath(outer="expert0", hops=hops)})
+    resident = ResidentModel(union, CPU)
     resident.load(recipe)
-    export_checkpoint(pool, recipe, tmp_path / "out", "card")
+    export_checkpoint(union, recipe, tmp_path / "out", "card")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True).eval()
-    token_ids = load_tokenizer(pool)(TEXT, return_tensors="pt").input_ids
+    token_ids = load_tokenizer(union)(TEXT, return_tensors="pt").input_ids
     assert torch.equal(logits(model, token_ids), logits(resident.model, token_ids))
 
 
@@ -226,13 +235,13 @@ def test_build_refuses_changed_tokenizers(pool_dir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_scoring_reads_text_by_the_merged_tokenizer(pool_dir, tmp_path):
+@of_untied
+def test_scoring_reads_text_by_the_merged_tokenizer(pool_dir, union, tmp_path):
     make_tasks(tmp_path / "tasks")
     config_path = make_config(tmp_path, pool={"base": str(pool_dir / "base")})
-    pool = open_with(pool_dir, *EXPERTS, tokens="union")
-    recipe = average(pool)
+    recipe = average(union)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    export_checkpoint(pool, recipe, tmp_path / "out", "card")
+    export_checkpoint(union, recipe, tmp_path / "out", "card")
     live = score_model(str(tmp_path / "recipe.yaml"), config_path, "search")
     assert live == score_model(str(tmp_path / "out"), config_path, "search")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -38,23 +40,23 @@ def make(seed: int, kind: str = "cma") -> Optimizer:
     return OPTIMIZERS.make(OPTIMIZERS[kind].config(kind=kind), CHOICES, [Goal()], seed)
 
 
+@functools.cache
+def least(seed: int, kind: str) -> float:
+    """The least loss of 300 evaluations."""
+    loss, optimizer = choosing(seed), make(seed, kind)
+    losses = []
+    for _ in range(300):
+        answer = optimizer.ask()
+        assert set(answer.genome[:NUM_EXPERTS]) <= {0.0, 1.0}
+        losses.append(loss(answer.genome))
+        optimizer.tell(answer.number, Scored((losses[-1],), (0.0,)))
+    return min(losses)
+
+
 @pytest.mark.parametrize("other", ["nevergrad", "random"])
 def test_choices_of_two_beside_real_numbers(other):
     """Better than what bits used to want, at the same budget."""
-    wins = 0
-    for seed in range(5):
-        loss, best = choosing(seed), []
-        for kind in ("cma", other):
-            optimizer = make(seed, kind)
-            losses = []
-            for _ in range(300):
-                answer = optimizer.ask()
-                assert set(answer.genome[:NUM_EXPERTS]) <= {0.0, 1.0}
-                losses.append(loss(answer.genome))
-                optimizer.tell(answer.number, Scored((losses[-1],), (0.0,)))
-            best.append(min(losses))
-        wins += best[0] < best[1]
-    assert wins >= 4
+    assert sum(least(seed, "cma") < least(seed, other) for seed in range(5)) >= 4
 
 
 def test_the_first_choices_are_mostly_the_start():

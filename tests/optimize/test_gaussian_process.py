@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -46,6 +47,10 @@ def noisy(kind, truth, seed, count=30, d=2):
     return kind(points, *measure(truth(points, seed), seed), SHARE)
 
 
+known = functools.cache(noisy)
+"""One that nobody changes, fitted once for all tests."""
+
+
 def error(surrogate, truth, seed):
     new = space_filling(surrogate.points.shape[1], 200, 99)
     return np.sqrt(((surrogate.mean(new) - truth(new, seed)) ** 2).mean())
@@ -67,7 +72,7 @@ def test_intervals_hold_what_they_say(kind):
     """Of many problems; within the noise of the count itself."""
     elsewhere, measured, errors = [], [], []
     for seed in range(10):
-        surrogate = noisy(kind, wavy, seed)
+        surrogate = known(kind, wavy, seed)
         new = space_filling(2, 200, 99)
         prediction, true = surrogate.predict(new), wavy(new, seed)
         elsewhere.append(((prediction.low <= true) & (true <= prediction.high)).mean())
@@ -83,7 +88,7 @@ def test_intervals_hold_what_they_say(kind):
 def test_the_residual_helps_where_the_quadratic_fails_and_does_no_harm_where_it_holds():
     for truth, most in ((wavy, 0.6), (bowl, 1.25)):
         ours, theirs = (
-            np.mean([error(noisy(kind, truth, seed), truth, seed) for seed in range(5)])
+            np.mean([error(known(kind, truth, seed), truth, seed) for seed in range(5)])
             for kind in (ResidualGaussianProcess, Quadratic)
         )
         assert ours < most * theirs
@@ -112,7 +117,7 @@ def test_samples_are_spread_as_the_intervals_say(kind):
 
 @both
 def test_a_sample_is_one_function(kind):
-    surrogate, new = noisy(kind, wavy, 0), space_filling(2, 20, 1)
+    surrogate, new = known(kind, wavy, 0), space_filling(2, 20, 1)
     sampled = surrogate.sample(np.random.default_rng(3))
     assert sampled(new[5:9]) == pytest.approx(sampled(new)[5:9], abs=1e-9)
     again = surrogate.sample(np.random.default_rng(3))
@@ -162,7 +167,7 @@ class TestQuality:
         assert surrogate.quality.r2 == pytest.approx(expected, abs=1e-6)
 
     def test_a_plain_process_needs_no_rank(self):
-        quality = noisy(GaussianProcess, wavy, 0).quality
+        quality = known(GaussianProcess, wavy, 0).quality
         assert (quality.rank, quality.num_coefficients) == (30, 0)
         assert (quality.link, quality.lack_of_fit) == ("identity", 0.0)
 
@@ -173,7 +178,7 @@ class TestQuality:
         assert "rank 5" in quality.reason and "6 coefficients" in quality.reason
 
     def test_what_a_quadratic_cannot_follow_is_its_lack_of_fit(self):
-        lacks = [noisy(ResidualGaussianProcess, f, 0).quality.lack_of_fit for f in (wavy, bowl)]
+        lacks = [known(ResidualGaussianProcess, f, 0).quality.lack_of_fit for f in (wavy, bowl)]
         assert lacks[0] > 2 * lacks[1] > 0
 
     @both

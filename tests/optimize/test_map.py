@@ -7,12 +7,35 @@ import itertools
 import numpy as np
 import pytest
 
-from evomerge.optimize import Ask, Asked, Box, Done, Failed, Goal, Scored, Told, Wait
-from evomerge.optimize.fronts import hypervolume, non_dominated
+from evomerge.optimize import (
+    Ask,
+    Asked,
+    Box,
+    Done,
+    Failed,
+    Goal,
+    Scored,
+    Told,
+    Wait,
+    surrogate_front,
+)
+from evomerge.optimize.fronts import hypervolume, lattice, non_dominated
 from evomerge.optimize.map_config import BayesianMapConfig, MapConfig
 from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.quadratic import num_coefficients
 from evomerge.testing.optimizers import Session
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Surrogates' fronts of two numbers are found well enough by few points.
+
+    And by directions that are even by construction: those that repel each other take a second.
+    """
+    monkeypatch.setattr(surrogate_front, "GENERATIONS", 5)
+    monkeypatch.setattr(surrogate_front, "POPULATION", 48)
+    monkeypatch.setattr(surrogate_front, "repelled", lattice)
+
 
 LANDMARKS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
 BOX = Box((0.0, 0.0), (1.0, 1.0), (0.5, 0.5), landmarks=LANDMARKS)
@@ -105,8 +128,10 @@ def front_of(session) -> float:
     return hypervolume(losses[non_dominated(losses)], REFERENCE)
 
 
-def test_finds_the_front():
+def test_finds_the_front(monkeypatch):
     """With twelve points nearly what an oracle has that places those behind the design."""
+    # As thoroughly as a search looks.
+    monkeypatch.undo()
     session = drive(make(tolerance=0.0))
     session.go_on(12)
     rng = np.random.default_rng(0)
@@ -214,3 +239,12 @@ def test_goes_on_where_no_point_is_expected_within_limits():
     over = [sum(max(0.0, loss + 0.1) for loss in bowls(genome)) for genome in found]
     # Between the floors the sum of both is a half, at least.
     assert min(over[design_size() :]) < 0.75
+
+
+def test_ties_beyond_a_limit_are_broken_by_the_seed():
+    """About the floor of a bowl: NSGA-III chooses between points of one loss."""
+    functions = [lambda points: points[:, 0] ** 2] * surrogate_front.MANY
+    limits = (-1.0, *[None] * (surrogate_front.MANY - 1))
+    start = np.linspace(-0.01, 0.01, 41)[:, None]
+    found = [surrogate_front.front_of(functions, limits, 1, 1, start) for _ in range(8)]
+    assert len({points.tobytes() for points in found}) == 1

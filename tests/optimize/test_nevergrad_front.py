@@ -57,8 +57,15 @@ class TestContract:
         assert sessions[0].events == sessions[1].events
         assert sessions[0].events != sessions[2].events
 
-    @pytest.mark.parametrize("goals", [GOALS, BOUNDED], ids=["unknown", "known"])
-    @pytest.mark.parametrize("num_tells", [1, NUM_FIRST - 1, NUM_FIRST, 40, 120])
+    # Where the reference is known, nothing begins with the eighth tell.
+    @pytest.mark.parametrize(
+        ("goals", "num_tells"),
+        [
+            *((GOALS, num_tells) for num_tells in (1, NUM_FIRST - 1, NUM_FIRST, 80)),
+            *((BOUNDED, num_tells) for num_tells in (1, 80)),
+        ],
+        ids=lambda value: ("known" if value is BOUNDED else "unknown") * isinstance(value, tuple),
+    )
     def test_a_replay_gives_the_same_next_asks(self, algorithm, goals, num_tells):
         session = drive(make(goals=goals, algorithm=algorithm))
         session.wander(num_tells, seed=num_tells)
@@ -144,10 +151,10 @@ class TestContract:
         """Better than random points, in six dimensions."""
         box = Box((0.0,) * 6, (1.0,) * 6, (0.5,) * 6)
         for seed in range(3):
-            points = drive(make(seed, box, algorithm=algorithm), box).go_on(240)
+            points = drive(make(seed, box, algorithm=algorithm), box).go_on(160)
             rng = np.random.default_rng(seed)
             ours = [bowls(point, box) for point in points]
-            random_points = [bowls(point, box) for point in rng.random((240, 6))]
+            random_points = [bowls(point, box) for point in rng.random((160, 6))]
             assert hypervolume(ours, (2.0, 2.0)) > hypervolume(random_points, (2.0, 2.0))
 
 

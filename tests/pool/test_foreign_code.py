@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_here
 from fixtures import make_workspace
 from transformers import AutoConfig, AutoTokenizer
 
@@ -100,35 +99,22 @@ def open_workspace(folder: Path) -> Pool:
     return open_pool(load_config(folder / "config.yaml").pool, folder)
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    """`yes | evomerge check config.yaml`"""
-    return subprocess.run(
-        [sys.executable, "-m", "evomerge", "check", "config.yaml"],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")},
-        input=YES,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_check_uses_what_can_be_read_without_it(workspace):
+def test_check_uses_what_can_be_read_without_it(workspace, caplog):
     marker_path = name_code(workspace)
-    ran = check(workspace)
+    ran = run_here("check", "config.yaml", cwd=workspace)
     assert ran.returncode == 0, ran.stderr
     assert not marker_path.exists()
     assert "[y/N]" not in ran.stdout + ran.stderr
+    assert sys.stdin.read() == YES
     for model in ("base", "expert0", "expert1"):
-        assert f"model '{model}'" in ran.stderr
-    assert "own.OwnConfig" in ran.stderr and "own.OwnTokenizer" in ran.stderr
+        assert f"model '{model}'" in caplog.text
+    assert "own.OwnConfig" in caplog.text and "own.OwnTokenizer" in caplog.text
 
 
 def test_check_refuses_a_tokenizer_that_is_code(workspace):
     marker_path = name_code(workspace)
     need_the_tokenizer(workspace)
-    ran = check(workspace)
+    ran = run_here("check", "config.yaml", cwd=workspace)
     assert ran.returncode == 2
     assert not marker_path.exists()
     assert ran.stderr.startswith("error: model 'base'") and "Traceback" not in ran.stderr

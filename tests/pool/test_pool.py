@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import huggingface_hub
 import psutil
 import pytest
 import torch
@@ -20,6 +18,7 @@ from evomerge.errors import InputError
 from evomerge.files import sha256_file
 from evomerge.pool import ModelConfig, PoolConfig, open_members, open_pool
 from evomerge.pool.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
+from evomerge.pool.hub import locate
 from evomerge.space import recipes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,9 +32,15 @@ def pool_config(*experts, **changes) -> PoolConfig:
     return PoolConfig.model_validate({"base": "base", "experts": experts, **changes})
 
 
+@pytest.fixture(scope="module")
+def kept_pool_dir(tmp_path_factory) -> Path:
+    return make_pool(tmp_path_factory.mktemp("kept") / "pool")
+
+
 @pytest.fixture
-def pool_dir(tmp_path) -> Path:
-    return make_pool(tmp_path / "pool")
+def pool_dir(tmp_path, kept_pool_dir) -> Path:
+    """Of the test's own."""
+    return shutil.copytree(kept_pool_dir, tmp_path / "pool")
 
 
 def test_shards_hold_the_same_tensors_as_one_file(tmp_path):
@@ -179,28 +184,7 @@ def test_licenses_come_from_model_cards(pool_dir):
     assert [c.license for c in pool] == ["unknown", "apache-2.0", "unknown"]
 
 
-LOCATE = """
-import sys
-from pathlib import Path
-from evomerge.errors import InputError
-from evomerge.pool import ModelConfig, PoolConfig, open_members, open_pool
-from evomerge.pool.hub import locate
-from evomerge.space import recipes
-
-folder = Path(sys.argv[1])
-for revision in (None, "main", sys.argv[2], "v9"):
-    try:
-        print(*locate(ModelConfig(source="org/name", revision=revision), folder))
-    except InputError as error:
-        print("refused:", str(error).replace("\\n", " "))
-config = PoolConfig.model_validate({"base": "org/name", "experts": ["expert0"]})
-pool = open_pool(config, folder)
-print(pool.base.source, pool.resolved().base)
-print(open_members(recipes.uniform(pool)).base.source)
-"""
-
-
-def test_a_hub_id_is_found_in_the_local_cache_and_pinned(tmp_path):
+def test_a_hub_id_is_found_in_the_local_cache_and_pinned(tmp_path, monkeypatch):
     """Laid out as huggingface_hub does: refs name a commit, snapshots link to blobs."""
     make_pool(tmp_path / "pool", num_experts=1)
     repository = tmp_path / "cache" / "models--org--name"
@@ -212,26 +196,22 @@ def test_a_hub_id_is_found_in_the_local_cache_and_pinned(tmp_path):
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
-    ended = subprocess.run(
-        [sys.executable, "-c", LOCATE, str(tmp_path / "pool"), COMMIT],
-        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    lines = ended.stdout.splitlines()
-    pinned = f"org/name@{COMMIT}"
-    assert lines[:3] == [f"{snapshot} {pinned}"] * 3
-    assert lines[3].startswith("refused:")
-    assert "org/name" in lines[3]
-    assert lines[4] == f"{pinned} source='org/name' revision='{COMMIT}' name='base'"
-    assert lines[5] == pinned
+    # The library reads HF_HUB_CACHE when it is imported.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder, pinned = tmp_path / "pool", f"org/name@{COMMIT}"
+    for revision in (None, "main", COMMIT):
+        entry = ModelConfig(source="org/name", revision=revision)
+        assert locate(entry, folder) == (snapshot, pinned)
+    with pytest.raises(InputError, match="org/name"):
+        locate(ModelConfig(source="org/name", revision="v9"), folder)
+    config = PoolConfig.model_validate({"base": "org/name", "experts": ["expert0"]})
+    pool = open_pool(config, folder)
+    assert pool.base.source == pinned
+    assert pool.resolved().base == ModelConfig(source="org/name", revision=COMMIT, name="base")
+    assert open_members(recipes.uniform(pool)).base.source == pinned
 
 
 def test_a_folder_comes_before_a_hub_id(tmp_path):
-    from evomerge.pool.hub import locate
-
     folder = save_model(tmp_path / "org" / "name", 0)
     assert locate(ModelConfig(source="org/name"), tmp_path) == (folder, str(folder))
 

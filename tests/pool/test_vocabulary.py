@@ -21,7 +21,6 @@ from vocabularies import (
     ids,
     open_with,
     save,
-    save_pool,
     stored,
     tokenizer_with,
 )
@@ -32,11 +31,6 @@ from evomerge.pool.checkpoint import SINGLE_FILE
 from evomerge.pool.vocabulary.rows import vocabulary_tensors
 from evomerge.recipe import Vocabulary
 from evomerge.space import recipes
-
-
-@pytest.fixture
-def pool_dir(tmp_path) -> Path:
-    return save_pool(tmp_path)
 
 
 def rows_by_token(pool: Pool, model: str, name: str) -> dict[str, torch.Tensor]:

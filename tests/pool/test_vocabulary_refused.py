@@ -20,7 +20,6 @@ from vocabularies import (
     PERMUTED,
     open_with,
     save,
-    save_pool,
     stored,
     tokenizer_with,
 )
@@ -29,11 +28,6 @@ from evomerge.errors import InputError
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
 from evomerge.recipe import Vocabulary
-
-
-@pytest.fixture
-def pool_dir(tmp_path) -> Path:
-    return save_pool(tmp_path)
 
 
 def change_tokenizer(folder: Path, change) -> None:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import random
 
 import pytest
+from fixtures import make_workspace
 from runs import give_scores, new_run
 
+from evomerge.config import load_config
 from evomerge.errors import CandidateError
 from evomerge.journal import normal_form
+from evomerge.search import start_run
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.scoring import Scoring
+from evomerge.search.setup import Setup, set_up
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
 
 
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory) -> Setup:
+    folder = tmp_path_factory.mktemp("workspace")
+    return set_up(load_config(make_workspace(folder, score={"block_documents": 4})), folder)
+
+
 @pytest.fixture
-def run(tmp_path):
-    run = new_run(tmp_path, score={"block_documents": 4})
+def run(setup, tmp_path):
+    run = start_run(setup, tmp_path / "run")
     yield run
     run.close()
 

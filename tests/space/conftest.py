@@ -9,12 +9,12 @@ from evomerge.pool import Pool
 from evomerge.space import Space
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> Pool:
     return open_at(tmp_path_factory.mktemp("pool"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spaces(pool) -> list[tuple[dict, Space]]:
     """Each variant and its space."""
     return [(variant, new_space(pool, **variant)) for variant in VARIANTS]

@@ -28,7 +28,7 @@ from evomerge.space.path_config import LayerOrderConfig
 
 
 class TestEndsAndLimits:
-    @settings(max_examples=300, **STEADY)
+    @settings(max_examples=200, **STEADY)
     @given(data=st.data())
     def test_always(self, spaces, data):
         variant, space, genome = data.draw(some_genome(spaces))
@@ -83,7 +83,7 @@ class TestEndsAndLimits:
 
 
 class TestNetwork:
-    @settings(max_examples=200, **STEADY)
+    @settings(max_examples=100, **STEADY)
     @given(data=st.data())
     def test_scales(self, spaces, data):
         _, space, genome = data.draw(some_genome(spaces, scaling=("network",)))
