@@ -131,7 +131,7 @@ class Journal:
             self._file.close()
             raise
         try:
-            self.events, whole_bytes = read_journal(path)
+            self._read, whole_bytes = read_journal(path)
             if whole_bytes < path.stat().st_size:
                 logger.warning("%s: the last line was torn and is dropped", path)
                 self._file.truncate(whole_bytes)
@@ -140,17 +140,30 @@ class Journal:
             self._file.close()
             raise
         # Bytes and events on disk; one assignment, because a signal can end a commit anywhere.
-        self._durable = whole_bytes, len(self.events)
+        self._durable = whole_bytes, len(self._read)
+        # Those behind them. What is on disk is not kept: a long search has gigabytes of it.
+        self._new: list[Event] = []
 
     @property
     def next_seq(self) -> int:
         """Number of the next event."""
-        return len(self.events)
+        count = self._durable[1]
+        return count + sum(event.seq >= count for event in self._new)
+
+    @property
+    def events(self) -> list[Event]:
+        """Every event, read anew."""
+        return [*read_journal(self.path)[0], *self._new]
+
+    def take_read(self) -> list[Event]:
+        """The events that were there when the journal was opened; only once, and kept no longer."""
+        read, self._read = self._read, []
+        return read
 
     def append(self, kind: Kind, **data: Any) -> Event:
         """Add an event; not durable before `commit`."""
         event = Event(self.next_seq, time.time(), kind, data)
-        self.events.append(event)
+        self._new.append(event)
         return event
 
     def commit(self) -> None:
@@ -163,7 +176,8 @@ class Journal:
 
     def _write(self) -> None:
         size, count = self._durable
-        new = self.events[count:]
+        # Where a signal has ended a commit behind its last line, they are on disk already.
+        new = [event for event in self._new if event.seq >= count]
         if not new:
             return
         self._lease.check()
@@ -175,13 +189,14 @@ class Journal:
             unwritten = unwritten[self._file.write(unwritten) :]
         os.fsync(self._file.fileno())
         self._durable = size + len(lines), count + len(new)
+        self._new = []
 
     def close(self) -> None:
         """Write what was appended, if there is room, and let go of the file."""
         try:
             self._write()
         except (OSError, StoppedError) as error:
-            lost = len(self.events) - self._durable[1]
+            lost = self.next_seq - self._durable[1]
             logger.warning("%s: the last %d lines are not written: %s", self.path, lost, error)
         finally:
             self._lease.end()

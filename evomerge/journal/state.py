@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
+from evomerge.journal.block_moments import BlockMoments
 from evomerge.journal.folder import JOURNAL_FILE
 from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
@@ -16,7 +18,7 @@ from evomerge.score import Estimate, Moments, Split, estimates_of
 from evomerge.space import Genome
 
 
-@dataclass
+@dataclass(slots=True)
 class Measured:
     """A candidate's results on one split.
 
@@ -33,7 +35,7 @@ class Measured:
     """
 
     num_blocks: int
-    blocks: dict[int, dict[str, Moments]] = field(default_factory=dict)
+    blocks: BlockMoments = field(default_factory=BlockMoments)
     parts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     build_s: float = 0.0
     score_s: float = 0.0
@@ -53,10 +55,10 @@ class Measured:
     def lose(self, part: str) -> None:
         """Forget the results whose documents are gone with a file."""
         for number in self.parts.pop(part, ()):
-            self.blocks.pop(number, None)
+            self.blocks.remove(number)
 
 
-@dataclass
+@dataclass(slots=True)
 class Candidate:
     """A recipe with its scores.
 
@@ -89,7 +91,7 @@ class Candidate:
     is_member: bool = False
     measured: dict[Split, Measured] = field(default_factory=dict)
     num_attempts: int = 0
-    faults: Counter[tuple[Split, int, str]] = field(default_factory=Counter)
+    faults: dict[tuple[Split, int, str], int] = field(default_factory=dict)
     failures: dict[Split, str] = field(default_factory=dict)
     told: int | None = None
     ended_at: float = 0.0
@@ -105,7 +107,7 @@ class Candidate:
         """Take in a result; the first one of a block counts."""
         measured = self.measured.setdefault(split, Measured(num_blocks))
         for number, by_objective in moments.items():
-            measured.blocks.setdefault(number, dict(by_objective))
+            measured.blocks.add(number, by_objective)
         if measured.complete:
             # One that was given up can be asked for again: it has its scores now.
             self.failures.pop(split, None)
@@ -267,8 +269,8 @@ class RunState:
     def _result(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]
         moments = {
-            int(number): {name: (int(m[0]), m[1], m[2]) for name, m in by_objective.items()}
-            for number, by_objective in data["blocks"].items()
+            int(number): {sys.intern(name): (int(m[0]), m[1], m[2]) for name, m in found.items()}
+            for number, found in data["blocks"].items()
         }
         measured = candidate.add(data["split"], data["num_blocks"], moments)
         measured.parts[data["part"]] = tuple(moments)

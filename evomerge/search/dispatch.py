@@ -343,6 +343,7 @@ class Dispatcher:
             final=final,
             blame=item.blame,
             block=number,
+            trace=item.trace,
         )
         self.run.commit()
         if final:

@@ -218,7 +218,7 @@ class SearchLoop:
                 outcome=data,
                 elapsed_s=self._elapsed(),
             )
-        self.run.commit()
+        # On disk with the next result: a search that is killed before tells the same again.
         for candidate in ended:
             if candidate.ask is not None:
                 self.optimizer.tell(candidate.ask, self._outcome(candidate))

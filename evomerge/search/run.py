@@ -49,7 +49,7 @@ class Run:
         self.journal = journal
         self.state = RunState()
         self.results = Results(run_dir, self.state)
-        apply_all(self.state, self.journal.events, run_dir)
+        apply_all(self.state, self.journal.take_read(), run_dir)
         self.phase = 0
         self._spaces: dict[int, Space] = {0: setup.spaces[0]}
         self._recipes: dict[str, Recipe] = {}
@@ -213,7 +213,7 @@ def reopen_run(run_dir: Path, *, strict: bool = False, config: Config | None = N
     # Before the models are hashed, which takes minutes: a run that is in use is refused at once.
     journal = Journal(run_dir / JOURNAL_FILE)
     try:
-        if not journal.events:
+        if not journal.next_seq:
             refuse_without_journal(run_dir)
         setup = set_up(config or load_config(run_dir / CONFIG_FILE), run_dir)
         run = Run(run_dir, setup, journal, strict=strict)

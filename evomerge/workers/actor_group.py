@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict, deque
-from dataclasses import dataclass, field
-from statistics import median
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.errors import EvomergeError, InputError, StoppedError
 from evomerge.workers.actors import Actors, Came, Gone, News, Proved, Raised, Ready
 from evomerge.workers.config import WorkersConfig
 from evomerge.workers.faults import Fault
-from evomerge.workers.protocol import Blame, Finished, Job
+from evomerge.workers.job_times import LEAST_LIMIT_S, JobTimes
+from evomerge.workers.protocol import Finished, Job
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ SHUNNED_AT = 3
 SAID_EVERY_S = 60.0
 """How often it is said that nobody is ready."""
 
-LEAST_LIMIT_S = 60.0
-SLOWEST_TIMES = 10.0
-"""A job may take so many times as long as the slowest of as many documents, and never less."""
 
-SLOW_TIMES = 4.0
-NUM_LIKE = 5
-"""A job is slow when it takes so many times the median of its like, of which there are so many."""
+_State = Literal["starting", "idle", "busy", "proving"]
+
+BUSY = ("busy", "proving")
+
+LOOK_EVERY_S = 1.0
+"""How often it is looked who is late."""
 
 
 @dataclass
@@ -43,44 +43,13 @@ class _Actor:
 
     number: int
     since: float
-    state: Literal["starting", "idle", "busy", "proving"] = "starting"
+    state: _State = "starting"
     node: str = ""
     proof: str = ""
     job: Job | None = None
     fault: Fault | None = None
     loaded: str = ""
     has_worked: bool = False
-
-
-@dataclass
-class JobTimes:
-    """How long jobs took, by their number of documents.
-
-    An actor's first job is apart: it also computes what is computed once for the pool.
-    """
-
-    seconds: defaultdict[tuple[int, bool], deque[float]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=99))
-    )
-    slowest: dict[tuple[int, bool], float] = field(default_factory=dict)
-
-    def note(self, num_documents: int, is_first: bool, seconds: float) -> None:
-        """Take in a job that came back with a result."""
-        like = num_documents, is_first
-        self.seconds[like].append(seconds)
-        self.slowest[like] = max(self.slowest.get(like, 0.0), seconds)
-
-    def limit(self, num_documents: int, is_first: bool) -> float | None:
-        """Seconds after which a job is given up; None as long as none of its like is known."""
-        like = num_documents, is_first
-        if like not in self.slowest:
-            return None
-        return max(LEAST_LIMIT_S, SLOWEST_TIMES * self.slowest[like])
-
-    def is_slow(self, num_documents: int, is_first: bool, seconds: float) -> bool:
-        """Whether a job under way has taken far longer than its like."""
-        like = self.seconds[num_documents, is_first]
-        return len(like) >= NUM_LIKE and seconds > SLOW_TIMES * median(like)
 
 
 class ActorGroup:
@@ -104,6 +73,9 @@ class ActorGroup:
         self.num_actors = actors.num_wanted
         self._actors = actors
         self._crew: dict[int, _Actor] = {}
+        self._idle: dict[int, _Actor] = {}
+        self._num_busy = 0
+        self._look_at = self._slow_at = -float("inf")
         self._next_number = 0
         self._times = JobTimes()
         self._shunned: defaultdict[object, set[int]] = defaultdict(set)
@@ -127,41 +99,44 @@ class ActorGroup:
     @property
     def num_idle(self) -> int:
         """See `WorkerGroup`."""
-        return len(self._in("idle"))
+        return len(self._idle)
 
     @property
     def num_busy(self) -> int:
         """See `WorkerGroup`."""
-        return len(self._in("busy", "proving"))
+        return self._num_busy
 
     @property
     def loaded(self) -> list[str]:
         """See `WorkerGroup`."""
-        return [actor.loaded for actor in self._in("idle")]
+        return [actor.loaded for actor in self._idle.values()]
 
     def can_take(self, job: Job) -> bool:
         """See `WorkerGroup`."""
-        shunned = self._shunned.get(job.key, set())
-        others = [actor for actor in self._crew.values() if actor.number not in shunned]
-        idle = self._in("idle")
-        return bool(idle) and (not others or any(actor in idle for actor in others))
+        shunned = self._shunned.get(job.key)
+        if not shunned or not self._idle:
+            return bool(self._idle)
+        others = self._crew.keys() - shunned
+        return not others or not others.isdisjoint(self._idle)
 
     def submit(self, job: Job) -> None:
         """See `WorkerGroup`."""
         shunned = self._shunned.get(job.key, set())
-        idle = self._in("idle")
-        may = [actor for actor in idle if actor.number not in shunned] or idle
+        may = [a for a in self._idle.values() if a.number not in shunned] or [*self._idle.values()]
         assert may, "a job is submitted where no worker is idle"
-        held = [actor for actor in may if actor.loaded == job.candidate]
+        held = (actor for actor in may if actor.loaded == job.candidate)
         # Who holds another candidate that is under way is left to that one.
-        actor = (held or sorted(may, key=lambda a: bool(a.loaded)))[0]
-        actor.state, actor.job, actor.since = "busy", job, self._actors.clock()
-        actor.loaded = job.candidate
+        actor = next(held, None) or min(may, key=lambda a: bool(a.loaded))
+        self._set(actor, "busy")
+        actor.job, actor.since, actor.loaded = job, self._actors.clock(), job.candidate
         self._actors.evaluate(actor.number, job)
 
     def slow(self) -> Job | None:
         """See `WorkerGroup`."""
         now = self._actors.clock()
+        if now < self._slow_at:
+            return None
+        self._slow_at = now + LOOK_EVERY_S
         for actor in sorted(self._in("busy"), key=lambda a: a.since):
             job = actor.job
             assert job is not None
@@ -183,8 +158,23 @@ class ActorGroup:
 
     def close(self) -> None:
         """End the actors."""
-        self._crew = {}
+        self._crew, self._idle, self._num_busy = {}, {}, 0
         self._actors.close()
+
+    def _set(self, actor: _Actor, state: _State) -> None:
+        """Give an actor of the crew another state."""
+        self._num_busy += (state in BUSY) - (actor.state in BUSY)
+        actor.state = state
+        if state == "idle":
+            self._idle[actor.number] = actor
+        else:
+            self._idle.pop(actor.number, None)
+
+    def _dismiss(self, actor: _Actor) -> None:
+        """End an actor."""
+        self._set(actor, "starting")
+        del self._crew[actor.number]
+        self._actors.end(actor.number)
 
     def _in(self, *states: str) -> list[_Actor]:
         return [actor for actor in self._crew.values() if actor.state in states]
@@ -216,7 +206,8 @@ class ActorGroup:
             return []
         match item:
             case Ready():
-                actor.state, actor.node, actor.proof = "idle", item.node, item.proof
+                self._set(actor, "idle")
+                actor.node, actor.proof = item.node, item.proof
                 self._was_ready, self._failures_in_row = True, 0
                 self._start_after = -float("inf")
                 self._failed_starts.pop(item.node, None)
@@ -235,7 +226,8 @@ class ActorGroup:
         assert job is not None
         now = self._actors.clock()
         self._times.note(job.num_documents, not actor.has_worked, now - actor.since)
-        actor.state, actor.job, actor.has_worked = "idle", None, True
+        self._set(actor, "idle")
+        actor.job, actor.has_worked = None, True
         self._lost_in_row = 0
         self._forget(job)
         if result.shortage is not None and not self._is_short:
@@ -255,15 +247,17 @@ class ActorGroup:
         if actor.state == "proving":
             assert actor.fault is not None
             reason = f"{actor.fault.reason}; and the worker cannot score the base any more"
-            return self._lose(actor, reason)
+            return self._lose(actor, reason, actor.fault.trace)
         if fault.kind == "candidate":
-            actor.state, actor.job, actor.loaded = "idle", None, ""
+            self._set(actor, "idle")
+            actor.job, actor.loaded = None, ""
             self._forget(job)
-            return [Finished(job, None, fault.reason, "candidate")]
-        logger.warning("%s: %s\n%s", job.candidate, fault.reason, fault.trace)
+            return [Finished(job, None, fault.reason, "candidate", fault.trace)]
+        logger.info("%s: %s\n%s", job.candidate, fault.reason, fault.trace)
         if fault.kind == "device":
-            return self._lose(actor, fault.reason)
-        actor.state, actor.fault, actor.since = "proving", fault, self._actors.clock()
+            return self._lose(actor, fault.reason, fault.trace)
+        self._set(actor, "proving")
+        actor.fault, actor.since = fault, self._actors.clock()
         actor.loaded = ""
         self._actors.prove(actor.number)
         return []
@@ -272,12 +266,12 @@ class ActorGroup:
         job, fault = actor.job, actor.fault
         assert job is not None and fault is not None
         if proof != actor.proof:
-            return self._lose(
-                actor, f"{fault.reason}; and the worker scores the base otherwise now"
-            )
-        actor.state, actor.job, actor.fault = "idle", None, None
+            reason = f"{fault.reason}; and the worker scores the base otherwise now"
+            return self._lose(actor, reason, fault.trace)
+        self._set(actor, "idle")
+        actor.job = actor.fault = None
         self._shunned[job.key].add(actor.number)
-        return [Finished(job, None, fault.reason, "error")]
+        return [Finished(job, None, fault.reason, "error", fault.trace)]
 
     def _take_loss(self, actor: _Actor, gone: Gone) -> list[Finished]:
         if actor.state == "starting":
@@ -288,21 +282,19 @@ class ActorGroup:
         where += f" {gone.node}" if gone.with_node and gone.node else ""
         return self._lose(actor, f"the worker died{where}: {gone.reason}")
 
-    def _lose(self, actor: _Actor, reason: str, blame: Blame = "incident") -> list[Finished]:
+    def _lose(self, actor: _Actor, reason: str, trace: str = "") -> list[Finished]:
         """Replace an actor that was ready; its job comes back."""
-        del self._crew[actor.number]
-        self._actors.end(actor.number)
+        self._dismiss(actor)
         self._last_cause = reason
         self._lost_in_row += 1
         most = 10 * (self.num_actors + self.config.max_attempts)
         if self._lost_in_row > most:
             raise StoppedError(f"{most} workers were lost in a row; the last: {reason}")
         logger.warning("a worker is replaced: %s", reason)
-        return [] if actor.job is None else [Finished(actor.job, None, reason, blame)]
+        return [] if actor.job is None else [Finished(actor.job, None, reason, "incident", trace)]
 
     def _fail_to_start(self, actor: _Actor, reason: str, node: str, kind: str = "error") -> None:
-        del self._crew[actor.number]
-        self._actors.end(actor.number)
+        self._dismiss(actor)
         self._failed_starts[node] += 1
         self._failures_in_row += 1
         wait_s = BACKOFF_S[min(self._failures_in_row, len(BACKOFF_S) - 1)]
@@ -319,6 +311,9 @@ class ActorGroup:
     def _end_overdue(self) -> list[Finished]:
         now = self._actors.clock()
         finished: list[Finished] = []
+        if now < self._look_at:
+            return finished
+        self._look_at = now + LOOK_EVERY_S
         for actor in list(self._crew.values()):
             took_s = now - actor.since
             limit = self._limit(actor)
@@ -346,7 +341,7 @@ class ActorGroup:
 
     def _mind_that_nobody_is_ready(self) -> None:
         now = self._actors.clock()
-        if self._in("idle", "busy", "proving"):
+        if self._idle or self._num_busy:
             self._ready_at = self._said_at = now
             return
         waited_s = now - self._ready_at

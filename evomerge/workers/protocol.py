@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from evomerge.score import Block, Split
@@ -26,12 +27,12 @@ class Job:
     blocks: tuple[tuple[int, Block], ...]
     num_blocks: int
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, Split, tuple[int, ...]]:
         """What it is about: two jobs with the same give the same result."""
         return self.candidate, self.split, tuple(number for number, _ in self.blocks)
 
-    @property
+    @cached_property
     def num_documents(self) -> int:
         """Documents of its blocks."""
         return sum(len(block.documents) for _, block in self.blocks)
@@ -85,12 +86,21 @@ Blame = Literal["candidate", "error", "incident"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that came back: with a result, or with why there is none."""
+    """A job that came back.
+
+    Attributes:
+        job: The job.
+        result: Its result, or None.
+        reason: Why there is none.
+        blame: What that says of the candidate.
+        trace: The last lines of what was raised.
+    """
 
     job: Job
     result: JobResult | None
     reason: str = ""
     blame: Blame = "candidate"
+    trace: str = ""
 
 
 class WorkerGroup(Protocol):
