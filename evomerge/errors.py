@@ -22,6 +22,10 @@ class CandidateError(EvomergeError):
     """This candidate cannot be built or scored; the search goes on without it."""
 
 
+class SpoiltError(CandidateError):
+    """A candidate's method has changed what others are made of: this process builds no more."""
+
+
 class StoppedError(EvomergeError):
     """The run stopped before its end and can be resumed."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.errors import CandidateError, SpoiltError
 from evomerge.kernels import FUSED_FROM
 from evomerge.merge.device import Launches
 from evomerge.merge.host import Passes
@@ -27,6 +29,10 @@ TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+OURS = "evomerge."
+WATCHED = 2
+"""Builds with a method of another package in which its operands are looked after."""
 
 MOST_SURVEYS = 8
 """Results about the whole model that are kept beside those of a candidate's parts."""
@@ -67,6 +73,8 @@ class Engine:
         self._source: Source = (
             HostSource(pool, self.kept) if residence is None else DeviceSource(pool, residence)
         )
+        self._builds: Counter[str] = Counter()
+        self._watched: set[MergeKey] = set()
         self._surveys: OrderedDict[tuple[MergeKey, tuple[Any, ...]], Statistics] = OrderedDict()
 
     @torch.no_grad()
@@ -121,6 +129,7 @@ class Engine:
         """What makes each tensor; what must be known of all tensors is, from here on."""
         self.kept.begin_build()
         steps = plan(self.pool, recipe)
+        self._watch({id(merge): merge for _, merge in steps}.values())
         while len(self._surveys) > MOST_SURVEYS:
             self._surveys.popitem(last=False)
         merges = {id(merge): merge for _, merge in steps}
@@ -129,8 +138,28 @@ class Engine:
                 merges[key] = replace(merge, survey=self._survey(merge))
         return [(name, merges[id(merge)]) for name, merge in steps]
 
+    def _watch(self, merges: Iterable[Merge]) -> None:
+        """Have the operands of another package's method looked after, in its first builds."""
+        self._watched = set()
+        for merge in merges:
+            kind = merge.part.method.kind
+            if not type(merge.method).__module__.startswith(OURS) and self._builds[kind] < WATCHED:
+                self._watched.add(merge.key)
+        for kind in {merge.part.method.kind for merge in merges}:
+            self._builds[kind] += 1
+
     def _merge_into(self, target: Tensor, ready: Ready, merges: Merges) -> None:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
+        merge, whole = ready.merge, ready.whole
+        before = digest(whole) if merge.key in self._watched else None
+        self._merge_whole(target, ready, merges)
+        if before is not None and digest(whole) != before:
+            raise SpoiltError(
+                f"method {merge.part.method.kind!r} has changed its operands ({ready.name}); "
+                "it must leave them as they are"
+            )
+
+    def _merge_whole(self, target: Tensor, ready: Ready, merges: Merges) -> None:
         merge, whole = ready.merge, ready.whole
         statistics, is_kept = self._prepared(whole, merge)
         if len(target) >= self.fused_from:
@@ -151,7 +180,14 @@ class Engine:
         step = size if method.needs.whole_tensor else block_elements
         for start in range(0, size, max(step, 1)):
             block = _slice(whole, start, min(start + step, size))
-            yield start, method.combine(block, statistics, merge.coefficients)
+            merged = method.combine(block, statistics, merge.coefficients)
+            if merged.shape != block.models[0].shape or not merged.is_floating_point():
+                raise CandidateError(
+                    f"method {merge.part.method.kind!r} gives {merged.dtype} of shape "
+                    f"{tuple(merged.shape)} for a block of {block.models[0].numel()} numbers "
+                    f"({whole.name}); expected a float for each"
+                )
+            yield start, merged
 
     def _prepared(self, whole: Operands, merge: Merge) -> tuple[Statistics, bool]:
         """Statistics of a tensor, and whether they stay in memory."""
@@ -170,6 +206,14 @@ class Engine:
         if key not in self._surveys:
             self._surveys[key] = merge.method.survey(tensors, merge.coefficients)
         return self._surveys[key]
+
+
+def digest(whole: Operands) -> bytes:
+    """A hash of all numbers of the operands."""
+    found = hashlib.blake2b(digest_size=16)
+    for tensor in (*whole.models, *(() if whole.base is None else (whole.base,))):
+        found.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
+    return found.digest()
 
 
 def _slice(whole: Operands, start: int, stop: int) -> Operands:

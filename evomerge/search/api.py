@@ -242,9 +242,13 @@ def work_on(run: Run, hooks: Hooks) -> Result:
                     hooks.stage(stage.name, stage.go)
         except BaseException as error:
             stopped = _stopped(run, stop, error)
-            if stopped is None:
-                raise
-            raise stopped from None
+            if stopped is not None:
+                raise stopped from None
+            # What somebody else's handler raises, wherever in a library it fell.
+            asked = _within(error)
+            if asked is not None and asked is not error:
+                raise asked from None
+            raise
         finally:
             stop.has_work = False
             run.close()
@@ -268,3 +272,13 @@ def _stopped(run: Run, stop: Stopping, error: BaseException) -> StoppedError | N
         except OSError as unwritten:
             logger.warning("%s: the report is not written: %s", run.run_dir, unwritten)
     return StoppedError(f"stopped ({reason}); `evomerge resume {run.run_dir}` goes on with it")
+
+
+def _within(error: BaseException) -> BaseException | None:
+    """What is no error, and lies within one: a signal of Prefect's that fell into a call of Ray."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if not isinstance(seen, Exception):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

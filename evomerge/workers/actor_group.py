@@ -12,7 +12,7 @@ from evomerge.workers.actors import Actors, Came, Gone, News, Proved, Raised, Re
 from evomerge.workers.config import WorkersConfig
 from evomerge.workers.faults import Fault
 from evomerge.workers.job_times import LEAST_LIMIT_S, JobTimes
-from evomerge.workers.protocol import Finished, Job
+from evomerge.workers.protocol import Blame, Finished, Job
 
 logger = logging.getLogger(__name__)
 
@@ -254,6 +254,9 @@ class ActorGroup:
             self._forget(job)
             return [Finished(job, None, fault.reason, "candidate", fault.trace)]
         logger.info("%s: %s\n%s", job.candidate, fault.reason, fault.trace)
+        if fault.kind == "spoilt":
+            self._forget(job)
+            return self._lose(actor, fault.reason, fault.trace, "candidate")
         if fault.kind == "device":
             return self._lose(actor, fault.reason, fault.trace)
         self._set(actor, "proving")
@@ -282,7 +285,9 @@ class ActorGroup:
         where += f" {gone.node}" if gone.with_node and gone.node else ""
         return self._lose(actor, f"the worker died{where}: {gone.reason}")
 
-    def _lose(self, actor: _Actor, reason: str, trace: str = "") -> list[Finished]:
+    def _lose(
+        self, actor: _Actor, reason: str, trace: str = "", blame: Blame = "incident"
+    ) -> list[Finished]:
         """Replace an actor that was ready; its job comes back."""
         self._dismiss(actor)
         self._last_cause = reason
@@ -291,7 +296,7 @@ class ActorGroup:
         if self._lost_in_row > most:
             raise StoppedError(f"{most} workers were lost in a row; the last: {reason}")
         logger.warning("a worker is replaced: %s", reason)
-        return [] if actor.job is None else [Finished(actor.job, None, reason, "incident", trace)]
+        return [] if actor.job is None else [Finished(actor.job, None, reason, blame, trace)]
 
     def _fail_to_start(self, actor: _Actor, reason: str, node: str, kind: str = "error") -> None:
         self._dismiss(actor)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from evomerge.errors import CandidateError, InputError
+from evomerge.errors import CandidateError, InputError, SpoiltError
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,17 @@ _ON_DEVICE = ("CUDA error", "device-side assert", "HIP error", "CUBLAS_STATUS", 
 """What a message says where a device, and with it the process, is of no more use."""
 
 
+FaultKind = Literal["candidate", "spoilt", "input", "device", "error"]
+"""What a fault says of whom:
+
+- "candidate": the candidate cannot be built or scored;
+- "spoilt": nor that, and the process is of no more use for others;
+- "input": what the worker is made from is wrong;
+- "device": the process is of no more use;
+- "error": anything else.
+"""
+
+
 @dataclass(frozen=True)
 class Fault:
     """What a worker raised.
@@ -27,13 +38,12 @@ class Fault:
         reason: Type and first line of the message, with those of the cause; at most 500
             characters.
         trace: The last lines of the trace.
-        kind: "candidate": the candidate cannot be built or scored. "input": what the worker is
-            made from is wrong. "device": the process is of no more use. "error": anything else.
+        kind: What it says of whom.
     """
 
     reason: str
     trace: str = ""
-    kind: Literal["candidate", "input", "device", "error"] = "error"
+    kind: FaultKind = "error"
 
 
 Answer = TypeVar("Answer")
@@ -52,9 +62,9 @@ def fault_of(error: BaseException) -> Fault:
     """An exception as text."""
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
     trace = "\n".join(line[:300] for line in lines[-NUM_TRACE_LINES:])
-    kind: Literal["candidate", "input", "device", "error"] = "error"
+    kind: FaultKind = "error"
     if isinstance(error, CandidateError):
-        kind = "candidate"
+        kind = "spoilt" if isinstance(error, SpoiltError) else "candidate"
     elif isinstance(error, InputError):
         return Fault(_text(error), trace, "input")
     elif _is_on_device(error):

@@ -17,6 +17,7 @@ from evomerge.workers.config import WorkersConfig, num_fitting
 from evomerge.workers.faults import Fault, attempt, reason_of
 from evomerge.workers.protocol import Job, JobResult
 from evomerge.workers.ray_cluster import start_ray, stop_ray, what_died
+from evomerge.workers.verified import note_verified, verify
 from evomerge.workers.worker import MergeWorker, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class WorkerActor:
         return attempt(lambda: self._made().prove())
 
     def _make(self) -> str:
+        verify(self._spec)
         self._worker = self.worker_class(self._spec)
         return self._worker.prove()
 
@@ -90,6 +92,8 @@ class RayActors:
             self._num_gpus = num_gpus
             self.num_wanted = config.num_actors or num_fitting(resources, config.num_cpus, num_gpus)
             self._require(resources)
+            # They were hashed when the run was opened.
+            note_verified(spec)
             self._spec = ray.put(spec)
             self._class = ray.remote(WorkerActor)
         except BaseException:
