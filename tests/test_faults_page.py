@@ -1,0 +1,30 @@
+"""docs/faults.md: each row names a test that is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEST = re.compile(r"`(tests/\S+\.py)::(?:(\w+)::)?(\w+)`")
+
+
+def named_in(path: Path) -> set[tuple[str, str]]:
+    """Classes ("" for none) and names of a file's tests."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(("", node.name))
+        elif isinstance(node, ast.ClassDef):
+            found |= {(node.name, n.name) for n in node.body if isinstance(n, ast.FunctionDef)}
+    return found
+
+
+def test_each_row_is_a_test():
+    rows = [line for line in (ROOT / "docs/faults.md").read_text().splitlines() if line[:1] == "|"]
+    assert len(rows) > 20
+    for row in rows[2:]:
+        (named,) = TEST.findall(row)
+        path, of_class, name = named
+        assert (of_class, name) in named_in(ROOT / path), row
