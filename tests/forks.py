@@ -49,7 +49,7 @@ class Fork:
         words = [str(argument) for argument in arguments]
         # Ended with the tests, where one of these fails.
         self._process = _CONTEXT.Process(
-            target=_run, args=(main, words, str(cwd), self._output), daemon=True
+            target=_run, args=(main, words, str(cwd), self._output, dict(os.environ)), daemon=True
         )
         self._process.start()
 
@@ -80,7 +80,15 @@ class Fork:
         return output, errors
 
 
-def _run(main: Callable[[], int], words: list[str], cwd: str, output: list[str]) -> None:
+def _run(
+    main: Callable[[], int],
+    words: list[str],
+    cwd: str,
+    output: list[str],
+    environment: dict[str, str],
+) -> None:
+    # That of the process forked from is older: Ray, for one, has set its token since.
+    os.environ.update(environment)
     for descriptor, name in enumerate(output, start=1):
         os.dup2(os.open(name, os.O_WRONLY), descriptor)
     os.chdir(cwd)

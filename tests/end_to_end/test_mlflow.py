@@ -104,7 +104,7 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished, making
     sync_now(finished.run_dir)
     client = MlflowClient(f"sqlite:///{database}")
     assert_complete(finished, client)
-    mlflow_sync.sync(finished.run_dir)
+    sync_now(finished.run_dir)
     assert_complete(finished, client)
 
 
