@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from fixtures import make_config, make_workspace
 
 import evomerge
@@ -135,6 +136,8 @@ class OddActor(WorkerActor):
 
 def test_whatever_becomes_of_a_job_the_next_is_done(start, setup, monkeypatch):
     """One actor in this place or that; nothing but its own words blames a candidate."""
+    # Another process cannot import the tests.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("evomerge.workers.ray_actors.WorkerActor", OddActor)
     group = start(job_timeout_s=20.0)
     for candidate, blame, reason in (
@@ -188,7 +191,7 @@ except evomerge.errors.StoppedError as error:
     ],
 )
 def test_a_search_goes_on_where_its_own_ray_dies_once(part, times, tmp_path):
-    search = {"budget": {"candidates": 12 if times == 1 else 150}, "finalists": 1}
+    search = {"budget": {"candidates": 150}, "finalists": 1}
     make_workspace(tmp_path)
     evomerge.run(
         make_config(tmp_path, search=search, workers={"kind": "inline"}), tmp_path / "whole"
