@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from runs import new_run
 
+from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.scoring import Scoring
@@ -113,9 +114,8 @@ def resume(run_dir: Path) -> tuple[float, float]:
     """Seconds of the optimizer's replay, and from opening the folder to the next ask."""
     began = time.monotonic()
     run = reopen_run(run_dir)
-    budget = run.setup.config.search.budget
-    assert budget is not None and budget.candidates is not None
-    loop = SearchLoop(run, None, lambda _progress: None, 0, "search")  # type: ignore[arg-type]
+    group = SimulatedGroup(SimulatedWorker(run.setup.objectives))
+    loop = SearchLoop(run, Dispatcher(run, group), lambda _progress: None, 0, "search")
     replay = time.monotonic()
     loop._restore()
     replayed = time.monotonic() - replay
