@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from evomerge.errors import InputError, StoppedError
 from evomerge.workers.actors import Came, Gone, News, Proved, Raised, Ready
@@ -24,6 +25,13 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
 """How often it is looked whether Ray lives."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The id of an actor's machine."""
+
+    node: str
 
 
 class WorkerActor:
@@ -42,9 +50,13 @@ class WorkerActor:
         self._spec = spec
         self._worker: MergeWorker | None = None
 
-    def ready(self) -> tuple[str, str | Fault]:
-        """The machine's id, and the proof."""
-        return ray.get_runtime_context().get_node_id(), attempt(self._make)
+    def place(self) -> Place:
+        """Where it is: asked first, so that it is known of one that dies while it starts."""
+        return Place(ray.get_runtime_context().get_node_id())
+
+    def ready(self) -> str | Fault:
+        """The proof, once the worker is made."""
+        return attempt(self._make)
 
     def evaluate(self, job: Job) -> JobResult | Fault:
         """See `Worker`."""
@@ -80,6 +92,8 @@ class RayActors:
         self._owns_ray = start_ray(config)
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
+        # Machines of those that have not given their proof yet.
+        self._starting: dict[int, str] = {}
         self._calls: dict[Any, int] = {}
         self._given = spec
         self._look_at = 0.0
@@ -117,6 +131,7 @@ class RayActors:
             nodes = ",".join(sorted(avoid))
             options["label_selector"] = {"ray.io/node-id": f"!in({nodes})"}
         self._actors[actor] = self._class.options(**options).remote(self._spec)
+        self._call(actor, self._actors[actor].place.remote())
         self._call(actor, self._actors[actor].ready.remote())
 
     def evaluate(self, actor: int, job: Job) -> None:
@@ -148,7 +163,8 @@ class RayActors:
         if ready:
             ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         # In order of the asking, so that a group commit does not depend on Ray's order.
-        return [self._news(call) for call in calls if call in ready]
+        news = [self._news(call) for call in calls if call in ready]
+        return [item for item in news if item is not None]
 
     def waits_for(self) -> str:
         """See `Actors`."""
@@ -187,7 +203,7 @@ class RayActors:
         logger.warning("Ray has died (%s); it is started again, and the search goes on", dead)
         self._was_restarted = True
         lost = list(self._actors)
-        self._actors, self._calls, self._nodes = {}, {}, {}
+        self._actors, self._calls, self._nodes, self._starting = {}, {}, {}, {}
         stop_ray()
         start_ray(self.config)
         self._spec = ray.put(self._given)
@@ -196,29 +212,26 @@ class RayActors:
     def _call(self, actor: int, call: Any) -> None:
         self._calls[call] = actor
 
-    def _news(self, call: Any) -> News:
+    def _news(self, call: Any) -> News | None:
         actor = self._calls.pop(call)
         try:
             answer = ray.get(call)
         except RayError as error:
             return self._gone(actor, error)
+        if isinstance(answer, Place):
+            self._starting[actor] = self._nodes[actor] = answer.node
+            return None
         if isinstance(answer, Fault):
-            return Raised(actor, answer)
+            return Raised(actor, answer, self._nodes.get(actor, ""))
         if isinstance(answer, JobResult):
             return Came(actor, answer)
-        if isinstance(answer, tuple):
-            node, proof = answer
-            self._nodes[actor] = node
-            if isinstance(proof, Fault):
-                return Raised(actor, proof, node)
-            return Ready(actor, node, proof)
+        if actor in self._starting:
+            return Ready(actor, self._starting.pop(actor), answer)
         return Proved(actor, answer)
 
     def _gone(self, actor: int, error: RayError) -> Gone:
         """What any error of Ray's is: also one that does not say that the process has ended."""
         node = self._nodes.get(actor, "")
-        if not node and isinstance(error, RayActorError):
-            node = _placed_on(self._actors[actor])
         dead = {entry["NodeID"] for entry in ray.nodes() if not entry["Alive"]}
         return Gone(actor, reason_of(error), node, bool(node) and node in dead)
 
@@ -229,13 +242,3 @@ class RayActors:
                     f"workers.num_{name.lower()}s: an actor asks for {wanted:g} {name}, "
                     f"the cluster has {resources.get(name, 0.0):g}"
                 )
-
-
-def _placed_on(actor: Any) -> str:
-    """Where an actor is that never got ready; "" where that is not known."""
-    from ray.util.state import get_actor
-
-    with suppress(Exception):
-        state = get_actor(actor._actor_id.hex(), timeout=2)
-        return (state.node_id if state else None) or ""
-    return ""
