@@ -35,6 +35,7 @@ from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.scoring import Scoring
+from evomerge.stopping import stopping
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
 
@@ -98,7 +99,7 @@ def measure(folder: Path, tell: str, num_workers: int, num_candidates: int) -> M
         if progress.done in (min(WARM_CANDIDATES, num_candidates // 2), num_candidates):
             memory.append(process.memory_full_info().pss / (1 << 20))
 
-    with Scoring(run, report, lambda _config, _spec: group) as scoring:
+    with stopping(), Scoring(run, report, lambda _config, _spec: group) as scoring:
         actors = group.actors
         began, busy = time.monotonic(), actors.busy_s
         started = actors.clock()

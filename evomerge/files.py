@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +14,18 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it if the block succeeds.
+    """A path beside `path` where a file is to be made, which replaces it if the block succeeds.
 
     Args:
         path: The file.
         durable: Flush it to disk; a crash of the machine may leave one that is not flushed empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary_path = Path(name)
+    temporary_path = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         yield temporary_path
         if durable:
             flush_to_disk(temporary_path)
-        temporary_path.chmod(0o644)
         temporary_path.replace(path)
         if durable:
             flush_to_disk(path.parent)
@@ -39,7 +36,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a whole text file (UTF-8) atomically; `durable` as for `replacing`."""
     with replacing(path, durable=durable) as temporary_path:
-        temporary_path.write_text(text, encoding="utf-8")
+        temporary_path.write_bytes(text.encode())
+
+
+def write_new(path: Path, content: bytes | memoryview) -> None:
+    """Write a whole file whose name nobody knows yet, flushed to disk.
+
+    It has its name before it is flushed, so that file systems with a journal keep both with one
+    flush. Should a crash of the machine take it, it is as if it had never been written.
+    """
+    with replacing(path, durable=False) as temporary_path, temporary_path.open("wb") as file:
+        file.write(content)
+    flush_to_disk(path)
 
 
 def flush_to_disk(path: Path) -> None:

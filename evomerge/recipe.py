@@ -13,12 +13,10 @@ from evomerge.errors import InputError
 from evomerge.files import canonical_json, sha256_json
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
+from evomerge.plain_yaml import dump_plain
 from evomerge.registry import Section
 
 SCHEMA_VERSION = 1
-
-# libyaml's emitter, where there is one: a recipe is written for every candidate.
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 Component = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -285,8 +283,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """YAML for people; `read_recipe` gives an equal recipe, floats included."""
-        data = self.model_dump(mode="json", exclude_none=True)
-        return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False))
+        return dump_plain(self.model_dump(mode="json", exclude_none=True))
 
 
 def read_recipe(path: Path) -> Recipe:

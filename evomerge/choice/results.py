@@ -35,12 +35,18 @@ class Results:
     def __init__(self, run_dir: Path, state: RunState) -> None:
         self.run_dir = run_dir
         self.state = state
+        self._objectives: list[Objective] = []
+        self._read_from: object = None
         self._paired: dict[tuple[str, Split], Estimate] = {}
 
     @property
     def objectives(self) -> list[Objective]:
         """What the run measures."""
-        return [Objective(**data) for data in self.state.started["objectives"]]
+        started = self.state.started["objectives"]
+        if self._read_from is not started:
+            self._read_from = started
+            self._objectives = [Objective(**data) for data in started]
+        return self._objectives
 
     def combined(self, candidate: str, split: Split) -> Estimate | None:
         """Preference-weighted mean of a candidate's objectives, or None where it is not scored.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evomerge.files import replacing
+from evomerge.files import write_new
 from evomerge.journal.folder import DOCUMENTS_DIR
 from evomerge.journal.room import when_there_is_room
 
@@ -23,13 +23,12 @@ def write_part(run_dir: Path, seq: int, tables: Sequence[pa.Table]) -> str:
         StoppedError: There was no room for long.
     """
     name = f"{seq:09d}.parquet"
-    table = pa.concat_tables(tables, promote_options="default")
-
-    def write() -> None:
-        with replacing(run_dir / DOCUMENTS_DIR / name) as path:
-            pq.write_table(table, path)
-
-    when_there_is_room(write, run_dir)
+    # In one piece it takes half the time to write.
+    table = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream)
+    content = memoryview(stream.getvalue())
+    when_there_is_room(lambda: write_new(run_dir / DOCUMENTS_DIR / name, content), run_dir)
     return name
 
 

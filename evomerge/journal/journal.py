@@ -104,7 +104,9 @@ class Event:
             "schema_version": _VERSIONS.get(self.kind, 1),
             "data": self.data,
         }
-        return canonical_json({**body, "checksum": _checksum(body)}) + "\n"
+        text = canonical_json(body)
+        # As its keys are sorted, the checksum comes first.
+        return f'{{"checksum":"{_checksum(text)}",{text[1:]}\n'
 
 
 class Journal:
@@ -322,7 +324,7 @@ def parse_event(line: bytes) -> Event:
         raise DamageError(f"it has not the keys {', '.join(sorted(_KEYS))}")
     checksum = body.pop("checksum")
     try:
-        found = _checksum(body)
+        found = _checksum(canonical_json(body))
     except (ValueError, RecursionError):
         raise DamageError("it has characters that are none") from None
     if checksum != found:
@@ -344,5 +346,5 @@ def parse_event(line: bytes) -> Event:
 _KEYS = {"checksum", "data", "kind", "schema_version", "seq", "time"}
 
 
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

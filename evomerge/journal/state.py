@@ -42,6 +42,7 @@ class Measured:
     device: str | None = None
     weights_sha256: str | None = None
     same_as: str | None = None
+    _scores: dict[str, Estimate] | None = field(default=None, compare=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -50,10 +51,19 @@ class Measured:
 
     def scores(self) -> dict[str, Estimate]:
         """Estimates by objective."""
-        return estimates_of(self.blocks)
+        if self._scores is None:
+            self._scores = estimates_of(self.blocks)
+        return self._scores
+
+    def add(self, moments: Mapping[int, Mapping[str, Moments]]) -> None:
+        """Take in blocks; the first result of one counts."""
+        self._scores = None
+        for number, by_objective in moments.items():
+            self.blocks.add(number, by_objective)
 
     def lose(self, part: str) -> None:
         """Forget the results whose documents are gone with a file."""
+        self._scores = None
         for number in self.parts.pop(part, ()):
             self.blocks.remove(number)
 
@@ -106,8 +116,7 @@ class Candidate:
     ) -> Measured:
         """Take in a result; the first one of a block counts."""
         measured = self.measured.setdefault(split, Measured(num_blocks))
-        for number, by_objective in moments.items():
-            measured.blocks.add(number, by_objective)
+        measured.add(moments)
         if measured.complete:
             # One that was given up can be asked for again: it has its scores now.
             self.failures.pop(split, None)
@@ -176,6 +185,7 @@ class RunState:
     stopped: str | None = None
     inbox: set[str] = field(default_factory=set)
     by_recipe: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
+    _by_origin: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
@@ -205,6 +215,9 @@ class RunState:
 
     def of_origin(self, *origins: str) -> list[Candidate]:
         """Candidates of these origins, in order of appearance."""
+        if len(origins) == 1:
+            # Asked for with every candidate, of which there may be thousands.
+            return list(self._by_origin[origins[0]])
         return [c for c in self.candidates.values() if c.origin in origins]
 
     def searched(self, phase: int) -> list[Candidate]:
@@ -261,6 +274,7 @@ class RunState:
 
     def _add(self, candidate: Candidate) -> None:
         self.candidates[candidate.id] = candidate
+        self._by_origin[candidate.origin].append(candidate)
         self.by_recipe[candidate.recipe_sha256].append(candidate)
 
     def _dispatched(self, event: Event, data: Mapping[str, Any]) -> None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import product
 
 import pyarrow as pa
 
 from evomerge.errors import StoppedError
 from evomerge.journal import Candidate, rows_for, write_part
-from evomerge.score import Block, Split
+from evomerge.score import SPLITS, Block, Split
 from evomerge.search.run import Run
 from evomerge.stopping import stopping
 from evomerge.workers import Finished, Job, JobResult, WorkerGroup
 
 logger = logging.getLogger(__name__)
 
-FLUSH_S = 1.0
-"""How long results may be in memory alone, while no candidate is finished by them."""
+FLUSH_S = 10.0
+"""How long results may be in memory alone, while their candidate is not finished.
+
+Each flush is a file more to read the candidate's documents from; a kill loses what is not flushed.
+"""
 
 NUM_ERRORS = 2
 """Exceptions without an explanation, over one job, behind which its candidate is given up."""
@@ -150,8 +153,10 @@ class Dispatcher:
             if work is not None:
                 # A result of a candidate that was given up meanwhile is dropped.
                 ended += self._take(work, item)
-        if ended or (self._came and self._patience(FLUSH_S) <= 0.0):
+        if self._came and self._patience(FLUSH_S) <= 0.0:
             self.flush()
+        elif ended:
+            self.flush({candidate.id for candidate in ended})
         self._hand_out()
         return taken + ended
 
@@ -172,12 +177,16 @@ class Dispatcher:
             if ended:
                 report(ended)
 
-    def flush(self) -> None:
-        """Journal what came: one Parquet part and one commit for all of it."""
-        came, self._came = self._came, []
+    def flush(self, of: Collection[str] | None = None) -> None:
+        """Journal what came, of some candidates or of all: one Parquet part, and one commit."""
         by_key: dict[Key, list[tuple[Job, JobResult]]] = {}
-        for job, result in came:
-            by_key.setdefault((job.candidate, job.split), []).append((job, result))
+        left = []
+        for job, result in self._came:
+            if of is None or job.candidate in of:
+                by_key.setdefault((job.candidate, job.split), []).append((job, result))
+            else:
+                left.append((job, result))
+        self._came = left
         if by_key:
             tables = [result.table for entries in by_key.values() for _, result in entries]
             part = write_part(self.run.run_dir, self.run.journal.next_seq, tables)
@@ -212,7 +221,7 @@ class Dispatcher:
         """How long to wait, where results wait in memory."""
         if not self._came:
             return timeout_s
-        return max(0.0, min(timeout_s, self._came_since + FLUSH_S - time.monotonic()))
+        return max(0.0, min(timeout_s, self._came_since + FLUSH_S - self.group.clock()))
 
     def _missing(self, candidate: Candidate, split: Split) -> list[tuple[int, Block]]:
         """Blocks of a split that a candidate has no result of, with their numbers."""
@@ -284,15 +293,12 @@ class Dispatcher:
 
     def _next(self) -> tuple[_Work, Job] | None:
         """The job for an idle worker, taken from its queue; None: there is none."""
-        loaded = set(self.group.loaded)
-        begun: list[_Work] = []
-        others: list[_Work] = []
-        for work in self._works.values():
-            if work.queued:
-                if work.candidate.id in loaded and self._may(work):
-                    return work, work.queued.popleft()
-                (begun if work.is_begun else others).append(work)
-        for work in (*others, *begun):
+        for candidate, split in product(self.group.loaded, SPLITS):
+            held = self._works.get((candidate, split))
+            if held is not None and self._may(held):
+                return held, held.queued.popleft()
+        queued = [work for work in self._works.values() if work.queued]
+        for work in sorted(queued, key=lambda work: work.is_begun):
             if self._may(work):
                 return work, work.queued.popleft()
         job = self.group.slow()
@@ -319,7 +325,7 @@ class Dispatcher:
         if item.result is None:
             return self._take_failure(work, item)
         if not self._came:
-            self._came_since = time.monotonic()
+            self._came_since = self.group.clock()
         self._came.append((item.job, item.result))
         work.left.discard(number)
         return [] if work.left else self._ended(work)
@@ -345,7 +351,9 @@ class Dispatcher:
             block=number,
             trace=item.trace,
         )
-        self.run.commit()
+        if final or item.blame == "incident":
+            # What may have taken a worker with it is not forgotten, whatever comes next.
+            self.run.commit()
         if final:
             return self._ended(work)
         work.is_suspect |= item.blame == "incident"

@@ -111,6 +111,10 @@ class ActorGroup:
         """See `WorkerGroup`."""
         return [actor.loaded for actor in self._idle.values()]
 
+    def clock(self) -> float:
+        """See `WorkerGroup`."""
+        return self._actors.clock()
+
     def can_take(self, job: Job) -> bool:
         """See `WorkerGroup`."""
         shunned = self._shunned.get(job.key)
@@ -191,6 +195,8 @@ class ActorGroup:
 
     def _staff(self) -> None:
         """Start those that are missing, in time."""
+        if len(self._crew) == self.num_actors:
+            return
         avoid = {
             node for node, count in self._failed_starts.items() if node and count >= SHUNNED_AT
         }

@@ -122,6 +122,9 @@ class WorkerGroup(Protocol):
     def loaded(self) -> list[str]:
         """For each idle worker the candidate whose weights it holds; "" where it holds none."""
 
+    def clock(self) -> float:
+        """Seconds, from any start; simulated workers have a time of their own."""
+
     def can_take(self, job: Job) -> bool:
         """Whether an idle worker may have a job; one over which it raised waits for another."""
 
