@@ -17,8 +17,8 @@ from yaml.resolver import Resolver
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-_representer = SafeRepresenter()
-_resolver = Resolver()
+_representer: Any = SafeRepresenter()
+_resolver: Any = Resolver()
 
 
 def dump_plain(data: Any) -> str:
