@@ -8,7 +8,28 @@ from hypothesis import strategies as st
 
 from evomerge.plain_yaml import dump_plain
 
-ODD = "yes null ~ 1 1.5 1e3 0x1f 2026-11-26 12:30 = - -a {a} *a &a !a %a 'a' --- a:".split(" ")
+ODD = [
+    "yes",
+    "null",
+    "~",
+    "1",
+    "1.5",
+    "1e3",
+    "0x1f",
+    "2026-11-26",
+    "12:30",
+    "=",
+    "-",
+    "-a",
+    "{a}",
+    "*a",
+    "&a",
+    "!a",
+    "%a",
+    "'a'",
+    "---",
+    "a:",
+]
 TEXTS = st.text() | st.sampled_from([*ODD, "a: b", "a # b", "- a", "a\n", "\ta", "weight " * 30])
 SCALARS = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 

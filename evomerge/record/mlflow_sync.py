@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 
 from evomerge.choice.results import Results
 from evomerge.errors import EvomergeError
-from evomerge.journal import JOURNAL_FILE, apply_all, iterate
+from evomerge.journal import JOURNAL_FILE, Candidate, RunState, apply_all, iterate
 from evomerge.journal.folder import (
     ARTIFACTS_DIR,
     CONFIG_FILE,
@@ -38,7 +38,6 @@ from evomerge.journal.folder import (
     SUMMARY_FILE,
 )
 from evomerge.journal.journal import is_in_use
-from evomerge.journal.state import Candidate, RunState
 from evomerge.record import keys
 from evomerge.record.config import tracking_uri
 from evomerge.record.mlflow_store import (

@@ -1,0 +1,123 @@
+"""A candidate with what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evomerge.journal.block_moments import BlockMoments
+from evomerge.score import Estimate, Moments, Split, estimates_of
+from evomerge.space import Genome
+
+
+@dataclass(slots=True)
+class Measured:
+    """A candidate's results on one split.
+
+    Attributes:
+        blocks: Moments by objective, by block number.
+        num_blocks: Blocks of the whole split.
+        parts: Parquet files with the documents, and the blocks that they are of.
+        build_s: Seconds spent building.
+        score_s: Seconds spent scoring.
+        device: Where it was scored, "cpu" or "cuda"; None in journals that do not say.
+        weights_sha256: Hash of the scored weights, where it was taken.
+        same_as: The candidate with the same recipe whose result this is, if it was not scored
+            itself.
+    """
+
+    num_blocks: int
+    blocks: BlockMoments = field(default_factory=BlockMoments)
+    parts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    build_s: float = 0.0
+    score_s: float = 0.0
+    device: str | None = None
+    weights_sha256: str | None = None
+    same_as: str | None = None
+    _scores: dict[str, Estimate] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block has a result."""
+        return len(self.blocks) == self.num_blocks
+
+    def scores(self) -> dict[str, Estimate]:
+        """Estimates by objective."""
+        if self._scores is None:
+            self._scores = estimates_of(self.blocks)
+        return self._scores
+
+    def add(self, moments: Mapping[int, Mapping[str, Moments]]) -> None:
+        """Take in blocks; the first result of one counts."""
+        self._scores = None
+        for number, by_objective in moments.items():
+            self.blocks.add(number, by_objective)
+
+    def lose(self, part: str) -> None:
+        """Forget the results whose documents are gone with a file."""
+        self._scores = None
+        for number in self.parts.pop(part, ()):
+            self.blocks.remove(number)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A recipe with its scores.
+
+    Attributes:
+        id: Its name in the run.
+        origin: "baseline", "enqueued" or "asked".
+        recipe_sha256: Hash of its recipe.
+        genome: Its point in the search space, if it has one.
+        ask: Number of the ask that proposed it.
+        recipe_json: The recipe, for candidates that no genome describes.
+        is_member: Whether the recipe is a model of the pool, unchanged.
+        measured: Results by split.
+        num_attempts: How often something went wrong over it.
+        faults: That by split, block and blame.
+        failures: Why it was given up, by split.
+        phase: Number of the phase that it came into being in.
+        told: Its place in the order of tells.
+        started_at: When it came into being, seconds since 1970.
+        ended_at: When its last result came.
+    """
+
+    id: str
+    origin: str
+    recipe_sha256: str
+    genome: Genome | None
+    ask: int | None
+    recipe_json: str | None
+    started_at: float
+    phase: int = 0
+    is_member: bool = False
+    measured: dict[Split, Measured] = field(default_factory=dict)
+    num_attempts: int = 0
+    faults: dict[tuple[Split, int, str], int] = field(default_factory=dict)
+    failures: dict[Split, str] = field(default_factory=dict)
+    told: int | None = None
+    ended_at: float = 0.0
+
+    @property
+    def failed(self) -> str | None:
+        """Why it was given up, on the first split where it was; None where it was not."""
+        return next(iter(self.failures.values()), None)
+
+    def add(
+        self, split: Split, num_blocks: int, moments: Mapping[int, Mapping[str, Moments]]
+    ) -> Measured:
+        """Take in a result; the first one of a block counts."""
+        measured = self.measured.setdefault(split, Measured(num_blocks))
+        measured.add(moments)
+        if measured.complete:
+            # One that was given up can be asked for again: it has its scores now.
+            self.failures.pop(split, None)
+        return measured
+
+    def is_scored(self, split: Split) -> bool:
+        """Whether the split is wholly scored."""
+        return split in self.measured and self.measured[split].complete
+
+    def scores(self, split: Split) -> dict[str, Estimate] | None:
+        """Estimates by objective, or None while the split is not wholly scored."""
+        return self.measured[split].scores() if self.is_scored(split) else None
