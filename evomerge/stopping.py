@@ -16,6 +16,20 @@ class StopNow(BaseException):
     """A signal says that it all ends now; its text names the signal."""
 
 
+def signal_within(error: BaseException) -> BaseException | None:
+    """What is no error, and lies within one: a handler's, whose signal fell into a library's call.
+
+    Returns:
+        It, or None.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if not isinstance(seen, Exception):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 class Stopping:
     """What signals have asked for.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import flow, get_run_logger, task
+import httpx
+from prefect import State, flow, get_client, get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
@@ -24,15 +28,32 @@ from evomerge.record.report import markdown_table
 from evomerge.search import Hooks, Progress, Result
 from evomerge.search.api import RUNS_DIR, start
 from evomerge.search.api import resume as resume_run
+from evomerge.stopping import signal_within
 
 UPDATE_S = 3.0
 """Least time between two updates of a progress artifact."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(body: Callable[[], None]) -> None:
-    """Run one stage of a search."""
-    body()
+def run_stage(body: Callable[[], None]) -> State[Any] | None:
+    """Run one stage of a search; of a flow run that is cancelled, it is cancelled too."""
+    try:
+        body()
+    except BaseException as error:
+        if isinstance(signal_within(error), TerminationSignal) and _is_cancelled():
+            return Cancelled(message="the flow run was cancelled")
+        raise
+    return None
+
+
+def _is_cancelled() -> bool:
+    """Whether this flow run is to be cancelled, and not only its process ended."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run.id)).state
+    except (httpx.HTTPError, PrefectException):
+        return False
+    return state is not None and state.is_cancelling()
 
 
 class FlowHooks:
@@ -51,7 +72,10 @@ class FlowHooks:
     def stage(self, name: str, body: Callable[[], None]) -> None:
         """See `Hooks`."""
         watched = body if self.inner is None else lambda: self._watch(name, body)
-        run_stage.with_options(name=name, task_run_name=name)(watched)
+        state = run_stage.with_options(name=name, task_run_name=name)(watched, return_state=True)
+        if state.is_cancelled():
+            raise TerminationSignal(signal.SIGTERM)
+        state.result()
 
     def progress(self, progress: Progress) -> None:
         """See `Hooks`."""

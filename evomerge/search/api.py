@@ -22,7 +22,7 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages
 from evomerge.search.summary import write_summary
-from evomerge.stopping import StopNow, Stopping, stopping
+from evomerge.stopping import StopNow, Stopping, signal_within, stopping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,6 +229,7 @@ def work_on(run: Run, hooks: Hooks) -> Result:
         hooks.progress(progress)
 
     syncer: Syncer | None = None
+    asked: BaseException | None = None
     with stopping() as stop:
         try:
             if run.setup.config.record.enabled:
@@ -244,8 +245,8 @@ def work_on(run: Run, hooks: Hooks) -> Result:
             stopped = _stopped(run, stop, error)
             if stopped is not None:
                 raise stopped from None
-            # What somebody else's handler raises, wherever in a library it fell.
-            asked = _within(error)
+            # What somebody else's handler raises.
+            asked = signal_within(error)
             if asked is not None and asked is not error:
                 raise asked from None
             raise
@@ -253,7 +254,7 @@ def work_on(run: Run, hooks: Hooks) -> Result:
             stop.has_work = False
             run.close()
             if syncer is not None:
-                syncer.finish(waits=stop.now is None)
+                syncer.finish(waits=stop.now is None and asked is None)
     return Result(run.run_dir)
 
 
@@ -272,13 +273,3 @@ def _stopped(run: Run, stop: Stopping, error: BaseException) -> StoppedError | N
         except OSError as unwritten:
             logger.warning("%s: the report is not written: %s", run.run_dir, unwritten)
     return StoppedError(f"stopped ({reason}); `evomerge resume {run.run_dir}` goes on with it")
-
-
-def _within(error: BaseException) -> BaseException | None:
-    """What is no error, and lies within one: a signal of Prefect's that fell into a call of Ray."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if not isinstance(seen, Exception):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None

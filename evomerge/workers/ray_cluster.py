@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -28,8 +29,7 @@ _STARTING = threading.Lock()
 def start_ray(config: WorkersConfig) -> bool:
     """Connect to the configured Ray, starting a local one; true if this call connected.
 
-    Usage reports are off. Ray replaces signal handlers when it starts in the main thread; ours
-    are put back.
+    Usage reports are off.
 
     Raises:
         InputError: There is no cluster at the address.
@@ -45,9 +45,6 @@ def _connect(config: WorkersConfig) -> bool:
     os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    in_main = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGTERM, signal.SIGINT) if in_main else ()
-    handlers = {number: signal.getsignal(number) for number in signals}
     arguments: dict[str, Any] = {
         "address": config.address,
         "log_to_driver": False,
@@ -61,16 +58,39 @@ def _connect(config: WorkersConfig) -> bool:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     try:
-        ray.init(**arguments)
+        with _signals_left_to_us():
+            ray.init(**arguments)
     except (ConnectionError, ValueError) as error:
         raise InputError(
             f"workers.address: no Ray cluster at {config.address!r}: {str(error).splitlines()[0]}\n"
             'valid: "local", "auto", HOST:PORT or ray://HOST:PORT'
         ) from None
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    except BaseException:
+        # A signal: what has been started already is ended.
+        stop_ray()
+        raise
     return True
+
+
+@contextmanager
+def _signals_left_to_us() -> Iterator[None]:
+    """Let Ray start without a handler of its own, and its processes out of this one's group.
+
+    Ray's handler of SIGTERM ends this process wherever it is. And Prefect, Slurm and shells signal
+    whole groups: Ray's processes would end at once, and take with them a driver that is not done
+    with its own signal.
+    """
+    utils: Any = ray._private.utils
+    services: Any = ray._private.services
+    set_handler, popen = utils.set_sigterm_handler, services.ConsolePopen
+    utils.set_sigterm_handler = lambda _handler: None
+    if sys.platform.startswith("linux"):
+        # Elsewhere Ray ends its processes by their group, should this one be killed.
+        services.ConsolePopen = partial(popen, start_new_session=True)
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, services.ConsolePopen = set_handler, popen
 
 
 @contextmanager
