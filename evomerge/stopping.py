@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,11 @@ class Stopping:
             raise StopNow(reason)
 
 
+def _is_noted(lost: sys.UnraisableHookArgs, stop: Stopping) -> bool:
+    """Whether what cannot be raised, in a library's callback, is a signal that is noted already."""
+    return isinstance(lost.exc_value, StopNow) and stop.now is not None
+
+
 _active: Stopping | None = None
 
 
@@ -103,12 +109,15 @@ def stopping() -> Iterator[Stopping]:
         if threading.current_thread() is threading.main_thread()
         and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     }
+    say = sys.unraisablehook
     try:
         _active = own
+        sys.unraisablehook = lambda lost: None if _is_noted(lost, own) else say(lost)
         for number in before:
             signal.signal(number, handlers[number])
         yield own
     finally:
         _active = None
+        sys.unraisablehook = say
         for number, handler in before.items():
             signal.signal(number, handler)

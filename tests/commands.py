@@ -39,7 +39,7 @@ def fork(*arguments: object, cwd: Path) -> Fork:
     return Fork(main, "evomerge", *arguments, cwd=cwd)
 
 
-def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path, start_new_session: bool = False) -> subprocess.Popen[str]:
     """The command as users start it."""
     return subprocess.Popen(
         [sys.executable, "-m", "evomerge", *map(str, arguments)],
@@ -47,6 +47,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
 
 

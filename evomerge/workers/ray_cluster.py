@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -35,7 +36,10 @@ def start_ray(config: WorkersConfig) -> bool:
         InputError: There is no cluster at the address.
     """
     with _STARTING:
-        return _connect(config)
+        try:
+            return _connect(config)
+        finally:
+            _put_handlers_back()
 
 
 def _connect(config: WorkersConfig) -> bool:
@@ -91,6 +95,19 @@ def _signals_left_to_us() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler, services.ConsolePopen = set_handler, popen
+
+
+def _put_handlers_back() -> None:
+    """Put Python's handlers back in the place of those that Ray's C++ has, as far as may be.
+
+    Where Ray is started in another thread, the main one comes by here once it needs Ray.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 @contextmanager

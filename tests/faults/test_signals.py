@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -9,11 +10,12 @@ from functools import partial
 
 import psutil
 import pytest
-from commands import fork, num_lines, wait_for
+from commands import fork, num_lines, start, wait_for
 from fixtures import make_workspace
 
 import evomerge
 from evomerge.journal import normal_form, read_journal
+from evomerge.stopping import StopNow, stopping
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,36 @@ def test_sigterm_at_any_moment(folder, undisturbed, count):
         check_end(process, run_dir)
         if number % 10 == 0:
             check_resumed(run_dir, undisturbed)
+
+
+@pytest.mark.long
+def test_sigterm_to_a_whole_group(tmp_path):
+    """As Slurm and Prefect send it, also while Ray starts: its processes are not in the group."""
+    search = {"budget": {"candidates": 100_000}, "finalists": 2}
+    make_workspace(tmp_path, search=search, workers={"num_actors": 1})
+    rng = random.Random(5)
+    for number in range(12):
+        run_dir = tmp_path / f"group-{number}"
+        process = start(
+            "search", "config.yaml", "--run-dir", run_dir, cwd=tmp_path, start_new_session=True
+        )
+        time.sleep(5.0 + 14.0 * rng.random())
+        os.killpg(process.pid, signal.SIGTERM)
+        check_end(process, run_dir)
+
+
+def test_a_signal_in_a_callback_is_not_lost(capfd):
+    """Where exceptions cannot be raised, the next one who asks gets it, and nobody a traceback."""
+
+    class Ending:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with stopping() as stop:
+        Ending()
+        with pytest.raises(StopNow, match="SIGTERM"):
+            stop.check()
+    assert capfd.readouterr().err == ""
 
 
 def test_before_anything_is_begun(folder):
