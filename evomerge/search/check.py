@@ -94,8 +94,11 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
     ]
     made = setup.make_optimizer(number, space, goals(setup.objectives, []))
     note = f", {made.note}" if made.note else ""
-    outstanding = made.max_outstanding
-    lines.append(f"optimizer: {optimizer.kind}{note}, at most {outstanding:,} candidates in flight")
+    search = setup.config.search
+    told = f"at most {made.max_outstanding:,} candidates in flight, told as they finish"
+    if search.tell == "in_order" and search.in_flight is not None:
+        told = f"{min(search.in_flight, made.max_outstanding)} candidates in flight, told in order"
+    lines.append(f"optimizer: {optimizer.kind}{note}, {told}")
     if made.describe():
         lines.append(f"  {made.describe()}")
     return lines

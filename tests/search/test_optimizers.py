@@ -92,16 +92,16 @@ def lines_about(config: Config, workspace: Path) -> list[str]:
 @pytest.mark.parametrize(
     "optimizer, lines",
     [
-        ({"kind": "cma"}, ["optimizer: cma, at most 12 candidates in flight"]),
+        ({"kind": "cma"}, ["optimizer: cma, 6 candidates in flight, told in order"]),
         (
             {"kind": "cma", "diagonal": True},
-            ["optimizer: cma, diagonal covariance, at most 12 candidates in flight"],
+            ["optimizer: cma, diagonal covariance, 6 candidates in flight, told in order"],
         ),
-        ({"kind": "random"}, ["optimizer: random, at most 1,048,576 candidates in flight"]),
+        ({"kind": "random"}, ["optimizer: random, 8 candidates in flight, told in order"]),
         (
             {"kind": "map"},
             [
-                "optimizer: map, at most 8 candidates in flight",
+                "optimizer: map, 8 candidates in flight, told in order",
                 "  a design of 6 points (a quadratic has 6 coefficients for each objective), then "
                 "points of the front that is expected",
             ],
@@ -111,6 +111,12 @@ def lines_about(config: Config, workspace: Path) -> list[str]:
 )
 def test_check_says_it(workspace, optimizer, lines):
     assert lines_about(load(workspace, optimizer=optimizer), workspace) == lines
+
+
+def test_check_says_how_many_are_in_flight_where_they_are_told_as_they_finish(workspace):
+    config = load(workspace, search={"budget": {"candidates": 12}, "tell": "as_finished"})
+    told = "at most 12 candidates in flight, told as they finish"
+    assert lines_about(config, workspace) == [f"optimizer: cma, {told}"]
 
 
 def test_a_budget_must_pay_for_a_tree(workspace):
@@ -152,5 +158,5 @@ def test_one_of_another_package(workspace, tmp_path):
         "search.budget: 6 candidates, and the list of once has 7 points; give 7 or more"
     )
     assert bits.startswith("optimizer: once moves numbers, and ")
-    place = good.index("optimizer: once, in a hurry, at most 1,234 candidates in flight")
+    place = good.index("optimizer: once, in a hurry, 8 candidates in flight, told in order")
     assert good[place + 1] == "  the start, once"
