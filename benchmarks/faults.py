@@ -127,9 +127,19 @@ def kill_driver(search: Search) -> bool:
     leftovers = search.processes(lambda process: True)
     psutil.Process(search.process.pid).kill()
     search.end()
-    psutil.wait_procs(leftovers, timeout=20)
+    ends = time.monotonic() + 20.0
+    while any(map(lives, leftovers)) and time.monotonic() < ends:
+        time.sleep(0.1)
     search.go_on()
     return True
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process is there, and more than a zombie that nobody has waited for."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def kill_actor(search: Search) -> bool:
