@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -80,6 +81,8 @@ class Stopping:
     def _stop(self, reason: str) -> None:
         if self.now is None:
             self.now = reason
+            # Libraries whose callbacks the signal ends wonder about it.
+            warnings.simplefilter("ignore")
             raise StopNow(reason)
 
 
@@ -115,7 +118,8 @@ def stopping() -> Iterator[Stopping]:
         sys.unraisablehook = lambda lost: None if _is_noted(lost, own) else say(lost)
         for number in before:
             signal.signal(number, handlers[number])
-        yield own
+        with warnings.catch_warnings():
+            yield own
     finally:
         _active = None
         sys.unraisablehook = say

@@ -89,6 +89,8 @@ def _run(
 ) -> None:
     # That of the process forked from is older: Ray, for one, has set its token since.
     os.environ.update(environment)
+    # A shell's background job ignores it, and so does what that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for descriptor, name in enumerate(output, start=1):
         os.dup2(os.open(name, os.O_WRONLY), descriptor)
     os.chdir(cwd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -36,10 +35,7 @@ def start_ray(config: WorkersConfig) -> bool:
         InputError: There is no cluster at the address.
     """
     with _STARTING:
-        try:
-            return _connect(config)
-        finally:
-            _put_handlers_back()
+        return _connect(config)
 
 
 def _connect(config: WorkersConfig) -> bool:
@@ -78,36 +74,29 @@ def _connect(config: WorkersConfig) -> bool:
 
 @contextmanager
 def _signals_left_to_us() -> Iterator[None]:
-    """Let Ray start without a handler of its own, and its processes out of this one's group.
+    """Let Ray start without handlers of its own, and its processes out of this one's group.
 
-    Ray's handler of SIGTERM ends this process wherever it is. And Prefect, Slurm and shells signal
-    whole groups: Ray's processes would end at once, and take with them a driver that is not done
-    with its own signal.
+    Ray's handlers of SIGTERM, in Python and in C++, end this process wherever it is. And Prefect,
+    Slurm and shells signal whole groups: Ray's processes would end at once, and take with them a
+    driver that is not done with its own signal.
     """
-    utils: Any = ray._private.utils
-    services: Any = ray._private.services
-    set_handler, popen = utils.set_sigterm_handler, services.ConsolePopen
-    utils.set_sigterm_handler = lambda _handler: None
+    internal: Any = ray._private
+    changes: list[tuple[Any, str, Any]] = [
+        (internal.utils, "set_sigterm_handler", lambda _handler: None),
+        (internal.ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True),
+    ]
     if sys.platform.startswith("linux"):
         # Elsewhere Ray ends its processes by their group, should this one be killed.
-        services.ConsolePopen = partial(popen, start_new_session=True)
+        popen = partial(internal.services.ConsolePopen, start_new_session=True)
+        changes.append((internal.services, "ConsolePopen", popen))
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
         yield
     finally:
-        utils.set_sigterm_handler, services.ConsolePopen = set_handler, popen
-
-
-def _put_handlers_back() -> None:
-    """Put Python's handlers back in the place of those that Ray's C++ has, as far as may be.
-
-    Where Ray is started in another thread, the main one comes by here once it needs Ray.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handler = signal.getsignal(number)
-        if handler is not None:
-            signal.signal(number, handler)
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 @contextmanager
