@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -78,8 +79,16 @@ class Prefect:
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        ends = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Its database is locked for the moment.
+                if error.code != 503 or time.monotonic() > ends:
+                    raise
+                time.sleep(0.2)
 
     def stop(self):
         for process in reversed(self.processes):
