@@ -63,10 +63,13 @@ class Measured:
     run_dir: Path
 
 
-def open_run(folder: Path, tell: str, num_candidates: int) -> Run:
+def open_run(
+    folder: Path, tell: str, num_candidates: int, *, seed: int = 1, landmarks: bool = True
+) -> Run:
     """A run with 32 blocks of two documents on search."""
     return new_run(
         folder,
+        seed=seed,
         score={
             "splits": {"search": 32, "validation": 4, "holdout": 4},
             "block_documents": 2,
@@ -76,7 +79,7 @@ def open_run(folder: Path, tell: str, num_candidates: int) -> Run:
             "method": {"kind": "task_arithmetic"},
             "groups": "layer",
         },
-        search={"budget": {"candidates": num_candidates}, "tell": tell},
+        search={"budget": {"candidates": num_candidates}, "tell": tell, "landmarks": landmarks},
     )
 
 

@@ -2,7 +2,7 @@
 
 A search told in order depends on its configuration alone; told as finished, it depends on which
 block is done first. Both search the same made-up landscape with CMA-ES: a bowl in ten dimensions
-whose documents are noisy, in 16 blocks that take a log-normal time (median a second, sigma 0.5).
+whose documents are noisy, in 32 blocks that take a log-normal time (median a second, sigma 0.5).
 The quality is the noiseless value of the candidate that is best on the search documents so far;
 time is that of the simulated workers.
 
@@ -17,16 +17,12 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from driver import open_run
 from harness import describe_machine, parse_arguments, print_table, write_figures
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from runs import new_run
 
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run
@@ -83,20 +79,7 @@ class Landscape:
 
 def search(folder: Path, tell: str, num_workers: int, num_candidates: int, seed: int) -> Progress:
     """One search."""
-    run = new_run(
-        folder,
-        seed=seed,
-        score={
-            "splits": {"search": 32, "validation": 4, "holdout": 4},
-            "block_documents": 2,
-        },
-        space={
-            "kind": "parameter",
-            "method": {"kind": "task_arithmetic"},
-            "groups": "layer",
-        },
-        search={"budget": {"candidates": num_candidates}, "tell": tell, "landmarks": False},
-    )
+    run = open_run(folder, tell, num_candidates, seed=seed, landmarks=False)
     landscape = Landscape(run, seed)
     chance = random.Random(seed)
     worker = SimulatedWorker(
