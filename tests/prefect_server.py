@@ -12,7 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+
+from fixtures import make_workspace
 
 ROOT = Path(__file__).parents[1]
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -22,6 +25,16 @@ def copy_flows(folder: Path) -> None:
     """The flows and their deployments, as they are in a checkout."""
     shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", folder)
+
+
+def serve_endless_search(folder: Path) -> Iterator[Prefect]:
+    """A server with the deployments, and a search in config.yaml that ends when it is stopped."""
+    copy_flows(folder)
+    search = {"budget": {"candidates": 100_000}, "finalists": 2}
+    make_workspace(folder, search=search, workers={"num_actors": 1})
+    server = Prefect(folder)
+    yield server
+    server.stop()
 
 
 class Prefect:

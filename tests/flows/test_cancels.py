@@ -7,8 +7,7 @@ import time
 
 import pytest
 from commands import num_lines
-from fixtures import make_workspace
-from prefect_server import Prefect, copy_flows
+from prefect_server import serve_endless_search
 
 pytestmark = pytest.mark.long
 
@@ -18,13 +17,7 @@ LIMIT_S = 120.0
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cancels")
-    copy_flows(folder)
-    search = {"budget": {"candidates": 100_000}, "finalists": 2}
-    make_workspace(folder, search=search, workers={"num_actors": 1})
-    server = Prefect(folder)
-    yield server
-    server.stop()
+    yield from serve_endless_search(tmp_path_factory.mktemp("cancels"))
 
 
 class FlowRun:

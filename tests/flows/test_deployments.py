@@ -10,8 +10,8 @@ import time
 
 import psutil
 import pytest
-from fixtures import make_config, make_workspace
-from prefect_server import PREFECT, Prefect, copy_flows
+from fixtures import make_config
+from prefect_server import PREFECT, serve_endless_search
 
 from evomerge.journal import read_journal
 
@@ -20,13 +20,7 @@ STAGES = ["check", "baselines", "search", "finalists", "holdout", "report"]
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("deployments")
-    copy_flows(folder)
-    search = {"budget": {"candidates": 100_000}, "finalists": 2}
-    make_workspace(folder, search=search, workers={"num_actors": 1})
-    server = Prefect(folder)
-    yield server
-    server.stop()
+    yield from serve_endless_search(tmp_path_factory.mktemp("deployments"))
 
 
 pytestmark = pytest.mark.long
