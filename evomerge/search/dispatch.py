@@ -293,14 +293,17 @@ class Dispatcher:
 
     def _next(self) -> tuple[_Work, Job] | None:
         """The job for an idle worker, taken from its queue; None: there is none."""
-        for candidate, split in product(self.group.loaded, SPLITS):
-            held = self._works.get((candidate, split))
-            if held is not None and self._may(held):
-                return held, held.queued.popleft()
-        queued = [work for work in self._works.values() if work.queued]
-        for work in sorted(queued, key=lambda work: work.is_begun):
-            if self._may(work):
-                return work, work.queued.popleft()
+        # Asked for with every block, of thousands of workers: most often nothing waits, or a worker
+        # goes on with what it holds.
+        if any(work.queued for work in self._works.values()):
+            for candidate, split in product(dict.fromkeys(self.group.loaded), SPLITS):
+                held = self._works.get((candidate, split))
+                if held is not None and self._may(held):
+                    return held, held.queued.popleft()
+            queued = [work for work in self._works.values() if work.queued]
+            for work in sorted(queued, key=lambda work: work.is_begun):
+                if self._may(work):
+                    return work, work.queued.popleft()
         job = self.group.slow()
         if job is None:
             return None

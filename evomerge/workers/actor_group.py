@@ -125,12 +125,14 @@ class ActorGroup:
 
     def submit(self, job: Job) -> None:
         """See `WorkerGroup`."""
-        shunned = self._shunned.get(job.key, set())
-        may = [a for a in self._idle.values() if a.number not in shunned] or [*self._idle.values()]
+        may = list(self._idle.values())
+        if shunned := self._shunned.get(job.key):
+            may = [actor for actor in may if actor.number not in shunned] or may
         assert may, "a job is submitted where no worker is idle"
-        held = (actor for actor in may if actor.loaded == job.candidate)
+        holders = (actor for actor in may if actor.loaded == job.candidate)
         # Who holds another candidate that is under way is left to that one.
-        actor = next(held, None) or min(may, key=lambda a: bool(a.loaded))
+        free = (actor for actor in may if not actor.loaded)
+        actor = next(holders, None) or next(free, may[0])
         self._set(actor, "busy")
         actor.job, actor.since, actor.loaded = job, self._actors.clock(), job.candidate
         self._actors.evaluate(actor.number, job)
