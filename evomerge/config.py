@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from evomerge.backends import Batching
 from evomerge.config_mistakes import Override, explain
 from evomerge.errors import InputError
 from evomerge.files import write_text
@@ -111,12 +112,14 @@ class ResolvedConfig(Section):
         pool_sha256: Hash of each model.
         documents_sha256: Hash of the document ids of every split.
         batch_tokens: Tokens of a batch.
+        batching: How requests are batched; none where lm-eval's own model answers them.
         versions: Of the packages that numbers depend on.
     """
 
     pool_sha256: dict[str, str]
     documents_sha256: str
     batch_tokens: int
+    batching: Batching | None = None
     versions: dict[str, str]
 
 

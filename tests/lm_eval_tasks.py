@@ -11,9 +11,12 @@ from fixtures import make_tokenizer
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
+from evomerge.backends import HuggingFaceBackend
+from evomerge.backends.fit import find_batching
 from evomerge.score import LmEvalScorer, ScoreConfig, TaskSet, cut_blocks, mean
 
 BATCH_TOKENS = 200
+ENGINE = "own"
 GREEDY = {"until": ["\n"], "max_gen_toks": 2, "do_sample": False}
 MEAN = {"aggregation": "mean", "higher_is_better": True}
 REGEX = {"function": "regex", "regex_pattern": "([a-h])"}
@@ -91,13 +94,21 @@ def make_score_config(tasks_dir: Path, *objectives: dict, **changes) -> ScoreCon
         "objectives": list(objectives),
         "splits": {"search": 12, "validation": 8, "holdout": 8},
         "include_path": [str(tasks_dir)],
+        "engine": ENGINE,
     }
     return ScoreConfig.model_validate(values | changes)
 
 
+def make_backend(model, tokenizer, batch_tokens: int = BATCH_TOKENS) -> HuggingFaceBackend:
+    batching = find_batching(model.config, 4, batch_tokens, is_on_gpu=False)
+    return HuggingFaceBackend(model, tokenizer, batching)
+
+
 def make_scorer(config: ScoreConfig, model, batch_tokens: int = BATCH_TOKENS) -> LmEvalScorer:
     tasks = TaskSet(config, Path())
-    return LmEvalScorer(config, tasks, tasks.draw_splits(), model, make_tokenizer(), batch_tokens)
+    tokenizer = make_tokenizer()
+    backend = make_backend(model, tokenizer, batch_tokens)
+    return LmEvalScorer(config, tasks, tasks.draw_splits(), backend, tokenizer, batch_tokens)
 
 
 def search_documents(scorer: LmEvalScorer) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.merge import Engine
+from evomerge.models.candidates import Candidates
 from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
@@ -79,8 +80,13 @@ def load(model_dir: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel
     return AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
 
 
-def new_resident(pool: Pool) -> ResidentModel:
-    return ResidentModel(pool, torch.device("cpu"))
+class Resident(Candidates):
+    """A resident model and what writes candidates into it."""
+
+    def __init__(self, pool: Pool) -> None:
+        held = ResidentModel(pool, torch.device("cpu"))
+        super().__init__(pool, torch.device("cpu"), held)
+        self.model = held.model
 
 
 def path_recipe(
@@ -188,6 +194,6 @@ def merged_model(family: Family, recipe: Recipe) -> PreTrainedModel:
     return model
 
 
-def hops(resident: ResidentModel) -> list[nn.Module]:
+def hops(resident: Resident) -> list[nn.Module]:
     base = resident.pool.base
     return list(resident.model.get_submodule(layers_name(base.config, base.model_dir)))

@@ -43,19 +43,21 @@ def test_its_own_tests_pass(environment):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_search_uses_its_method_and_its_optimizer(environment, tmp_path):
+def test_a_search_uses_its_method_its_optimizer_and_its_engine(environment, tmp_path):
     config = make_workspace(
         tmp_path,
         space={"kind": "parameter", "method": {"kind": "restored_mean"}},
         optimizer={"kind": "steps"},
+        score={"engine": "bigram"},
         search={"budget": {"candidates": 3}, "finalists": 2},
         workers={"kind": "inline"},
     )
     done = run(environment, "-m", "evomerge", "search", config, "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "restored_mean" in (tmp_path / "run/recipes/c00000.yaml").read_text()
+    assert "engine: bigram" in (tmp_path / "run/config.yaml").read_text()
 
 
-@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 30)])
+@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 30), ("backend", 65)])
 def test_it_is_short(name, most):
     assert len((PLUG_IN / f"evomerge_example/{name}.py").read_text().splitlines()) <= most

@@ -82,15 +82,16 @@ class Engine:
         """Overwrite a loaded model's tensors with the recipe's model.
 
         Args:
-            state: The model's own tensors by name (`state_dict(keep_vars=True)`); aliases of
-                tied tensors may be among them and are left alone.
+            state: The model's own tensors by name; aliases of tied tensors may be among them and
+                are left alone, and what is not among them is not made.
             recipe: What to build.
 
         Raises:
             CandidateError: The coefficients give no model, or not a finite one.
         """
+        steps = [(name, merge) for name, merge in self._plan(recipe) if name in state]
         with self._merges() as merges:
-            for ready in self._source.stream(self._plan(recipe)):
+            for ready in self._source.stream(steps):
                 self._merge_into(state[ready.name].data.view(-1), ready, merges)
         self.kept.end_build()
 

@@ -21,10 +21,11 @@ from evomerge.methods.terms import (
 
 
 def is_known(terms: Terms, target: Tensor) -> bool:
-    """Whether there is a kernel for the sum and the types of its numbers."""
+    """Whether there is a kernel for the sum and the types of its numbers, all on one device."""
     operands = (*tensors_of(terms), target)
     return not adds_nothing(terms) and all(
-        tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() for tensor in operands
+        tensor.dtype in LEAST_INFINITE and tensor.is_contiguous() and tensor.device == target.device
+        for tensor in operands
     )
 
 

@@ -11,9 +11,17 @@ from evomerge.merge import TORCH_DTYPES
 from evomerge.pool import Pool, read_config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 GENERATION_FILE = "generation_config.json"
+
+
+def config_of(pool: Pool) -> PreTrainedConfig:
+    """The configuration of a pool's models, as they are once their vocabularies are one."""
+    config = read_config(pool.base.model_dir)
+    for name, value in pool.vocabulary_config.items():
+        setattr(config, name, value)
+    return config
 
 
 def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
@@ -29,9 +37,7 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
-    config = read_config(pool.base.model_dir)
-    for name, value in pool.vocabulary_config.items():
-        setattr(config, name, value)
+    config = config_of(pool)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(
             config, dtype=TORCH_DTYPES[pool.dtype], trust_remote_code=False

@@ -1,18 +1,16 @@
-"""A model in memory that takes on one recipe after another: merged, stacked or both."""
+"""A model in memory whose weights are overwritten, and whose layers run in any order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from evomerge.errors import CandidateError
-from evomerge.merge import TORCH_DTYPES, Engine, Residence
+from evomerge.merge import TORCH_DTYPES
 from evomerge.models.build import empty_model
 from evomerge.models.modeling_path import PathLayers, share
-from evomerge.models.stack import stack_tensors
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ResidentModel:
-    """The model object that is scored, and what it is made from.
+    """The model object that is scored.
 
     A merged candidate is written into the model's own parameters. A path runs through these and
     through the layers of the pool, which are used where they lie: in the files' memory map where
@@ -29,66 +27,38 @@ class ResidentModel:
 
     Args:
         pool: The models.
-        device: Where to compute.
-        statistics_budget_bytes: Memory for what methods compute once.
-        pool_budget_bytes: Memory of a GPU for the pool's tensors; by default as much as it takes.
+        device: Where it is.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        device: torch.device,
-        statistics_budget_bytes: int = 1 << 30,
-        pool_budget_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, pool: Pool, device: torch.device) -> None:
         self.pool = pool
-        self.device = device
-        residence = None if device.type == "cpu" else Residence(device, pool_budget_bytes)
-        self.engine = Engine(pool, device, statistics_budget_bytes, residence=residence)
         self.model: PreTrainedModel = empty_model(pool, device)
-        self._state: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
-        self._merged: str | None = None
-        self._loaded: str | None = None
+        # Views of the model's own storage, which a path may put other parameters in the place of.
+        self._own = dict(self.model.state_dict())
         self._paths: _Paths | None = None
 
-    def load(self, recipe: Recipe) -> None:
-        """Become the recipe's model; what is there already is not made again.
+    def parameters(self) -> dict[str, Tensor]:
+        """The model's own tensors, by the base's names."""
+        return self._own
+
+    def loaded(self, recipe: Recipe) -> None:
+        """Run the recipe's layers; what it merges is in the model's own tensors.
 
         Raises:
-            CandidateError: The coefficients give no model, or not a finite one.
+            CandidateError: The path gives no model.
         """
-        key = recipe.sha256
-        if self._loaded == key:
-            return
-        # Nothing is loaded while the weights are half-written.
-        self._loaded = None
-        if self._paths is not None:
-            self._paths.reset()
-        merge = recipe.merge
-        if merge is not None and self._merged != merge.sha256:
-            self._merged = None
-            self.engine.write_into(self._state, merge)
-            self._merged = merge.sha256
         if recipe.path is not None:
             if self._paths is None:
-                self._paths = _Paths(self.pool, self.model, self._state)
+                self._paths = _Paths(self.pool, self.model)
             self._paths.follow(recipe.path)
-        self._loaded = key
-
-    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
-        """What a checkpoint of the loaded recipe holds, by stored name, as it lies here."""
-        assert self._loaded == recipe.sha256
-        if recipe.path is not None:
-            yield from stack_tensors(self.pool, recipe, self._state.__getitem__)
-            return
-        names = self.pool.layout.places
-        yield from self.pool.base.as_stored((name, self._state[name]) for name in names)
+        elif self._paths is not None:
+            self._paths.reset()
 
 
 class _Paths:
     """Paths through a model's own layers and those of the pool."""
 
-    def __init__(self, pool: Pool, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
+    def __init__(self, pool: Pool, model: PreTrainedModel) -> None:
         self.pool = pool
         self.model = model
         self.dtype = TORCH_DTYPES[pool.dtype]
@@ -98,6 +68,7 @@ class _Paths:
         self.layers = PathLayers(list(getattr(owner, name)))
         setattr(owner, name, self.layers)
         self._types: list[str] | None = getattr(model.config, "layer_types", None)
+        state: dict[str, Tensor] = model.state_dict(keep_vars=True)
         # The model's own storage of what lies outside its layers, by tensor name.
         self._outside = {
             tensor_name: state[tensor_name]

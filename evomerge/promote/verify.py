@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from evomerge.backends import HuggingFaceBackend
 from evomerge.errors import InputError
 from evomerge.journal import Candidate, read_values
 from evomerge.models.stack import MODELING_FILE, stack_files
@@ -136,8 +137,9 @@ def _score(
     has_code = recipe.path is not None and MODELING_FILE in stack_files(setup.pool, recipe.path)
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, trust_remote_code=has_code)
     model = model.requires_grad_(False).to(device).eval()
+    backend = HuggingFaceBackend(model, tokenizer, spec.batching)
     scorer = SCORERS.make(
-        setup.config.score, setup.tasks, setup.splits, model, tokenizer, spec.batch_tokens
+        setup.config.score, setup.tasks, setup.splits, backend, tokenizer, spec.batch_tokens
     )
     values: dict[tuple[Split, str], Values] = {}
     with torch_threads(spec.num_threads):

@@ -1,5 +1,6 @@
 """Scoring: lm-eval tasks, splits of their documents, and statistics of scores."""
 
+from evomerge.score.answers import Answers
 from evomerge.score.config import SCORERS, SPLITS, ScoreConfig, ScoreSection, Split
 from evomerge.score.lm_eval_scorer import LmEvalScorer
 from evomerge.score.protocol import Block, Row, Scorer, cut_blocks
@@ -27,6 +28,7 @@ SCORERS.add(ScoreConfig, LmEvalScorer)
 __all__ = [
     "SCORERS",
     "SPLITS",
+    "Answers",
     "Block",
     "Difference",
     "Estimate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,10 @@ Split = Literal["search", "validation", "holdout"]
 
 SPLITS: tuple[Split, ...] = ("search", "validation", "holdout")
 """Search documents steer the optimizer, validation ranks finalists, holdout reports the chosen."""
+
+
+HFLM = "hflm"
+"""lm-eval's own engine."""
 
 
 class ObjectiveConfig(Section):
@@ -73,8 +77,20 @@ class SplitsConfig(Section):
         return sizes[split]
 
 
+class CacheConfig(Section):
+    """A folder of answers that searches share.
+
+    Attributes:
+        folder: Relative to the configuration's own.
+        size_gib: How large it may become; what nobody read for the longest is deleted first.
+    """
+
+    folder: str
+    size_gib: float = Field(default=10.0, gt=0.0)
+
+
 class ScoreConfig(Choice):
-    """Scores by lm-eval tasks, run through its Hugging Face model.
+    """Scores by lm-eval tasks.
 
     Attributes:
         kind: The scorer.
@@ -82,13 +98,19 @@ class ScoreConfig(Choice):
         splits: On which documents.
         include_path: Folders with task YAML files, relative to the configuration's own.
         num_fewshot: Examples in the prompt; by default the task's own number.
-        fewshot_seed: Draws the examples.
+        fewshot_seed: Draws the examples, and what a task samples.
+        fewshot_by: "document": examples are drawn for each document from the seed and its number,
+            the default; "block": for the documents of a block one after another, as runs of
+            earlier releases go on to do.
         apply_chat_template: Wrap prompts in the tokenizer's chat template.
+        engine: What runs the model: "own", the default; "hflm", lm-eval's own, as runs of earlier
+            releases go on to do; or the name of another package's, with its settings where it
+            has some.
+        cache: A folder where answers are kept across runs and resumes; by default none.
         batch_tokens: Tokens of a batch, padding included; by default fitted to the device.
         block_documents: Documents of a block, the least piece of work that is handed out. Batches
-            are cut within a block and examples drawn for a block, so that sharing a candidate among
-            workers changes no score. A task with a metric that is no mean over documents (F1,
-            BLEU, perplexity) is one block.
+            are cut within a block, so that sharing a candidate among workers changes no score. A
+            task with a metric that is no mean over documents (F1, BLEU, perplexity) is one block.
     """
 
     kind: Literal["lm_eval"] = "lm_eval"
@@ -97,9 +119,17 @@ class ScoreConfig(Choice):
     include_path: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
+    fewshot_by: Literal["document", "block"] | None = None
     apply_chat_template: bool = False
+    engine: str | dict[str, Any] | None = None
+    cache: CacheConfig | None = None
     batch_tokens: int | None = Field(default=None, gt=0)
     block_documents: int = Field(default=256, gt=0)
+
+    @property
+    def is_by_hflm(self) -> bool:
+        """Whether lm-eval's own model answers; it does in runs of releases that had no other."""
+        return self.engine in (None, HFLM, {"kind": HFLM})
 
     @model_validator(mode="after")
     def _some_preference(self) -> Self:

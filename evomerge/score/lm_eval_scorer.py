@@ -1,34 +1,31 @@
-"""Scores by lm-eval's tasks, through its Hugging Face model around our model object."""
+"""Scores by lm-eval's tasks: their prompts, filters and metrics, on answers of a backend."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import CandidateError
+from evomerge.score.answers import Answers, Asker, Asking
+from evomerge.score.backend import Backend
 from evomerge.score.config import ScoreConfig
+from evomerge.score.hflm_answers import HflmAsker
 from evomerge.score.protocol import Block, Row
 from evomerge.score.requests import (
     Asked,
-    Chat,
     build_requests,
+    chat_of,
     document_values,
     filter_answers,
     joint_values,
 )
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
+from evomerge.score.token_answers import TokenAsker, TokenAsking
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_Pair = tuple[tuple[str, str], list[int], list[int]]
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -37,19 +34,11 @@ class _Requests:
 
     Attributes:
         documents: Each document with its requests, in order of document id.
-        instances: All of them in one list.
-        pairs: For log-likelihoods: (strings, context tokens, continuation tokens), by instance.
-        num_tokens: Tokens of each document's requests.
-        truncated: Whether a request of the document is longer than the model reads.
-        batch_size: Requests run at once.
+        asking: All of the requests, ready for a model.
     """
 
     documents: list[Asked]
-    instances: list[Instance]
-    pairs: list[_Pair]
-    num_tokens: list[int]
-    truncated: list[bool]
-    batch_size: int
+    asking: Asking
 
 
 class LmEvalScorer:
@@ -59,9 +48,10 @@ class LmEvalScorer:
         config: The `score` section.
         tasks: Its tasks, loaded.
         splits: Document ids; examples for prompts are drawn from what is in none of them.
-        model: The model whose weights change between calls.
+        backend: Runs the model whose weights change between calls; where the engine is lm-eval's
+            own, its `model` is a transformers model.
         tokenizer: The pool's.
-        batch_tokens: Tokens of a batch, padding included.
+        batch_tokens: Tokens of a batch, padding included, for lm-eval's own engine.
     """
 
     def __init__(
@@ -69,23 +59,19 @@ class LmEvalScorer:
         config: ScoreConfig,
         tasks: TaskSet,
         splits: Splits,
-        model: PreTrainedModel,
+        backend: Backend,
         tokenizer: PreTrainedTokenizerBase,
         batch_tokens: int,
     ) -> None:
-        from lm_eval.models.huggingface import HFLM
-
         self.config = config
         self.tasks = tasks
-        self.batch_tokens = batch_tokens
         tasks.reserve_examples(splits)
-        # bfloat16 log-softmax rounds log-likelihoods to a few dozen values: always float32.
-        self.lm = HFLM(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=1,
-            softmax_dtype="float32",
-            trust_remote_code=False,
+        self._chat = chat_of(tokenizer) if config.apply_chat_template else None
+        model: Any = getattr(backend, "model", None)
+        self._asker: Asker = (
+            HflmAsker(model, tokenizer, batch_tokens)
+            if config.is_by_hflm
+            else TokenAsker(backend, tokenizer, config.fewshot_seed)
         )
         self._requests: dict[Block, _Requests] = {}
         self._filters = {
@@ -95,74 +81,51 @@ class LmEvalScorer:
 
     def score(self, blocks: Sequence[Block]) -> list[Row]:
         """See `Scorer`."""
-        rows = []
-        for block in blocks:
-            if block not in self._requests:
-                self._requests[block] = self._build(block)
-            rows += self._score_block(block, self._requests[block])
-        return rows
+        return [row for block in blocks for row in self.rows(block, self.answer(block))]
 
-    def _build(self, block: Block) -> _Requests:
-        chat = None
-        if self.config.apply_chat_template:
-            chat = Chat(self.lm.apply_chat_template, self.lm.tokenizer_name)
-        documents = build_requests(
-            self.tasks.tasks[block.task], block.documents, self.config.fewshot_seed, chat
-        )
-        instances = [instance for asked in documents for instance in asked.instances]
-        pairs: list[_Pair] = []
-        lengths: dict[int, int] = {}
-        for instance in instances:
-            if instance.request_type == "loglikelihood":
-                context, continuation = instance.args
-                encoded = self._encode(context, continuation)
-                pairs.append(((context, continuation), *encoded))
-                lengths[id(instance)] = len(encoded[0]) + len(encoded[1])
-            else:
-                lengths[id(instance)] = len(self.lm.tok_encode(instance.args[0]))
-        longest = max(
-            min(lengths[id(i)], self.lm.max_length if _rolls(i) else sys.maxsize) + _new_tokens(i)
-            for i in instances
-        )
-        num_tokens = [sum(lengths[id(r)] for r in asked.instances) for asked in documents]
-        # The last token of a continuation is predicted, not read.
-        readable = self.lm.max_length + (1 if pairs else 0)
-        truncated = [
-            any(
-                not _rolls(r) and lengths[id(r)] + _new_tokens(r) > readable
-                for r in asked.instances
+    def answer(self, block: Block) -> Answers:
+        """See `Scorer`."""
+        return self._built(block).asking.answer()
+
+    def requests_sha256(self, block: Block) -> str | None:
+        """See `Scorer`."""
+        asking = self._built(block).asking
+        return asking.sha256 if isinstance(asking, TokenAsking) else None
+
+    def _built(self, block: Block) -> _Requests:
+        if block not in self._requests:
+            documents = build_requests(
+                self.tasks.tasks[block.task],
+                block.documents,
+                self.config.fewshot_seed,
+                self._chat,
+                by_document=self.config.fewshot_by == "document",
             )
-            for asked in documents
-        ]
-        batch_size = max(1, self.batch_tokens // longest)
-        return _Requests(documents, instances, pairs, num_tokens, truncated, batch_size)
+            instances = [instance for asked in documents for instance in asked.instances]
+            self._requests[block] = _Requests(documents, self._asker.prepare(instances))
+        return self._requests[block]
 
-    def _encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if context:
-            context_ids, continuation_ids = self.lm._encode_pair(context, continuation)
-            return context_ids, continuation_ids
-        # lm-eval's rule for an empty context: the prefix token stands before the text.
-        continuation_ids = self.lm.tok_encode(continuation, add_special_tokens=False)
-        if continuation_ids[0] == self.lm.prefix_token_id:
-            return continuation_ids[:1], continuation_ids[1:]
-        return [self.lm.prefix_token_id], continuation_ids
-
-    def _score_block(self, block: Block, requests: _Requests) -> list[Row]:
+    def rows(self, block: Block, answers: Answers) -> list[Row]:
+        """See `Scorer`."""
+        requests = self._built(block)
         task = self.tasks.tasks[block.task]
-        for instance in requests.instances:
-            instance.resps = []
+        instances = [instance for asked in requests.documents for instance in asked.instances]
+        for instance, responses in zip(instances, answers.responses, strict=True):
+            instance.resps = responses
             instance.filtered_resps = {}
-        self.lm.batch_size_per_gpu = requests.batch_size
-        self._answer(requests)
         filters = self._filters[block.task]
         filter_answers(block.task, task, filters, requests.documents)
         rows = []
         joint = self.tasks.joint_metrics(block.task)
         items: dict[tuple[str, str], list[Any]] = {}
-        for asked, num_tokens, truncated in zip(
-            requests.documents, requests.num_tokens, requests.truncated, strict=True
-        ):
-            row = Row(block.task, asked.document_id, {}, num_tokens=num_tokens)
+        start = 0
+        for asked in requests.documents:
+            part = slice(start, start + len(asked.instances))
+            start = part.stop
+            row = Row(block.task, asked.document_id, {})
+            row.num_tokens = sum(requests.asking.num_tokens[part])
+            if answers.num_new_tokens is not None:
+                row.num_answer_tokens = sum(answers.num_new_tokens[part])
             for metric, column, value in document_values(block.task, task, filters, asked):
                 if metric in joint:
                     items.setdefault((metric, column), []).append(value)
@@ -173,7 +136,7 @@ class LmEvalScorer:
                 row.text = first[0]
             else:
                 row.log_likelihoods = [float(x[0] if isinstance(x, tuple) else x) for x in first]
-            if truncated:
+            if any(requests.asking.is_truncated[part]):
                 row.flags.append("truncated")
             rows.append(row)
         for (metric, column), values in items.items():
@@ -186,56 +149,3 @@ class LmEvalScorer:
             for row, share in zip(rows, shares, strict=True):
                 row.metrics[column] = float(share)
         return rows
-
-    def _answer(self, requests: _Requests) -> None:
-        """Run every request through the model, as often as its task repeats it."""
-        if requests.pairs:
-            answers = self.lm._loglikelihood_tokens(requests.pairs, disable_tqdm=True)
-            for instance, answer in zip(requests.instances, answers, strict=True):
-                if not math.isfinite(answer[0]):
-                    raise CandidateError("a log-likelihood is not finite")
-                instance.resps.append(answer)
-            return
-        repeated = [
-            instance for instance in requests.instances for _ in range(instance.repeats or 1)
-        ]
-        run = getattr(self.lm, requests.instances[0].request_type)
-        with _finite_logits(self.lm.model):
-            answers = run(repeated, disable_tqdm=True)
-        for instance, answer in zip(repeated, answers, strict=True):
-            instance.resps.append(answer)
-
-
-@contextmanager
-def _finite_logits(model: PreTrainedModel) -> Iterator[None]:
-    """Notice a model that answers from no numbers: the largest of NaNs is a token like any other.
-
-    Raises:
-        CandidateError: At the end of the block, if any token was chosen so.
-    """
-    largest: list[Tensor] = []
-
-    def keep_largest(_module: Any, _inputs: Any, outputs: Any) -> None:
-        # Not looked at before the end: on a GPU every look waits for the step to finish.
-        largest.append(outputs.logits[:, -1].max())
-
-    hook = model.register_forward_hook(keep_largest)
-    try:
-        yield
-    finally:
-        hook.remove()
-    if not all(math.isfinite(value) for value in largest):
-        raise CandidateError("a logit is not finite")
-
-
-def _rolls(instance: Instance) -> bool:
-    """Whether a long text is read in windows."""
-    return bool(instance.request_type == "loglikelihood_rolling")
-
-
-def _new_tokens(instance: Instance) -> int:
-    """Tokens that a generation may add."""
-    if instance.request_type != "generate_until":
-        return 0
-    arguments = instance.args[1]
-    return int(arguments.get("max_gen_toks", 256)) if isinstance(arguments, dict) else 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ from evomerge.score.faults import told_as
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
+
+
+NUM_TEMPLATES = 4096
+"""Compiled templates that are kept; some tasks have one for each document."""
 
 
 def load_task(name: str, folders: list[Path]) -> Any:
@@ -34,6 +38,7 @@ def load_task(name: str, folders: list[Path]) -> Any:
     from lm_eval.tasks import TaskManager
 
     datasets.disable_progress_bars()
+    _compile_templates_once()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # What these cannot read or reach they raise as well.
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
@@ -99,3 +104,18 @@ def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
         return None
     files = kwargs["data_files"]
     return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}
+
+
+@cache
+def _compile_templates_once() -> None:
+    """Let lm-eval keep its compiled templates: it compiles one for every text that it fills in."""
+    from lm_eval.utils import env
+
+    whole = env.from_string
+
+    @lru_cache(maxsize=NUM_TEMPLATES)
+    def compiled(source: str) -> Any:
+        return whole(source)
+
+    # Only this environment is lm-eval's own; its filters do not change once tasks are loaded.
+    env.from_string = compiled

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +20,7 @@ from evomerge.score.influence import influences
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,21 @@ class Asked(NamedTuple):
     instances: list[Instance]
 
 
+def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """How lm-eval wraps prompts in a tokenizer's chat template, without a model."""
+    from lm_eval.models.huggingface import HFLM
+
+    lm = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
+    return Chat(partial(HFLM.apply_chat_template, lm), str(tokenizer.name_or_path))
+
+
 def build_requests(
-    task: Any, document_ids: Sequence[int], fewshot_seed: int, chat: Chat | None
+    task: Any,
+    document_ids: Sequence[int],
+    fewshot_seed: int,
+    chat: Chat | None,
+    *,
+    by_document: bool,
 ) -> list[Asked]:
     """The requests of some documents.
 
@@ -56,10 +73,15 @@ def build_requests(
         document_ids: Ascending.
         fewshot_seed: Draws the examples; they depend on no request that was built before.
         chat: Wraps prompts; None for plain text.
+        by_document: Draw them for each document by itself, and not for all one after another.
     """
     task.set_fewshot_seed(fewshot_seed)
+    seeds = [_seed_of(fewshot_seed, document_id) for document_id in document_ids]
     # lm-eval draws a progress bar for every block, and there is no switch for it.
-    with redirect_stderr(io.StringIO()):
+    with (
+        redirect_stderr(io.StringIO()),
+        _seeded(task, seeds) if by_document else nullcontext(),
+    ):
         task.build_all_requests(
             samples=list(document_ids),
             apply_chat_template=chat is not None,
@@ -76,6 +98,28 @@ def build_requests(
         instances = sorted(by_position[position], key=lambda request: request.idx)
         asked.append(Asked(document_id, instances[0].doc, instances))
     return asked
+
+
+@contextmanager
+def _seeded(task: Any, seeds: Sequence[int]) -> Iterator[None]:
+    """Draw each document's examples by a seed of its own; lm-eval asks for them in order."""
+    whole, rest = task.fewshot_context, iter(seeds)
+
+    def seeded(*arguments: Any, **keywords: Any) -> Any:
+        task.set_fewshot_seed(next(rest))
+        return whole(*arguments, **keywords)
+
+    task.fewshot_context = seeded
+    try:
+        yield
+    finally:
+        del task.fewshot_context
+
+
+def _seed_of(fewshot_seed: int, document_id: int) -> int:
+    """The seed of one document's examples."""
+    digest = hashlib.sha256(f"{fewshot_seed}:{document_id}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def filter_answers(name: str, task: Any, filters: Sequence[str], asked: Sequence[Asked]) -> None:

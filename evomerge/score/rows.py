@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from evomerge.errors import CandidateError
+from evomerge.score.answers import Answers
 from evomerge.score.protocol import Block, Row, Scorer
 from evomerge.score.statistics import Estimate
 from evomerge.score.tasks import Objective
@@ -42,7 +43,10 @@ class ScoredBlocks:
 
 
 def score_blocks(
-    scorer: Scorer, objectives: Sequence[Objective], blocks: Iterable[tuple[int, Block]]
+    scorer: Scorer,
+    objectives: Sequence[Objective],
+    blocks: Iterable[tuple[int, Block]],
+    answer: Callable[[Block], Answers] | None = None,
 ) -> ScoredBlocks:
     """Score blocks one by one with the model's present weights.
 
@@ -50,13 +54,14 @@ def score_blocks(
         scorer: Who scores.
         objectives: What is measured.
         blocks: Numbers in the split, and blocks.
+        answer: Where a block's answers come from; by default the scorer asks the model.
 
     Raises:
         CandidateError: A value is missing or not finite.
     """
     scored = ScoredBlocks([], {})
     for number, block in blocks:
-        rows = scorer.score([block])
+        rows = scorer.rows(block, (answer or scorer.answer)(block))
         scored.moments[number] = moments_of(rows, objectives)
         scored.rows.extend(rows)
     return scored
@@ -100,6 +105,10 @@ def to_table(candidate: str, split: str, rows: Sequence[Row]) -> pa.Table:
         "text": pa.array([row.text for row in rows], pa.string()),
         "flags": pa.array([row.flags for row in rows], pa.list_(pa.string())),
     }
+    # Only files with generated answers have the column.
+    if any(row.num_answer_tokens is not None for row in rows):
+        counts = [row.num_answer_tokens for row in rows]
+        columns["num_answer_tokens"] = pa.array(counts, pa.int64())
     for name in metrics:
         columns[f"metric:{name}"] = pa.array([row.metrics.get(name) for row in rows], pa.float64())
     return pa.table(columns)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.score.encoding import Encoder
 from evomerge.score.faults import told_as
 from evomerge.score.requests import (
     Asked,
@@ -26,21 +26,26 @@ from evomerge.score.requests import (
 )
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from evomerge.score.token_answers import encode
 
 _KINDS = ("right", "mixed", "wrong", "empty")
 """Answers: right, right for every second document, wrong, and texts of nothing."""
 
 
-def try_tasks(tasks: TaskSet, splits: Splits, chat: Chat | None) -> None:
+NUM_ENCODED = 100
+"""Search documents of a task whose requests are made tokens."""
+
+
+def try_tasks(
+    tasks: TaskSet, splits: Splits, chat: Chat | None, encoder: Encoder | None = None
+) -> None:
     """Build the requests of every document, and score answers that are made up.
 
     Args:
         tasks: The tasks; examples are drawn from what is in no split.
         splits: Document ids.
         chat: Wraps prompts; None for plain text.
+        encoder: Makes the requests of some documents tokens; None where the engine does.
 
     Raises:
         InputError: A task's prompts cannot be made, or one of lm-eval's filters or an aggregation
@@ -52,17 +57,20 @@ def try_tasks(tasks: TaskSet, splits: Splits, chat: Chat | None) -> None:
         for name, by_split in splits.items():
             ids = sorted({index for indices in by_split.values() for index in indices})
             with told_as(InputError, f"task {name!r}: its prompts cannot be made"):
-                asked = build_requests(tasks.tasks[name], ids, tasks.config.fewshot_seed, chat)
+                asked = build_requests(
+                    tasks.tasks[name],
+                    ids,
+                    tasks.config.fewshot_seed,
+                    chat,
+                    by_document=tasks.config.fewshot_by == "document",
+                )
             searched = set(by_split["search"])
-            _try_answers(name, tasks, [one for one in asked if one.document_id in searched])
-
-
-def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """How lm-eval wraps prompts in a tokenizer's chat template, without a model."""
-    from lm_eval.models.huggingface import HFLM
-
-    lm = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
-    return Chat(partial(HFLM.apply_chat_template, lm), str(tokenizer.name_or_path))
+            chosen = [one for one in asked if one.document_id in searched]
+            if encoder is not None:
+                for one in chosen[:NUM_ENCODED]:
+                    for instance in one.instances:
+                        encode(encoder, instance, tasks.config.fewshot_seed)
+            _try_answers(name, tasks, chosen)
 
 
 def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:

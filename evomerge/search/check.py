@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from evomerge.backends import engine_of
+from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
 from evomerge.merge.kept import readable
@@ -20,6 +22,18 @@ from evomerge.space import Space
 from evomerge.threads import torch_threads
 from evomerge.workers.gpu_memory import require_gpu_memory
 from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes, on_gpu
+
+WAYS_IN_WORDS: dict[Way, str] = {
+    **dict.fromkeys(
+        ("trees", "trees_in_window", "trees_by_type"),
+        "shared beginnings of prompts are run once (a trial showed that this is exact for this "
+        "model)",
+    ),
+    "plain": "each prompt is run by itself (sharing beginnings is not exact for this model)",
+    "plain_whole": "each prompt is run by itself, with the head at every token (nothing faster is "
+    "exact for this model)",
+}
+"""How a model is run."""
 
 OVERHEAD = 3.0
 """Time of a small model's forward pass over what its multiplications alone would take."""
@@ -115,8 +129,15 @@ def _documents(setup: Setup) -> list[str]:
             f"preference {objective.preference:g}; documents: {counts}{_limit(objective)}"
         )
     assert setup.config.resolved is not None
-    lines.append(f"batches: {setup.config.resolved.batch_tokens:,} tokens")
+    lines.append(_batches(setup.config))
     return lines
+
+
+def _batches(config: Config) -> str:
+    assert config.resolved is not None
+    engine, batching = engine_of(config.score), config.resolved.batching
+    line = f"engine: {engine.kind}, batches of {config.resolved.batch_tokens:,} tokens"
+    return line if batching is None else f"{line}, {WAYS_IN_WORDS[batching.way]}"
 
 
 def _limit(objective: Objective) -> str:

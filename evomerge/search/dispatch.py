@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -201,6 +201,7 @@ class Dispatcher:
                 part=part,
                 num_documents=sum(result.table.num_rows for result in results),
                 num_tokens=sum(result.num_tokens for result in results),
+                **_more_counts(results),
                 build_s=sum(result.build_s for result in results),
                 score_s=sum(result.score_s for result in results),
                 device=results[-1].device,
@@ -380,3 +381,12 @@ class Dispatcher:
             self.flush()
         for follower in followers:
             self.submit_once(follower, work.split)
+
+
+def _more_counts(results: Sequence[JobResult]) -> dict[str, int]:
+    """What is counted where it occurs."""
+    counts = {
+        "num_answer_tokens": sum(result.num_answer_tokens for result in results),
+        "num_cached": sum(result.num_cached for result in results),
+    }
+    return {name: count for name, count in counts.items() if count}

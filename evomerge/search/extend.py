@@ -11,7 +11,14 @@ from evomerge.errors import InputError
 from evomerge.journal.folder import CONFIG_FILE
 from evomerge.search.run import Run, winner_of
 
-CHANGEABLE = ("search.budget", "search.finalists", "search.export", "workers", "record")
+CHANGEABLE = (
+    "search.budget",
+    "search.finalists",
+    "search.export",
+    "score.cache",
+    "workers",
+    "record",
+)
 """Fields that a run may have changed; everything else is what its candidates are."""
 
 

@@ -6,20 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from evomerge.backends import Batching, EngineConfig, engine_of
+from evomerge.backends.fit import find_batching
+from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.mergekit.start import read_start
+from evomerge.models.build import config_of
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
-from evomerge.score.requests import Chat
-from evomerge.score.trial import chat_of, try_tasks
+from evomerge.score.config import HFLM
+from evomerge.score.encoding import Encoder
+from evomerge.score.requests import Chat, chat_of
+from evomerge.score.trial import try_tasks
 from evomerge.space import SPACES, Space, recipes
 from evomerge.threads import one_thread
-from evomerge.workers.memory import on_gpu
+from evomerge.workers.memory import (
+    SHARE_OF_SCORING,
+    element_bytes,
+    gpu_memory_bytes,
+    gpu_need,
+    on_gpu,
+)
 from evomerge.workers.worker import WorkerSpec
 
 PACKAGES = ("cma", "evomerge", "lm_eval", "nevergrad", "numpy", "torch", "transformers")
@@ -82,6 +95,7 @@ class Setup:
             score=self.config.score,
             splits=self.splits,
             batch_tokens=resolved.batch_tokens,
+            batching=resolved.batching,
             num_threads=max(1, int(self.config.workers.num_cpus)),
             base_json=recipes.member(self.pool, "base").to_json(),
             workers=self.config.workers,
@@ -99,6 +113,14 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     Raises:
         InputError: Something is missing, wrong, or other than when the run began.
     """
+    if config.resolved is None:
+        config = config.model_copy(update={"score": _with_defaults(config.score)})
+    engine = engine_of(config.score)
+    if engine.kind == HFLM and getattr(config.score, "cache", None) is not None:
+        raise InputError(
+            "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
+            "with engine: own"
+        )
     pool = open_pool(config.pool, config_dir)
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
@@ -107,19 +129,26 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
     if config.score.kind == "lm_eval":
-        try_tasks(tasks, splits, _chat(pool) if config.score.apply_chat_template else None)
-    spaces = _make_spaces(config, pool)
+        chat = _chat(pool) if config.score.apply_chat_template else None
+        try_tasks(tasks, splits, chat, None if config.score.is_by_hflm else encoder_of(pool))
+    spaces = _make_spaces(config, pool, engine)
     start_from = [
         read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
         for name in config.search.start_from
     ]
+    batching = None
+    if config.resolved is None and engine.kind == "own":
+        batching = _batching(config, pool)
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
-        batch_tokens=config.score.batch_tokens
+        batch_tokens=batching.tokens
+        if batching is not None
+        else config.score.batch_tokens
         or default_batch_tokens(
             int(pool.base.config.get("vocab_size", 32_000)), is_on_gpu=on_gpu(config.workers)
         ),
+        batching=batching,
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -128,14 +157,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     resolved = config.model_copy(
         update={
             "pool": pool.resolved(),
-            "score": config.score.model_copy(
-                update={
-                    "include_path": tuple(
-                        str((config_dir / Path(folder).expanduser()).resolve())
-                        for folder in config.score.include_path
-                    )
-                }
-            ),
+            "score": _with_whole_paths(config.score, config_dir),
             "search": config.search.model_copy(
                 update={
                     "start_from": tuple(
@@ -154,6 +176,55 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         search = setup.config.search.model_copy(update={"tell": tell, "in_flight": in_flight})
         setup.config = setup.config.model_copy(update={"search": search})
     return setup
+
+
+def _with_defaults(score: Any) -> Any:
+    """What a new run takes where nobody says it; runs of earlier releases have it otherwise."""
+    defaults = {"engine": "own", "fewshot_by": "document"}
+    return score.model_copy(
+        update={
+            name: value
+            for name, value in defaults.items()
+            if name in type(score).model_fields and getattr(score, name) is None
+        }
+    )
+
+
+def _with_whole_paths(score: Any, config_dir: Path) -> Any:
+    """The section with its folders absolute."""
+
+    def whole(folder: str) -> str:
+        return str((config_dir / Path(folder).expanduser()).resolve())
+
+    update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
+    cache = getattr(score, "cache", None)
+    if cache is not None:
+        update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
+    return score.model_copy(update=update)
+
+
+def _batching(config: Config, pool: Pool) -> Batching:
+    """How requests are batched, by the model and by what scoring has of a GPU's memory."""
+    workers = config.workers
+    is_on_gpu, memory_bytes = on_gpu(workers), None
+    if is_on_gpu:
+        gpu_bytes = gpu_memory_bytes(workers, is_here=workers.address == "local")
+        if gpu_bytes is not None:
+            num_actors = gpu_need(workers, pool, gpu_bytes).num_actors
+            memory_bytes = int(gpu_bytes * SHARE_OF_SCORING) // num_actors
+    return find_batching(
+        config_of(pool),
+        element_bytes(pool.dtype),
+        config.score.batch_tokens,
+        is_on_gpu=is_on_gpu,
+        memory_bytes=memory_bytes,
+    )
+
+
+def encoder_of(pool: Pool) -> Encoder:
+    """How texts become the pool's tokens, as many as its models read."""
+    tokenizer = load_tokenizer(pool)
+    return Encoder(tokenizer, max_length_of(config_of(pool), tokenizer))
 
 
 def window_of(optimizer: Optimizer) -> int:
@@ -208,7 +279,7 @@ def box_of(space: Space) -> Box:
     )
 
 
-def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
+def _make_spaces(config: Config, pool: Pool, engine: EngineConfig) -> tuple[Space, ...]:
     """Every phase's space, so that none is found wrong after the ones before it have been run."""
     spaces: list[Space] = []
     merged: Recipe | None = None
@@ -222,6 +293,11 @@ def _make_spaces(config: Config, pool: Pool) -> tuple[Space, ...]:
                 "values; use `optimizer: {kind: nevergrad}`, or a continuous encoding"
             )
         merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
+        if merged.path is not None and not engine.runs_paths:
+            raise InputError(
+                f"score.engine: {engine.kind} cannot run layers in another order, and the space "
+                f"{phase.space.kind!r} needs that; set engine: own"
+            )
         if merged.path is not None and number + 1 < len(config.all_phases):
             raise InputError(
                 f"phases: the winner of {phase.name!r} is a path, which no later phase can merge; "

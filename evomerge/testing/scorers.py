@@ -40,3 +40,10 @@ def check_scorer(scorer: Scorer, blocks: Sequence[Block]) -> None:
             f"{row.task}, document {row.document}: other metrics once blocks are in another order"
         )
         assert other.log_likelihoods == row.log_likelihoods
+    for block in blocks:
+        apart = scorer.rows(block, scorer.answer(block))
+        together = [by_document[block.task, document] for document in block.documents]
+        assert apart == together, f"{block.task}: rows of its answers are not what `score` gives"
+        told = scorer.requests_sha256(block)
+        assert told == scorer.requests_sha256(block)
+        assert told is None or len(told) == 64, "a hash has 64 hexadecimal digits"

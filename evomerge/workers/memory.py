@@ -17,6 +17,7 @@ import torch
 
 from evomerge.merge import TORCH_DTYPES, Residence, lane_bytes
 from evomerge.pool import Pool
+from evomerge.recipe import Dtype
 from evomerge.workers.config import GIB, WorkersConfig, num_fitting
 
 SHARE_OF_SCORING = 0.1
@@ -164,8 +165,12 @@ def streamed(need: GpuNeed, pool: Pool, pool_bytes: int) -> GpuNeed:
 
 def model_bytes(pool: Pool) -> int:
     """Bytes of a candidate."""
-    element_bytes = torch.empty((), dtype=TORCH_DTYPES[pool.dtype]).element_size()
-    return pool.layout.num_parameters * element_bytes
+    return pool.layout.num_parameters * element_bytes(pool.dtype)
+
+
+def element_bytes(dtype: Dtype) -> int:
+    """Bytes of a number."""
+    return torch.empty((), dtype=TORCH_DTYPES[dtype]).element_size()
 
 
 def to_sort_bytes(pool: Pool) -> int:

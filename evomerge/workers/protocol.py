@@ -45,13 +45,16 @@ class JobResult:
     Attributes:
         moments: For each block number, each objective's (documents, mean, squared deviations).
         table: One row a document (a pyarrow Table).
-        num_tokens: Tokens of the scored requests.
+        num_tokens: Tokens of the scored requests that the model runs; those that are shared count
+            once.
         build_s: Seconds spent writing the candidate's weights.
         score_s: Seconds spent scoring.
         device: Where it was computed: "cpu" or "cuda".
         weights_sha256: Hash of the candidate's weights, of the job with the first block of
             validation.
         shortage: How much memory would keep what found no room, once some did not.
+        num_answer_tokens: Tokens that were generated, as far as the engine counts them.
+        num_cached: Documents whose answers were kept from before (`score.cache`).
     """
 
     moments: dict[int, dict[str, tuple[int, float, float]]]
@@ -62,6 +65,8 @@ class JobResult:
     device: str | None = None
     weights_sha256: str | None = None
     shortage: str | None = None
+    num_answer_tokens: int = 0
+    num_cached: int = 0
 
 
 class Worker(Protocol):

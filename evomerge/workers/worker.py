@@ -1,22 +1,28 @@
-"""The real worker: a resident model that candidates are written into and scored in."""
+"""The real worker: a backend that candidates are written into and scored in."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.backends.cpu import get_cpu_capability
 
+from evomerge.backends import BACKENDS, Batching, engine_of
 from evomerge.errors import CandidateError
 from evomerge.files import sha256_json
-from evomerge.models.resident import ResidentModel
+from evomerge.models.build import GENERATION_FILE, config_of
+from evomerge.models.candidates import Candidates
 from evomerge.models.weights import weights_sha256
-from evomerge.pool import PoolConfig, load_tokenizer, open_pool
+from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import (
     SCORERS,
+    Answers,
     Block,
     Objective,
     ScoreConfig,
@@ -26,12 +32,20 @@ from evomerge.score import (
     score_blocks,
     to_table,
 )
+from evomerge.score.config import CacheConfig
 from evomerge.threads import torch_threads
-from evomerge.workers.config import WorkersConfig
+from evomerge.workers.answer_cache import AnswerCache
+from evomerge.workers.config import GIB, WorkersConfig
 from evomerge.workers.memory import gpu_memory_bytes, statistics_budget
 from evomerge.workers.protocol import Job, JobResult
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
+
+CACHED_PACKAGES = ("lm_eval", "tokenizers", "torch", "transformers")
+"""Packages on whose release an answer depends."""
 
 NUM_PROOF_DOCUMENTS = 4
 """Search documents on which a worker scores the base to prove itself."""
@@ -47,6 +61,7 @@ class WorkerSpec:
         score: The `score` section, with absolute folders.
         splits: Document ids.
         batch_tokens: Tokens of a batch.
+        batching: How requests are batched; None where lm-eval's own model answers them.
         num_threads: Threads for arithmetic.
         base_json: The base as a recipe, by which a worker proves itself.
         workers: The `workers` section; memory that it leaves open is found where the worker is.
@@ -57,6 +72,7 @@ class WorkerSpec:
     score: ScoreConfig
     splits: Splits
     batch_tokens: int
+    batching: Batching | None
     num_threads: int
     base_json: str
     workers: WorkersConfig
@@ -97,18 +113,21 @@ class MergeWorker:
             is_on_gpu=device.type == "cuda",
         )
         assert budget_bytes is not None
-        self.resident = ResidentModel(pool, device, budget_bytes, workers.pool_bytes)
+        tokenizer = load_tokenizer(pool)
+        self._engine = engine_of(spec.score)
+        self.backend = BACKENDS.make(self._engine, pool, device, tokenizer, spec.batching)
+        self.candidates = Candidates(pool, device, self.backend, budget_bytes, workers.pool_bytes)
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
-        tokenizer = load_tokenizer(pool)
         self._loaded: str | None = None
         self._base_json = spec.base_json
         task, by_split = next(iter(spec.splits.items()))
         self._proof = Block(task, tuple(by_split["search"][:NUM_PROOF_DOCUMENTS]))
         self.scorer: Scorer = SCORERS.make(
-            spec.score, tasks, spec.splits, self.resident.model, tokenizer, spec.batch_tokens
+            spec.score, tasks, spec.splits, self.backend, tokenizer, spec.batch_tokens
         )
+        self.cache = _open_cache(spec, pool, device, tokenizer)
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
@@ -118,51 +137,133 @@ class MergeWorker:
     def prove(self) -> str:
         """What the worker makes of the base, on a few documents: the same every time."""
         with torch_threads(self.num_threads):
-            self._load(self._base_json)
+            self.load(self._base_json)
             rows = self.scorer.score([self._proof])
         told = [
             (row.task, row.document, row.metrics, row.log_likelihoods, row.text) for row in rows
         ]
         return sha256_json(told)
 
-    def _load(self, recipe_json: str) -> Recipe:
-        """Write a recipe's weights into the resident model, where they are not there already."""
+    def load(self, recipe_json: str) -> None:
+        """Write a recipe's weights into the backend, where they are not there already."""
+        if recipe_json == self._loaded:
+            return
         recipe = Recipe.from_json(recipe_json)
-        if recipe_json != self._loaded:
-            self._loaded = None
-            self.resident.load(recipe)
-            self._loaded = recipe_json
-        return recipe
+        if recipe.path is not None and not self._engine.runs_paths:
+            raise CandidateError(
+                f"score.engine: {self._engine.kind} cannot run layers in another order, and the "
+                "recipe has a path"
+            )
+        self._loaded = None
+        self.candidates.load(recipe)
+        self._loaded = recipe_json
 
     def _evaluate(self, job: Job) -> JobResult:
         started = time.perf_counter()
-        if self.has_chats and Recipe.from_json(job.recipe_json).chat_template is not None:
+        recipe = Recipe.from_json(job.recipe_json)
+        if self.has_chats and recipe.chat_template is not None:
             # Prompts are made once, for all candidates.
             raise CandidateError(
                 "the recipe has a chat template of its own, and scores are taken with the base's "
                 "(score.apply_chat_template)"
             )
-        recipe = self._load(job.recipe_json)
-        built = time.perf_counter()
-        scored = score_blocks(self.scorer, self.objectives, job.blocks)
+        source = _AnswerSource(self, job, recipe)
+        scored = score_blocks(self.scorer, self.objectives, job.blocks, source.answer)
+        scored_s = time.perf_counter() - started - source.build_s
+        weights_sha256 = self._weights_sha256(job, recipe, source)
+        run = [row for row in scored.rows if (row.task, row.document) not in source.cached]
         return JobResult(
             moments=scored.moments,
             table=to_table(job.candidate, job.split, scored.rows),
-            num_tokens=sum(row.num_tokens for row in scored.rows),
-            build_s=built - started,
-            score_s=time.perf_counter() - built,
-            device=self.resident.device.type,
-            weights_sha256=self._weights_sha256(job, recipe),
-            shortage=self.resident.engine.kept.shortage,
+            num_tokens=sum(row.num_tokens for row in run),
+            num_answer_tokens=sum(row.num_answer_tokens or 0 for row in run),
+            num_cached=len(source.cached),
+            build_s=source.build_s,
+            score_s=scored_s,
+            device=self.candidates.device.type,
+            weights_sha256=weights_sha256,
+            shortage=self.candidates.engine.kept.shortage,
         )
 
-    def _weights_sha256(self, job: Job, recipe: Recipe) -> str | None:
+    def _weights_sha256(self, job: Job, recipe: Recipe, source: _AnswerSource) -> str | None:
         """Once for each candidate that gets to validation: what a checkpoint of it must have."""
         is_first = job.split == "validation" and any(number == 0 for number, _ in job.blocks)
         # The resident model has the pool's type, whatever an enqueued recipe says.
-        if not is_first or recipe.dtype != self.resident.pool.dtype:
+        if not is_first or recipe.dtype != self.candidates.pool.dtype:
             return None
-        return weights_sha256(self.resident.tensors(recipe))
+        if not self.candidates.is_whole:
+            return None
+        source.build()
+        return weights_sha256(self.candidates.tensors(recipe))
+
+
+class _AnswerSource:
+    """Where the answers of a job come from: the cache, or the model once it is built.
+
+    Attributes:
+        build_s: Seconds that the model took.
+        cached: Tasks and documents whose answers were kept.
+    """
+
+    def __init__(self, worker: MergeWorker, job: Job, recipe: Recipe) -> None:
+        self.build_s = 0.0
+        self.cached: set[tuple[str, int]] = set()
+        self._worker = worker
+        self._job = job
+        self._recipe = recipe
+
+    def answer(self, block: Block) -> Answers:
+        """A block's answers."""
+        scorer, cache = self._worker.scorer, self._worker.cache
+        asked = scorer.requests_sha256(block) if cache is not None else None
+        if cache is None or asked is None:
+            self.build()
+            return scorer.answer(block)
+        key = cache.key(self._recipe.sha256, self._job.split, asked)
+        answers = cache.find(key)
+        if answers is not None:
+            self.cached.update((block.task, document) for document in block.documents)
+            return answers
+        self.build()
+        answers = scorer.answer(block)
+        cache.keep(key, answers)
+        return answers
+
+    def build(self) -> None:
+        """Let the model be the recipe's, where it is not yet."""
+        started = time.perf_counter()
+        self._worker.load(self._job.recipe_json)
+        self.build_s += time.perf_counter() - started
+
+
+def _open_cache(
+    spec: WorkerSpec, pool: Pool, device: torch.device, tokenizer: PreTrainedTokenizerBase
+) -> AnswerCache | None:
+    """The cache that a configuration names, for what this worker's answers depend on."""
+    config: CacheConfig | None = getattr(spec.score, "cache", None)
+    if config is None:
+        return None
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else get_cpu_capability()
+    generation = pool.base.model_dir / GENERATION_FILE
+    fast: Any = getattr(tokenizer, "backend_tokenizer", None)
+    context = {
+        "engine": engine_of(spec.score).model_dump(mode="json"),
+        "pool": dict(spec.hashes),
+        "config": config_of(pool).to_json_string(),
+        "generation": generation.read_text(encoding="utf-8") if generation.is_file() else None,
+        "tokenizer": [
+            None if fast is None else fast.to_str(),
+            {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            dict(tokenizer.get_vocab()) if fast is None else None,
+        ],
+        "dtype": pool.dtype,
+        "device": [device.type, name, spec.num_threads],
+        "batching": None if spec.batching is None else spec.batching.model_dump(mode="json"),
+        "batch_tokens": spec.batch_tokens,
+        "versions": {package: version(package) for package in CACHED_PACKAGES},
+    }
+    return AnswerCache(Path(config.folder), int(config.size_gib * GIB), context)
 
 
 def quiet_libraries() -> None:

@@ -13,10 +13,9 @@ from families import (
 )
 from residents import (
     Family,
-    new_resident,
+    Resident,
 )
 
-from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool
 
 
@@ -36,8 +35,8 @@ def family(request, make_family) -> Family:
 
 
 @pytest.fixture
-def resident(family) -> ResidentModel:
-    return new_resident(family.pool)
+def resident(family) -> Resident:
+    return Resident(family.pool)
 
 
 @pytest.fixture

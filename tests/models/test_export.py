@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures import make_tokenizer, make_workspace
+from lm_eval_tasks import make_backend
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
@@ -54,7 +55,9 @@ class Workspace:
         config = load_config(self.folder / "config.yaml").score
         tasks = TaskSet(config, self.folder)
         splits = tasks.draw_splits()
-        scorer = LmEvalScorer(config, tasks, splits, model, make_tokenizer(), 256)
+        tokenizer = make_tokenizer()
+        backend = make_backend(model, tokenizer, 256)
+        scorer = LmEvalScorer(config, tasks, splits, backend, tokenizer, 256)
         rows = []
         for task, by_split in splits.items():
             rows += scorer.score(cut_blocks(task, by_split["search"], 256))

@@ -18,6 +18,7 @@ from residents import (
     MIXED_STEPS,
     OTHER_STEPS,
     STEPS,
+    Resident,
     copied_stack,
     hops,
     identity,
@@ -25,7 +26,6 @@ from residents import (
     logits,
     merged_model,
     merged_recipe,
-    new_resident,
     padded,
     path_recipe,
     some_ids,
@@ -36,7 +36,6 @@ from transformers import OlmoConfig, PhiConfig
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_file
-from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool
 from evomerge.recipe import MERGED
 from evomerge.space import recipes
@@ -45,9 +44,9 @@ of_representatives = pytest.mark.parametrize("family", REPRESENTATIVES, indirect
 
 
 @pytest.fixture(scope="module")
-def resident(family) -> ResidentModel:
+def resident(family) -> Resident:
     """One for all tests of a family: what it was before is to make no difference."""
-    return new_resident(family.pool)
+    return Resident(family.pool)
 
 
 class TestForward:
@@ -100,7 +99,7 @@ class TestForward:
     def test_another_type_than_the_files(self, family):
         """Rounded once, as transformers does when it loads a checkpoint in this type."""
         pool = reopen_pool(family.folder, dtype="bfloat16")
-        resident = new_resident(pool)
+        resident = Resident(pool)
         loaded = {name: load(family.folder / name, torch.bfloat16) for name in MEMBERS}
         resident.load(identity(pool, "expert0"))
         assert torch.equal(logits(resident.model), logits(loaded["expert0"]))
@@ -247,7 +246,7 @@ class TestRefusals:
 
     def refused(self, pool: Pool, expected: str) -> None:
         recipe = identity(pool, "expert0")
-        resident = new_resident(pool)
+        resident = Resident(pool)
         for attempt in (resident.load, pool.check_recipe):
             with pytest.raises(InputError) as info:
                 attempt(recipe)

@@ -9,17 +9,16 @@ from residents import (
     MIXED_STEPS,
     OTHER_STEPS,
     STEPS,
+    Resident,
     hops,
     logits,
     merged_recipe,
-    new_resident,
     path_recipe,
     some_ids,
 )
 from torch import nn
 
 from evomerge.models.modeling_path import share
-from evomerge.models.resident import ResidentModel
 from evomerge.pool import layers_name
 from evomerge.recipe import MERGED
 from evomerge.space import recipes
@@ -74,7 +73,7 @@ class TestStorage:
     @of_representatives
     def test_another_type_is_copied_once(self, family):
         pool = reopen_pool(family.folder, dtype="bfloat16")
-        resident = new_resident(pool)
+        resident = Resident(pool)
 
         def places() -> list[int]:
             tensors = [p for module in hops(resident) for p in module.parameters()]
@@ -110,7 +109,7 @@ class TestStorage:
                 assert is_own == (model == MERGED)
 
 
-def modes(resident: ResidentModel) -> set[bool]:
+def modes(resident: Resident) -> set[bool]:
     return {inner.training for module in hops(resident) for inner in module.modules()}
 
 
@@ -126,7 +125,7 @@ class TestMode:
         assert torch.equal(logits(resident.model), logits(resident.model))
 
     def test_dropout(self, gpt2_pool):
-        resident = new_resident(gpt2_pool)
+        resident = Resident(gpt2_pool)
         # Only dropout inside the hops can tell.
         resident.model.transformer.drop.p = 0.0
         resident.load(path_recipe(gpt2_pool, "expert0", STEPS))
@@ -137,7 +136,7 @@ class TestMode:
         assert torch.equal(logits(resident.model), evaluating)
 
     def test_hops_made_later(self, gpt2_pool):
-        resident = new_resident(gpt2_pool)
+        resident = Resident(gpt2_pool)
         resident.load(path_recipe(gpt2_pool, "expert0", [("expert0", 0, 1.0)]))
         resident.model.train()
         resident.load(path_recipe(gpt2_pool, "expert0", [("expert0", 1, 1.0)]))
@@ -149,7 +148,7 @@ class TestMode:
 class TestOutputs:
     @torch.no_grad()
     def test_hidden_states_of_every_hop(self, gpt2_pool):
-        resident = new_resident(gpt2_pool)
+        resident = Resident(gpt2_pool)
         resident.load(path_recipe(gpt2_pool, "expert0", STEPS))
         hidden = resident.model(some_ids(), output_hidden_states=True).hidden_states
         assert len(hidden) == len(STEPS) + 1

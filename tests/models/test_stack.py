@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, REPRESENTATIVES, VOCAB_SIZE, reopen_pool
+from residents import Resident
 from safetensors.torch import load_file
 from torch import Tensor
 
 from evomerge.merge import Engine
 from evomerge.models import export_checkpoint
-from evomerge.models.resident import ResidentModel
 from evomerge.models.stack import MODELING_FILE
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
@@ -141,7 +141,7 @@ def some_inputs() -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def reference(resident: ResidentModel, recipe: Recipe) -> dict[str, dict[str, Tensor]]:
+def reference(resident: Resident, recipe: Recipe) -> dict[str, dict[str, Tensor]]:
     """What the model that is scored gives."""
     resident.load(recipe)
     model, inputs = resident.model, some_inputs()
@@ -195,7 +195,7 @@ def exported(tmp_path_factory, make_family) -> dict[tuple[str, str], Exported]:
         cases = [case for of, case in EXPORTED if of == family]
         if any(CASES[case][2] == "bfloat16" for case in cases):
             pools["bfloat16"] = reopen_pool(make_family(family).folder, dtype="bfloat16")
-        residents = {d: ResidentModel(p, torch.device("cpu")) for d, p in pools.items()}
+        residents = {d: Resident(p) for d, p in pools.items()}
         for case in cases:
             outer, steps, dtype = CASES[case]
             out = folder / f"{family}-{case}"

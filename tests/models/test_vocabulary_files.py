@@ -13,6 +13,7 @@ from commands import run_here
 from families import FAMILIES, family_config
 from fixtures import make_config, make_tasks
 from pools import CONFIGS, part, recipe_of
+from residents import Resident
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
@@ -20,7 +21,6 @@ from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 from evomerge.merge import Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.models import export_checkpoint
-from evomerge.models.resident import ResidentModel
 from evomerge.models.weights import check_companions, stored_weights_sha256, weights_sha256
 from evomerge.pool import Pool, load_tokenizer, open_members
 from evomerge.recipe import Hop, LayerPath, Part, Recipe, read_recipe
@@ -69,7 +69,7 @@ def logits(model, token_ids: torch.Tensor) -> torch.Tensor:
 
 def test_an_export_is_the_live_model(pool, tmp_path):
     recipe = average(pool)
-    resident = ResidentModel(pool, CPU)
+    resident = Resident(pool)
     resident.load(recipe)
     export_checkpoint(pool, recipe, tmp_path / "out", "card")
     assert stored_weights_sha256(tmp_path / "out") == weights_sha256(resident.tensors(recipe))
@@ -165,7 +165,7 @@ def test_families(tmp_path, family):
         save(tmp_path / name, seed, added, config=family_config(family))
     pool = open_with(tmp_path, *EXPERTS, tokens="union")
     recipe = average(pool)
-    resident = ResidentModel(pool, CPU)
+    resident = Resident(pool)
     resident.load(recipe)
     export_checkpoint(pool, recipe, tmp_path / "out", "card")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
@@ -178,7 +178,7 @@ def test_families(tmp_path, family):
 def test_paths_run_between_the_merged_rows(union, tmp_path, scale):
     hops = (Hop(model="expert1", layer=0), Hop(model="merged", layer=1, scale=scale))
     recipe = average(union).model_copy(update={"path": LayerPath(outer="expert0", hops=hops)})
-    resident = ResidentModel(union, CPU)
+    resident = Resident(union)
     resident.load(recipe)
     export_checkpoint(union, recipe, tmp_path / "out", "card")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True).eval()

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import evomerge
+from evomerge.backends import engine_of
 from evomerge.config import load_config
 from evomerge.journal import normal_form, read_journal
 from evomerge.models.weights import recipe_weights_sha256, stored_weights_sha256
@@ -55,6 +56,17 @@ def test_recipes_and_the_configuration_load_as_they_were(old_run, name):
     assert config.resolved is not None
     pool = open_pool(config.pool, run_dir, config.resolved.pool_sha256)
     assert {c.name: c.sha256 for c in pool} == config.resolved.pool_sha256
+
+
+@pytest.mark.parametrize("name", (*FINISHED, "killed"))
+def test_lm_evals_own_engine_goes_on_with_them(old_run, name):
+    setup = reopen_run(old_run(name)).setup
+    assert "engine" not in yaml.safe_load((old_run(name) / "config.yaml").read_text())["score"]
+    assert setup.config.score.is_by_hflm
+    assert engine_of(setup.config.score).kind == "hflm"
+    # The examples of a document depend on its block, as they did.
+    assert setup.config.score.fewshot_by is None
+    assert setup.worker_spec().batching is None
 
 
 @pytest.mark.parametrize("name", FINISHED)

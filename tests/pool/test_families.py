@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from families import MEMBERS, reopen_pool
+from residents import Resident
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -36,7 +37,6 @@ from evomerge.merge import Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.models.export import export_checkpoint
-from evomerge.models.resident import ResidentModel
 from evomerge.models.weights import stored_weights_sha256, weights_sha256
 from evomerge.pool import Pool
 from evomerge.pool.families import KNOWN
@@ -162,7 +162,7 @@ def assert_exported(pool: Pool, recipe: Recipe, out_dir: Path) -> None:
     assert loaded.keys() - pool.layout.tied == built.keys()
     for name, tensor in built.items():
         assert torch.equal(loaded[name], tensor), name
-    resident = ResidentModel(pool, torch.device("cpu"))
+    resident = Resident(pool)
     resident.load(recipe)
     assert weights_sha256(resident.tensors(recipe)) == stored_weights_sha256(out_dir)
     # transformers uses a file's map where it lies, at any address; sums are rounded by alignment.

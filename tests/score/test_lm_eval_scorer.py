@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import lm_eval_tasks
 import pytest
 import torch
 import yaml
@@ -23,6 +24,11 @@ from lm_eval_tasks import (
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.score import TaskSet, cut_blocks, mean, moments_of
+
+
+@pytest.fixture(params=["own", "hflm"], autouse=True)
+def engine(request, monkeypatch) -> None:
+    monkeypatch.setattr(lm_eval_tasks, "ENGINE", request.param)
 
 
 def test_choices_and_generations_are_lm_evals(tasks_dir, model):
@@ -83,7 +89,9 @@ def test_the_first_filter_is_the_default(tasks_dir, model):
     check_equal(scorer, score(scorer), reference(config, model))
 
 
-def test_repeats_are_lm_evals(tasks_dir, model):
+def test_repeats_are_lm_evals(tasks_dir, model, monkeypatch):
+    # Only lm-eval's own engine draws as lm-eval does.
+    monkeypatch.setattr(lm_eval_tasks, "ENGINE", "hflm")
     entries = [{"task": "toy_repeats", "filter": name} for name in ("vote", "once")]
     config = make_score_config(tasks_dir, *entries)
     scorer = make_scorer(config, model)
@@ -93,9 +101,25 @@ def test_repeats_are_lm_evals(tasks_dir, model):
     torch.manual_seed(3)
     rows = score(scorer)
     torch.manual_seed(3)
-    expected = reference(config, model, requests.batch_size)
+    expected = reference(config, model, requests.asking._batch_size)
     assert {len(sample["resps"][0]) for sample in expected["samples"]["toy_repeats"]} == {3}
     check_equal(scorer, rows, expected)
+
+
+def test_a_document_draws_by_itself(tasks_dir, model, monkeypatch):
+    monkeypatch.setattr(lm_eval_tasks, "ENGINE", "own")
+    entries = [{"task": "toy_repeats", "filter": name} for name in ("vote", "once")]
+    scorer = make_scorer(make_score_config(tasks_dir, *entries), model)
+    documents = search_documents(scorer)["toy_repeats"]
+    (block,) = cut_blocks("toy_repeats", documents, 12)
+    answers = scorer.answer(block).responses
+    assert all(len(texts) == 3 for texts in answers)
+    assert any(len(set(texts)) > 1 for texts in answers)
+    torch.manual_seed(3)
+    one_by_one = [scorer.answer(b).responses[0] for b in cut_blocks("toy_repeats", documents, 1)]
+    assert one_by_one == answers
+    other = make_scorer(make_score_config(tasks_dir, *entries, fewshot_seed=7), model)
+    assert other.answer(block).responses != answers
 
 
 @pytest.mark.parametrize("tasks", [("toy_choose",), ("toy_write",), ("toy_choose", "toy_write")])
@@ -105,17 +129,18 @@ def test_examples_in_prompts_are_lm_evals(tasks, tasks_dir, model):
     check_equal(scorer, score(scorer), reference(config, model))
 
 
-def test_examples_come_from_no_split_and_depend_on_no_order(tasks_dir, model):
-    config = make_score_config(tasks_dir, {"task": "toy_write"}, num_fewshot=2)
+@pytest.mark.parametrize("by", ["document", "block"])
+def test_examples_come_from_no_split_and_depend_on_no_order(by, tasks_dir, model):
+    config = make_score_config(tasks_dir, {"task": "toy_write"}, num_fewshot=2, fewshot_by=by)
     scorer = make_scorer(config, model)
     splits = scorer.tasks.draw_splits()["toy_write"]
     documents = scorer.tasks.documents["toy_write"]
     used = {documents[index]["question"] for indices in splits.values() for index in indices}
     assert len(used) == 28
 
-    def prompts(order: int) -> dict[int, str]:
+    def prompts(order: int, size: int = 5) -> dict[int, str]:
         fresh = make_scorer(config, model)
-        blocks = cut_blocks("toy_write", splits["search"], 5)
+        blocks = cut_blocks("toy_write", splits["search"], size)
         for block in blocks[::order]:
             fresh.score([block])
         return {
@@ -133,6 +158,7 @@ def test_examples_come_from_no_split_and_depend_on_no_order(tasks_dir, model):
         assert not set(examples) & used
     assert len({tuple(re.findall(r"[a-h]{5}>", p)[:2]) for p in forward.values()}) > 1
     assert prompts(-1) == forward
+    assert (prompts(1, 4) == forward) == (by == "document")
 
 
 @pytest.mark.parametrize(

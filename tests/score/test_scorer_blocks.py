@@ -71,9 +71,26 @@ def test_block_and_batch_sizes_change_no_score(block_documents, batch_tokens, ta
         assert (ours.task, ours.document) == (theirs.task, theirs.document)
         assert ours.metrics == theirs.metrics
         assert ours.text == theirs.text
-        assert ours.num_tokens == theirs.num_tokens
         for value, other in zip(ours.log_likelihoods, theirs.log_likelihoods, strict=True):
             assert close(value, other)
+
+
+def test_tokens_that_are_shared_count_once(tasks_dir, model):
+    config = make_score_config(tasks_dir, {"task": "toy_choose"}, {"task": "toy_write"})
+    together = score(make_scorer(config, model))
+    apart = score(make_scorer(config, model), 1)
+    hflm = score(make_scorer(config.model_copy(update={"engine": "hflm"}), model))
+    for task in ("toy_choose", "toy_write"):
+        counts = [
+            sum(row.num_tokens for row in rows if row.task == task)
+            for rows in (together, apart, hflm)
+        ]
+        assert counts[0] <= counts[1] <= counts[2]
+        assert counts[0] < counts[2] or task == "toy_write"
+    # At most two tokens an answer, by the task.
+    written = [row.num_answer_tokens for row in together if row.task == "toy_write"]
+    assert set(written) <= {1, 2}
+    assert all(row.num_answer_tokens is None for row in together if row.task == "toy_choose")
 
 
 @pytest.mark.parametrize("task", ["toy_choose", "toy_likely", "toy_rolling", "toy_write"])

@@ -20,7 +20,8 @@ from lm_eval_tasks import (
 
 from evomerge.errors import InputError
 from evomerge.score import TaskSet
-from evomerge.score.trial import chat_of, try_tasks
+from evomerge.score.requests import chat_of
+from evomerge.score.trial import try_tasks
 
 GENERATE = {
     **WRITE,

@@ -1,1 +1,1 @@
-"""A merge method and an optimizer of another package."""
+"""A merge method, an optimizer and an engine of another package."""

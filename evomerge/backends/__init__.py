@@ -1,0 +1,25 @@
+"""Where models run: what answers the requests of a scorer."""
+
+from evomerge.backends.config import (
+    BACKENDS,
+    Batching,
+    EngineConfig,
+    HflmEngine,
+    OwnEngine,
+    engine_of,
+)
+from evomerge.backends.hugging_face import HuggingFaceBackend, open_resident
+
+BACKENDS.add(OwnEngine, open_resident)
+BACKENDS.add(HflmEngine, open_resident)
+
+__all__ = [
+    "BACKENDS",
+    "Batching",
+    "EngineConfig",
+    "HflmEngine",
+    "HuggingFaceBackend",
+    "OwnEngine",
+    "engine_of",
+    "open_resident",
+]

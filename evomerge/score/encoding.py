@@ -1,0 +1,148 @@
+"""lm-eval's requests as tokens, by its own rules for Hugging Face models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import InputError
+from evomerge.score.backend import Continuation, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DEFAULT_MAX_NEW_TOKENS = 256
+"""lm-eval's, where a task says nothing."""
+
+
+class Encoder:
+    """Tokens of texts.
+
+    Args:
+        tokenizer: The pool's.
+        max_length: Tokens that the model reads at once.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._tokenizer: Any = tokenizer
+        self.max_length = max_length
+        begin = tokenizer.bos_token_id
+        self._prefix = tokenizer.eos_token_id if begin is None else begin
+        self._begin = None if self._prefix is None else str(self._tokenizer.decode(self._prefix))
+        end = tokenizer.eos_token_id
+        self._end = None if end is None else str(self._tokenizer.decode(end))
+
+    def tokens(self, text: str) -> list[int]:
+        """A text's tokens, with what the tokenizer adds unless the text begins with it."""
+        return self._tokens(text, self._begin)
+
+    def _tokens(self, text: str, begin: str | None) -> list[int]:
+        has_begin = begin is not None and text.startswith(begin)
+        special = {"add_special_tokens": False} if has_begin else {}
+        return list(self._tokenizer.encode(text, **special))
+
+    def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """A context's tokens and those of its continuation, nothing cut off.
+
+        Spaces at the end of the context count to the continuation; behind no context the
+        continuation follows the token that texts begin with.
+        """
+        if not context:
+            tokens = list(self._tokenizer.encode(continuation, add_special_tokens=False))
+            if tokens and tokens[0] == self._prefix:
+                return tokens[:1], tokens[1:]
+            return [self._first()], tokens
+        stripped = context.rstrip()
+        continuation = context[len(stripped) :] + continuation
+        whole, before = self.tokens(stripped + continuation), self.tokens(stripped)
+        return before, whole[len(before) :]
+
+    def continuation(self, context: Sequence[int], targets: Sequence[int]) -> Continuation:
+        """A request for targets behind a context, whose first tokens are left out where the model
+        does not read so many.
+
+        Raises:
+            ValueError: There is no target, or more than the model reads.
+        """
+        if not targets or len(targets) > self.max_length:
+            raise ValueError(
+                f"an answer has {len(targets)} tokens; valid: 1 to {self.max_length}, as many as "
+                "the model reads"
+            )
+        room = self.max_length + 1 - len(targets)
+        return Continuation(tuple(context[-room:]), tuple(targets))
+
+    def windows(self, text: str) -> list[Continuation]:
+        """A whole text as requests: windows that the model reads, each of other targets."""
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        windows = get_rolling_token_windows(
+            token_list=self.tokens(text),
+            prefix_token=self._first(),
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [self.continuation(*make_disjoint_window(window)) for window in windows]
+
+    def prompt_tokens(self, text: str) -> list[int]:
+        """A prompt's tokens, nothing cut off."""
+        return self._tokens(text, self._tokenizer.bos_token)
+
+    def prompt(self, text: str, settings: Mapping[str, Any], repeat: int, seed: int) -> Prompt:
+        """A request for a text.
+
+        Args:
+            text: What it stands behind; its first tokens are left out where the model does not
+                read so many and the answer.
+            settings: The task's generation settings.
+            repeat: Which of the task's repeats it is.
+            seed: Of what is drawn, with the prompt and the repeat.
+
+        Raises:
+            ValueError: The answer's tokens leave no room for the prompt, or a setting is none.
+        """
+        from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+
+        normal: dict[str, Any] = dict(normalize_gen_kwargs(dict(settings), DEFAULT_MAX_NEW_TOKENS))
+        stops = handle_stop_sequences(list(normal.pop("until")), eos=self._end)
+        max_new_tokens = int(normal.pop("max_gen_toks"))
+        normal.pop("max_length", None)
+        if not normal["do_sample"]:
+            normal.pop("temperature", None)
+        unknown = _unknown_settings(normal)
+        if unknown:
+            raise ValueError(
+                f"generation_kwargs: transformers does not know {', '.join(unknown)}; valid: "
+                "until, max_gen_toks, and the settings of its GenerationConfig"
+            )
+        room = self.max_length - max_new_tokens
+        if room <= 0:
+            raise ValueError(
+                f"the task's answers have up to {max_new_tokens} tokens, and the model reads "
+                f"{self.max_length}; set max_gen_toks lower"
+            )
+        tokens = tuple(self.prompt_tokens(text)[-room:])
+        told = f"{seed}:{repeat}:{','.join(map(str, tokens))}"
+        drawn = int.from_bytes(hashlib.sha256(told.encode()).digest()[:7], "big")
+        return Prompt(tokens, tuple(stops), max_new_tokens, normal, drawn)
+
+    def _first(self) -> int:
+        """The token that texts begin with.
+
+        Raises:
+            InputError: The tokenizer has none.
+        """
+        if self._prefix is None:
+            raise InputError(
+                "the tokenizer has no token that texts begin or end with, and a task's text has "
+                "nothing before it; give the base's tokenizer a bos_token or an eos_token"
+            )
+        return int(self._prefix)
+
+
+def _unknown_settings(settings: Mapping[str, Any]) -> list[str]:
+    """Names among generation settings that transformers would refuse."""
+    from transformers import GenerationConfig
+
+    return sorted(GenerationConfig().update(**dict(settings)))

@@ -1,0 +1,68 @@
+"""Small random models of each family, and what lm-eval's own model makes of requests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from families import FAMILIES, family_config
+from fixtures import make_tokenizer
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+LETTERS = "abcdefgh"
+
+
+def random_model(config: PreTrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 0):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model.to(dtype).requires_grad_(False).eval()
+
+
+def word(draw: random.Random, low: int, high: int) -> str:
+    return "".join(draw.choice(LETTERS) for _ in range(draw.randint(low, high)))
+
+
+def pairs(shots: int = 16, seed: int = 1) -> list[tuple[str, str]]:
+    """Contexts and continuations: choices of one letter and of several, some alike."""
+    draw = random.Random(seed)
+    beginning = word(draw, shots, shots)
+    made = []
+    for _ in range(6):
+        question = beginning + word(draw, 2, 9)
+        made += [(question, word(draw, 1, 1)) for _ in range(2)]
+        made += [(question, word(draw, 2, 6)) for _ in range(2)]
+    return [*made, made[0], ("", word(draw, 5, 5)), (beginning, "ab")]
+
+
+class Hflm:
+    """lm-eval's own model, as the oracle."""
+
+    def __init__(self, model, batch_size: int = 1) -> None:
+        self.lm = HFLM(
+            pretrained=model,
+            tokenizer=make_tokenizer(),
+            batch_size=batch_size,
+            softmax_dtype="float32",
+        )
+
+    def ask(self, kind: str, arguments: Sequence[tuple]) -> list:
+        instances = [Instance(kind, {}, one, n) for n, one in enumerate(arguments)]
+        return getattr(self.lm, kind)(instances, disable_tqdm=True)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family):
+    # By this seed the models of all families write different texts.
+    return random_model(family_config(family), seed=2)
