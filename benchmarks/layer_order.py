@@ -151,7 +151,7 @@ def costs(scorer: PathScorer, rounds: int) -> dict[str, float]:
     switches, shares = [], []
     for number in range(200):
         started = time.perf_counter()
-        scorer.resident.load(recipes[number % 2])
+        scorer.candidates.load(recipes[number % 2])
         switches.append(1000 * (time.perf_counter() - started))
     for _ in range(rounds):
         seconds = []

@@ -25,9 +25,10 @@ import torch
 from harness import describe_machine
 from torch import nn
 
+from evomerge.backends import HflmEngine, open_resident
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
-from evomerge.models.resident import ResidentModel
+from evomerge.models.candidates import Candidates
 from evomerge.pool import load_tokenizer, open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.score import LmEvalScorer, Split, TaskSet
@@ -64,11 +65,12 @@ class PathScorer:
         splits = tasks.draw_splits()
         split: Split = "search"
         self.blocks = {task: tasks.cut_blocks(task, splits[task][split]) for task in SKILLS}
-        self.resident = ResidentModel(self.pool, torch.device("cpu"))
         tokenizer = load_tokenizer(self.pool)
-        model = self.resident.model
-        self.scorer = LmEvalScorer(config.score, tasks, splits, model, tokenizer, BATCH_TOKENS)
-        self.beginnings = Beginnings(model) if share_beginnings else None
+        # The table was made by lm-eval's own engine, and stays so.
+        backend = open_resident(HflmEngine(), self.pool, torch.device("cpu"), tokenizer, None)
+        self.candidates = Candidates(self.pool, torch.device("cpu"), backend)
+        self.scorer = LmEvalScorer(config.score, tasks, splits, backend, tokenizer, BATCH_TOKENS)
+        self.beginnings = Beginnings(backend.model) if share_beginnings else None
 
     def recipe(self, bits: Bits) -> Recipe:
         """The recipe of a path."""
@@ -82,7 +84,7 @@ class PathScorer:
 
     def right(self, bits: Bits) -> tuple[int, ...]:
         """Documents answered right, by skill."""
-        self.resident.load(self.recipe(bits))
+        self.candidates.load(self.recipe(bits))
         if self.beginnings is not None:
             self.beginnings.follow(tuple(n for n in range(NUM_PLACES) if bits[n] == "1"))
         return tuple(

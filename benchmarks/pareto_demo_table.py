@@ -1,7 +1,7 @@
 """Scores of a grid of the demo pool's merges: 11 levels of 3 weights, 1,331 candidates.
 
 Task arithmetic of the whole model, one weight an expert, on the documents of demo.yaml (of each of
-three skills 200 to search, 200 for validation, 600 holdout), by the scorer that searches use.
+three skills 200 to search, 200 for validation, 600 holdout), by lm-eval's own engine (`hflm`).
 
     python benchmarks/pareto_demo_table.py [SPLIT ...]
 
@@ -10,9 +10,9 @@ documents of each skill it answered right, a bit a document. By default the spli
 for all; what a benchmark needs of the others it has scored when it needs it. What is there is not
 scored again: an interrupted run goes on where it stopped.
 
-Choices of a document that begin alike share the work of their beginning here (`Shared`); where two
-log-likelihoods are nearer to each other than rounding can be trusted with, and in what is measured
-again, the searches' scorer decides.
+Documents with choices are scored by our engine, which is faster; where two log-likelihoods are
+nearer to each other than rounding can be trusted with, and in what is measured again, lm-eval's own
+decides.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ import torch
 from harness import describe_machine
 from numpy.typing import NDArray
 
+from evomerge.backends import OwnEngine, open_resident
+from evomerge.backends.fit import find_batching
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.files import replacing
-from evomerge.models.resident import ResidentModel
+from evomerge.models.build import config_of
+from evomerge.models.candidates import Candidates
 from evomerge.optimize.protocol import Box, Goal, Point, Scored
 from evomerge.pool import load_tokenizer, open_pool
-from evomerge.score import SPLITS, LmEvalScorer, Split, TaskSet, digest
+from evomerge.score import SPLITS, LmEvalScorer, Row, Split, TaskSet, digest
 from evomerge.search.setup import box_of
 from evomerge.space import SPACES
 
@@ -85,16 +88,25 @@ class DemoScorer:
         assert config.space is not None
         self._space = SPACES.make(config.space, pool, None)
         self._objectives = tasks.objectives
-        self._tasks, self._splits = tasks, splits
-        self._shared: dict[tuple[str, Split], Shared] = {}
         self._blocks = {
             split: [tasks.cut_blocks(o.task, splits[o.task][split]) for o in tasks.objectives]
             for split in SPLITS
         }
-        self._resident = ResidentModel(pool, torch.device("cpu"))
-        model = self._resident.model
         tokenizer = load_tokenizer(pool)
-        self._scorer = LmEvalScorer(config.score, tasks, splits, model, tokenizer, BATCH_TOKENS)
+        batching = find_batching(config_of(pool), 4, BATCH_TOKENS, is_on_gpu=False)
+        backend = open_resident(OwnEngine(), pool, torch.device("cpu"), tokenizer, batching)
+        self._candidates = Candidates(pool, torch.device("cpu"), backend)
+        self._scorers = {
+            engine: LmEvalScorer(
+                config.score.model_copy(update={"engine": engine}),
+                tasks,
+                splits,
+                backend,
+                tokenizer,
+                BATCH_TOKENS,
+            )
+            for engine in ("own", "hflm")
+        }
         space_box = box_of(self._space)
         self.box = Box(
             space_box.low,
@@ -119,103 +131,23 @@ class DemoScorer:
         Args:
             genome: The weights.
             split: Which documents.
-            share: Let choices share the work of their beginnings, where that is safe.
+            share: Let our engine score choices, where that is safe.
         """
-        self._resident.load(self._space.to_recipe(genome))
+        self._candidates.load(self._space.to_recipe(genome))
         rows = []
         for objective, blocks in zip(self._objectives, self._blocks[split], strict=True):
-            found = None
-            if share and self._tasks.tasks[objective.task].OUTPUT_TYPE == "multiple_choice":
-                found = self._shared_of(objective.task, split).right()
-            if found is None:
-                scored = self._scorer.score(blocks)
-                found = np.array([row.metrics[objective.column] == 1.0 for row in scored])
-            rows.append(found)
+            is_shared = share and objective.metric == "acc"
+            scored = self._scorers["own" if is_shared else "hflm"].score(blocks)
+            if is_shared and any(map(_is_close, scored)):
+                scored = self._scorers["hflm"].score(blocks)
+            rows.append(np.array([row.metrics[objective.column] == 1.0 for row in scored]))
         return np.array(rows)
 
-    def _shared_of(self, task: str, split: Split) -> Shared:
-        if (task, split) not in self._shared:
-            documents = [self._tasks.documents[task][i] for i in self._splits[task][split]]
-            self._shared[task, split] = Shared(self._tasks.tasks[task], documents, self._scorer)
-        return self._shared[task, split]
 
-
-class Shared:
-    """Multiple-choice documents whose choices are read as one tree of tokens.
-
-    Every token sees those that lead to it, at the place that it has in its own choice.
-
-    Args:
-        task: The task.
-        documents: Its documents.
-        scorer: Whose model and tokenizer answer.
-    """
-
-    def __init__(self, task: Any, documents: Sequence[Any], scorer: LmEvalScorer) -> None:
-        self._model = scorer.lm.model
-        trees = []
-        for document in documents:
-            context, choices = task.doc_to_text(document), task.doc_to_choice(document)
-            trees.append(Tree([scorer._encode(context, choice) for choice in choices]))
-        self._gold = np.array([task.doc_to_target(document) for document in documents])
-        self._batches: list[list[tuple[int, Tree]]] = []
-        for index, tree in sorted(enumerate(trees), key=lambda entry: len(entry[1].tokens)):
-            room = BATCH_TOKENS // len(tree.tokens)
-            if not self._batches or len(self._batches[-1]) >= room:
-                self._batches.append([])
-            self._batches[-1].append((index, tree))
-        self._inputs = [_padded([tree for _, tree in batch]) for batch in self._batches]
-
-    @torch.no_grad()
-    def right(self) -> Bools | None:
-        """Which documents are answered right, shape [n]; None where a choice is too close."""
-        right = np.zeros(len(self._gold), dtype=bool)
-        for batch, (tokens, places, sees) in zip(self._batches, self._inputs, strict=True):
-            logits = self._model(tokens, attention_mask=sees, position_ids=places).logits
-            found = torch.log_softmax(logits, dim=-1, dtype=torch.float32).numpy()
-            for (index, tree), one in zip(batch, found, strict=True):
-                sums = np.array([one[at, token].sum() for at, token in tree.predicted])
-                last, best = np.sort(sums)[-2:]
-                if best - last < TOO_CLOSE:
-                    return None
-                right[index] = int(np.argmax(sums)) == self._gold[index]
-        return right
-
-
-class Tree:
-    """A document's tokens.
-
-    Args:
-        pairs: Tokens of the context and of the continuation, by choice.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[list[int], list[int]]]) -> None:
-        nodes: dict[tuple[int, ...], int] = {}
-        self.predicted: list[tuple[list[int], list[int]]] = []
-        for context, continuation in pairs:
-            whole = (*context, *continuation)
-            for end in range(1, len(whole)):
-                nodes.setdefault(whole[:end], len(nodes))
-            ends = range(len(context), len(whole))
-            self.predicted.append(([nodes[whole[:end]] for end in ends], list(continuation)))
-        self.tokens = [path[-1] for path in nodes]
-        self.places = [len(path) - 1 for path in nodes]
-        self.sees = np.array([[path[: len(other)] == other for other in nodes] for path in nodes])
-
-
-def _padded(trees: Sequence[Tree]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens and places, shape [b, t], and which token sees which, shape [b, 1, t, t]."""
-    longest = max(len(tree.tokens) for tree in trees)
-    tokens = torch.zeros(len(trees), longest, dtype=torch.long)
-    places = torch.zeros(len(trees), longest, dtype=torch.long)
-    # Padding sees itself: a row that sees nothing has no softmax.
-    sees = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
-    for row, tree in enumerate(trees):
-        size = len(tree.tokens)
-        tokens[row, :size] = torch.tensor(tree.tokens)
-        places[row, :size] = torch.tensor(tree.places)
-        sees[row, :size, :size] = torch.from_numpy(tree.sees)
-    return tokens, places, sees[:, None]
+def _is_close(row: Row) -> bool:
+    """Whether rounding could decide between the two best choices."""
+    best = sorted(row.log_likelihoods)[-2:]
+    return len(best) == 2 and best[1] - best[0] < TOO_CLOSE
 
 
 class DemoTable:

@@ -120,7 +120,9 @@ def score(trial: Trial, dtype: str, compared: Compared, tally: Tally) -> None:
     spec = setup.worker_spec()
     here = MergeWorker(spec, torch.device("cpu"))
     if not trial.on_gpu:
-        spec = replace(spec, batch_tokens=BATCH_TOKENS)
+        assert spec.batching is not None
+        batching = spec.batching.model_copy(update={"tokens": BATCH_TOKENS})
+        spec = replace(spec, batch_tokens=BATCH_TOKENS, batching=batching)
     there = MergeWorker(spec, trial.device)
     for name, recipe in candidates(setup):
         job = job_of(setup, name, recipe)
@@ -217,7 +219,7 @@ def margin(setup: Setup, worker: MergeWorker, prompt: str, first: str, second: s
     # What ends an answer is a newline.
     ids = [tokenizer.encode(f"{prompt}{text}\n") for text in (first, second)]
     place = next(i for i, pair in enumerate(zip(*ids, strict=False)) if len(set(pair)) > 1)
-    logits = worker.resident.model(torch.tensor([ids[0][:place]])).logits[0, -1]
+    logits = worker.backend.model(torch.tensor([ids[0][:place]])).logits[0, -1]
     likely = logits.float().log_softmax(dim=-1)
     return abs(float(likely[ids[0][place]] - likely[ids[1][place]]))
 

@@ -30,10 +30,11 @@ from harness import print_table
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from trial import Figures, Trial
 
+from evomerge.backends import HuggingFaceBackend
+from evomerge.backends.fit import CPU_TOKENS, GPU_TOKENS, find_batching
 from evomerge.demo.skills import LETTERS
 from evomerge.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from evomerge.score import SCORERS, Block, Row, ScoreConfig, TaskSet
-from evomerge.search.setup import default_batch_tokens
 from evomerge.workers.worker import quiet_libraries
 
 LARGE = {
@@ -113,7 +114,7 @@ def run(trial: Trial, figures: Figures) -> None:
     amount = trial.amount(AMOUNTS)
     model = make_model(trial)
     figures["num_parameters"] = model.num_parameters()
-    figures["batch_tokens"] = default_batch_tokens(model.config.vocab_size, is_on_gpu=trial.on_gpu)
+    figures["batch_tokens"] = GPU_TOKENS if trial.on_gpu else CPU_TOKENS
     found: dict[str, Speed] = {}
     try:
         with tempfile.TemporaryDirectory() as name:
@@ -217,13 +218,18 @@ def measure(
             "objectives": [{"task": task}],
             "splits": {"search": num_documents, "validation": 1, "holdout": 1},
             "include_path": [str(folder)],
+            "engine": "own",
         }
     )
     tokenizer = build_tokenizer()
     tasks, theirs = TaskSet(config, folder), TaskSet(config, folder)
     splits = tasks.draw_splits()
     documents = splits[task]["search"]
-    scorer = SCORERS.make(config, tasks, splits, model, tokenizer, batch_tokens)
+    batching = find_batching(
+        model.config, model.dtype.itemsize, batch_tokens, is_on_gpu=trial.on_gpu
+    )
+    backend = HuggingFaceBackend(model, tokenizer, batching)
+    scorer = SCORERS.make(config, tasks, splits, backend, tokenizer, batch_tokens)
     blocks: list[Block] = tasks.cut_blocks(task, documents)
     rows: list[Row] = []
 
@@ -246,7 +252,8 @@ def measure(
         return seconds(evaluate_theirs, trial.device)
 
     first_s = seconds(score, trial.device)
-    num_tokens = sum(row.num_tokens for row in rows)
+    # As many as there would be without sharing.
+    num_tokens = num_documents * NUM_ANSWERS * (amount.prompt + ANSWER)
     if task == "write":
         num_tokens = num_documents * amount.generated
     batch = min(amount.batches, key=with_batch)
