@@ -1,4 +1,4 @@
-"""A trial of the whole project on a GPU, in less than seven minutes on an H100 or H200.
+"""A trial of the whole project on a GPU, in five minutes on an H200.
 
 It needs no Ray, Prefect or MLflow. On a machine with Python 3.12, torch for CUDA and Triton, but
 without registries, bring the wheels of what is missing (transformers, lm_eval, nevergrad and what

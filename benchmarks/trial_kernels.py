@@ -3,8 +3,9 @@
 Every kind of `METHODS` is tried with its defaults and with each of its options changed. First what
 has kernels, tensor by tensor: the same bits as blocks on the CPU, in all types, of one to three
 models; and numbers that are not finite are told. Then all of them through the engine, with the
-pool resident and with half of it streamed: the same bits, but for methods that add up over whole
-tensors or decompose them, whose libraries round in another order. Of these, a tensor may differ by
+pool resident, with half of it streamed, and without kernels, as small tensors are merged: the same
+bits, but for methods that add up over whole tensors or decompose them, whose libraries round in
+another order. Of these, a tensor may differ by
 `TOLERANCE` of the norm of what the merge added to it. Last a larger pool, half of it streamed.
 
 Where there is no GPU the kernels are run by Triton's interpreter and the device is the CPU.
@@ -16,6 +17,7 @@ import functools
 import math
 import sys
 from collections import Counter
+from typing import Literal
 
 import torch
 from build_beside import seconds
@@ -47,6 +49,9 @@ ADDING_UP = {
 TOLERANCE = 1e-3
 """Of those kinds: the norm of a difference, as a share of that of what was added to the base."""
 
+How = Literal["resident", "half streamed", "in blocks"]
+"""Where the pool lies, all of it merged by kernels; or merged without them."""
+
 HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 
 LAUNCHES = (
@@ -54,6 +59,7 @@ LAUNCHES = (
     (2, (SINGLE, BRAIN), HALF),
     (2, (HALF,), HALF),
     (1, (SINGLE,), SINGLE),
+    (3, (BRAIN,), SINGLE),
 )
 """Models, their types in turn (the first is the base's as well), and the result's type."""
 
@@ -265,29 +271,29 @@ def try_builds(trial: Trial, label: str, config: MethodConfig, tally: Tally) -> 
         The largest error of each, by label; nothing where the values make no candidate.
     """
     adds_up = config.kind in ADDING_UP or getattr(config, "rescale", None) == "l1"
-    cases: list[tuple[Dtype, bool]] = [("float32", True)]
+    cases: list[tuple[Dtype, How]] = [("float32", "half streamed"), ("float32", "in blocks")]
     if label == config.kind and trial.size != "quick":
-        cases += [("float32", False)]
+        cases += [("float32", "resident")]
         # What adds up is compared before it is rounded.
-        cases += [] if adds_up else [("bfloat16", True), ("float16", True)]
+        cases += [] if adds_up else [("bfloat16", "half streamed"), ("float16", "half streamed")]
     errors: dict[str, float] = {}
-    for dtype, is_streamed in cases:
+    for dtype, how in cases:
         pool = pool_of(trial.on_gpu, dtype)
         recipe = recipe_of(pool, config)
         try:
             expected = dict(Engine(pool, fused_from=sys.maxsize).tensors(recipe))
         except CandidateError:
             return {}
-        name = f"{label}, {dtype}, {'half streamed' if is_streamed else 'resident'}"
+        name = f"{label}, {dtype}, {how}"
 
         def difference(
             name: str = name,
-            is_streamed: bool = is_streamed,
+            how: How = how,
             pool: Pool = pool,
             recipe: Recipe = recipe,
             expected: dict[str, Tensor] = expected,
         ) -> str:
-            found = build(trial, pool, recipe, is_streamed=is_streamed)
+            found = build(trial, pool, recipe, how)
             if not adds_up:
                 errors[name] = 0.0
                 lines = {n: same_bits(found[n], expected[n]) for n in expected}
@@ -300,23 +306,25 @@ def try_builds(trial: Trial, label: str, config: MethodConfig, tally: Tally) -> 
     return errors
 
 
-def build(trial: Trial, pool: Pool, recipe: Recipe, *, is_streamed: bool) -> dict[str, Tensor]:
+def build(trial: Trial, pool: Pool, recipe: Recipe, how: How) -> dict[str, Tensor]:
     """The recipe's model, built there twice: with what was prepared before, the second time."""
-    engine, state = engine_on(trial.device, pool, recipe, is_streamed=is_streamed)
+    engine, state = engine_on(trial.device, pool, recipe, how)
     for _ in range(1 if trial.size == "quick" else 2):
         engine.write_into(state, recipe)
     assert engine.residence is not None
-    if is_streamed and not 0 < engine.residence.size_bytes < bytes_of(pool, recipe):
+    if how == "half streamed" and not 0 < engine.residence.size_bytes < bytes_of(pool, recipe):
         raise RuntimeError(f"{engine.residence.size_bytes} bytes stay on the device")
     return {name: tensor.cpu() for name, tensor in state.items()}
 
 
 def engine_on(
-    device: torch.device, pool: Pool, recipe: Recipe, *, is_streamed: bool
+    device: torch.device, pool: Pool, recipe: Recipe, how: How
 ) -> tuple[Engine, dict[str, Tensor]]:
-    """What builds there, with half of what it reads streamed, and what it builds into."""
-    budget_bytes = bytes_of(pool, recipe) // 2 if is_streamed else None
-    engine = Engine(pool, device, fused_from=1, residence=Residence(device, budget_bytes))
+    """What builds there, and what it builds into."""
+    budget_bytes = bytes_of(pool, recipe) // 2 if how == "half streamed" else None
+    fused_from = sys.maxsize if how == "in blocks" else 1
+    residence = Residence(device, budget_bytes)
+    engine = Engine(pool, device, fused_from=fused_from, residence=residence)
     state = {
         name: torch.full(shape, 7.0, dtype=TORCH_DTYPES[recipe.dtype], device=device)
         for name, shape in pool.layout.shapes.items()
@@ -345,9 +353,9 @@ def try_streaming(trial: Trial, tally: Tally) -> Figures:
         recipe = recipe_of(pool, METHODS[kind].config(kind=kind))
 
         def difference(kind: str = kind, recipe: Recipe = recipe) -> str:
-            engine, expected = engine_on(trial.device, pool, recipe, is_streamed=False)
+            engine, expected = engine_on(trial.device, pool, recipe, "resident")
             engine.write_into(expected, recipe)
-            engine, found = engine_on(trial.device, pool, recipe, is_streamed=True)
+            engine, found = engine_on(trial.device, pool, recipe, "half streamed")
             for _ in range(3):
                 took_s = seconds(lambda: engine.write_into(found, recipe), trial.device)
                 lines = {n: same_bits(found[n], expected[n]) for n in expected}

@@ -32,7 +32,7 @@ from evomerge.workers.worker import MergeWorker
 DOCUMENTS = {"quick": (20, 40), "bar": (40, 100), "full": (200, 600)}
 """Of each task, on the CPU and on a GPU."""
 
-BATCH_TOKENS = 700
+BATCH_TOKENS = 100
 """Where the second side is the CPU as well."""
 
 Rows = dict[tuple[str, int], dict[str, Any]]

@@ -20,6 +20,14 @@ def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return torch.zeros_like(terms[0], dtype=torch.float32) if total is None else total
 
 
+def divide(numbers: Tensor, divisor: float) -> Tensor:
+    """The numbers over a divisor, in place: the nearest number of their type, on any device.
+
+    On a GPU, torch multiplies by the rounded reciprocal of a divisor that lies on the CPU.
+    """
+    return numbers.div_(torch.full((), divisor, dtype=numbers.dtype, device=numbers.device))
+
+
 def keep_where(mask: Tensor, numbers: Tensor) -> Tensor:
     """The numbers where a mask holds, zero elsewhere, float32, shape [n].
 

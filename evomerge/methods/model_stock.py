@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.kernels.blocks import weighted_sum
+from evomerge.kernels.blocks import divide, weighted_sum
 from evomerge.methods.arithmetic import add_scaled, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
@@ -69,7 +69,7 @@ class ModelStock(Method):
             dot = (deltas[i].double() * deltas[j]).sum(dim=-1, keepdim=True)
             product = norms[i] * norms[j]
             cosine += torch.where(product == 0.0, 0.0, dot / product)
-        cosine /= len(pairs)
+        divide(cosine, len(pairs))
         divisor = 1.0 + (count - 1) * cosine
         factor = torch.where(divisor < CANCELED, 0.0, count * cosine / divisor)
         if self.clamp:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from evomerge.kernels.blocks import keep_where, weighted_sum
+from evomerge.kernels.blocks import divide, keep_where, weighted_sum
 from evomerge.methods.arithmetic import add_scaled, mean_square, task_vectors
 from evomerge.methods.protocol import (
     METHODS,
@@ -66,7 +66,7 @@ class Sce(Method):
         mean = torch.zeros_like(deltas[0], dtype=torch.float64)
         for delta in deltas:
             mean += delta
-        mean /= len(deltas)
+        divide(mean, len(deltas))
         variance = torch.zeros_like(mean)
         for delta in deltas:
             variance += (delta - mean) ** 2

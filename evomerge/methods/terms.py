@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from evomerge.kernels.blocks import weighted_sum
+from evomerge.kernels.blocks import divide, weighted_sum
 from evomerge.kernels.quantiles import Bracket
 
 Floats = tuple[float, ...]
@@ -36,7 +36,7 @@ class ModelSum:
 
     def combined(self) -> Tensor:
         """What it comes to, float32, shape [n]."""
-        return weighted_sum(self.models, self.weights).div_(self.divisor)
+        return divide(weighted_sum(self.models, self.weights), self.divisor)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 LETTERS = "abcdefgh"
 
+DEVICE = torch.device(os.environ.get("EVOMERGE_TEST_DEVICE", "cpu"))
+"""Where the models lie: `EVOMERGE_TEST_DEVICE=cuda` runs these tests on a GPU."""
+
 
 def random_model(config: PreTrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 0):
     torch.manual_seed(seed)
@@ -22,7 +26,7 @@ def random_model(config: PreTrainedConfig, dtype: torch.dtype = torch.float32, s
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model.to(dtype).requires_grad_(False).eval()
+    return model.to(DEVICE, dtype).requires_grad_(False).eval()
 
 
 def word(draw: random.Random, low: int, high: int) -> str:
