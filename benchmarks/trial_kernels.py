@@ -27,7 +27,7 @@ from harness import print_table
 from torch import Tensor
 from transformers import LlamaConfig
 from trial import Figures, Tally, Trial, same_bits
-from trial_methods import KEEPING, VALUES, part_of, sets_of_values, variants
+from trial_methods import KEEPING, VALUES, kind_of, part_of, sets_of_values, variants
 
 from evomerge.errors import CandidateError
 from evomerge.kernels.gpu import draw_uniforms
@@ -383,20 +383,16 @@ def print_rows(
     rows: dict[str, Counter[str]], errors: dict[str, float], failures: list[str]
 ) -> None:
     """A line for each kind."""
-
-    def are_of(kind: str, label: str) -> bool:
-        return label.partition(",")[0] == kind
-
     table = []
     for kind, row in rows.items():
-        largest = max((e for label, e in errors.items() if are_of(kind, label)), default=0.0)
+        largest = max((e for label, e in errors.items() if kind_of(label) == kind), default=0.0)
         table.append(
             [
                 kind,
                 str(row["launches"] or "none"),
                 str(row["told"] or "none"),
                 str(row["builds"]),
-                str(sum(are_of(kind, line) for line in failures)),
+                str(sum(kind_of(line) == kind for line in failures)),
                 f"{largest:.1e}" if largest else "none",
             ]
         )

@@ -58,6 +58,11 @@ def variants() -> Iterator[tuple[str, MethodConfig]]:
                     continue
 
 
+def kind_of(label: str) -> str:
+    """The method that a label of `variants` begins with."""
+    return label.partition(",")[0]
+
+
 def part_of(config: MethodConfig, names: tuple[str, ...], values: dict[str, Any]) -> Part:
     """The method over these models, with what it takes of the values."""
     parameters: dict[str, float | dict[str, float]] = {}
