@@ -7,6 +7,7 @@ from evomerge.backends.config import (
     HflmEngine,
     OwnEngine,
     engine_of,
+    require_paths,
 )
 from evomerge.backends.hugging_face import HuggingFaceBackend, open_resident
 
@@ -22,4 +23,5 @@ __all__ = [
     "OwnEngine",
     "engine_of",
     "open_resident",
+    "require_paths",
 ]

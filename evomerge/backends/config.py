@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from evomerge.backends.passes import Way
 from evomerge.errors import InputError
+from evomerge.recipe import Recipe
 from evomerge.registry import Choice, Registry, Section
 from evomerge.score.backend import Backend
 from evomerge.score.config import HFLM
@@ -38,7 +39,7 @@ class HflmEngine(EngineConfig):
     runs_paths: ClassVar[bool] = True
 
 
-BACKENDS: Registry[Backend] = Registry("engine", "evomerge.backends", default="own")
+BACKENDS: Registry[Backend] = Registry("engine", "evomerge.backends")
 """Backends by name; a factory is called with settings, pool, device, tokenizer and batching."""
 
 
@@ -81,3 +82,16 @@ def engine_of(score: Choice) -> EngineConfig:
         raise InputError(f"{where}: {first['msg']}") from None
     assert isinstance(made, EngineConfig)
     return made
+
+
+def require_paths(engine: EngineConfig, recipe: Recipe) -> None:
+    """Refuse a recipe whose layers the engine cannot run.
+
+    Raises:
+        InputError: The recipe has a path, and the engine runs none.
+    """
+    if recipe.path is not None and not engine.runs_paths:
+        raise InputError(
+            f"score.engine: {engine.kind} cannot run layers in another order, and the recipe has "
+            "a path"
+        )

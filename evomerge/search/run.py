@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from evomerge.backends import engine_of, require_paths
 from evomerge.choice import Results
 from evomerge.choice.model import SearchedPhase
 from evomerge.config import Config, PhaseConfig, load_config
@@ -235,7 +236,8 @@ def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
         The file that the driver will take up.
 
     Raises:
-        InputError: There is no such run, or the recipe's models are not its pool's.
+        InputError: There is no such run, the recipe's models are not its pool's, or its layers
+            are nothing that the run's engine can run.
     """
     check_is_run(run_dir)
     config = load_config(run_dir / CONFIG_FILE)
@@ -247,6 +249,7 @@ def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
                 f"{', '.join(f'{n} ({h[:12]})' for n, h in config.resolved.pool_sha256.items())}"
             )
     check_vocabulary(recipe, config.pool.vocabulary)
+    require_paths(engine_of(config.score), recipe)
     inbox_dir = run_dir / INBOX_DIR
     inbox_dir.mkdir(exist_ok=True)
     path = inbox_dir / f"{recipe.sha256[:16]}.yaml"
@@ -266,6 +269,7 @@ def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
         try:
             recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
             run.setup.pool.check_recipe(recipe)
+            require_paths(engine_of(run.setup.config.score), recipe)
             found.append((path.name, recipe))
         except (ValueError, OSError, yaml.YAMLError) as error:
             found.append((path.name, str(error).splitlines()[0]))

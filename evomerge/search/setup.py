@@ -26,6 +26,7 @@ from evomerge.score.requests import Chat, chat_of
 from evomerge.score.trial import try_tasks
 from evomerge.space import SPACES, Space, recipes
 from evomerge.threads import one_thread
+from evomerge.workers.answer_cache import make_folder
 from evomerge.workers.memory import (
     SHARE_OF_SCORING,
     element_bytes,
@@ -191,7 +192,7 @@ def _with_defaults(score: Any) -> Any:
 
 
 def _with_whole_paths(score: Any, config_dir: Path) -> Any:
-    """The section with its folders absolute."""
+    """The section with its folders absolute; that of the cache is made."""
 
     def whole(folder: str) -> str:
         return str((config_dir / Path(folder).expanduser()).resolve())
@@ -199,6 +200,7 @@ def _with_whole_paths(score: Any, config_dir: Path) -> Any:
     update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
     cache = getattr(score, "cache", None)
     if cache is not None:
+        make_folder(Path(whole(cache.folder)))
         update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
     return score.model_copy(update=update)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ ENGINE_VERSION = 1
 
 CHECK_EVERY = 0.05
 """Share of the limit that a writer adds before it looks at the folder's size again."""
+
+_NAME = re.compile(r"[0-9a-f]{2}/\.?[0-9a-f]{62}\.json(\.[0-9a-f]+)?")
+"""A file of the cache, or what a writer that was killed left of one; others are nobody's but the
+user's."""
 
 LEFT = 0.9
 """Share of the limit that is left where a folder was too large."""
@@ -48,13 +53,7 @@ class AnswerCache:
         self._context = sha256_json({"version": ENGINE_VERSION, **context})
         self._added_bytes = 0
         self._has_warned = False
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"score.cache.folder: {folder} cannot be created: {error.strerror}; name a folder "
-                "that you may write"
-            ) from None
+        make_folder(folder)
         self.prune()
 
     def key(self, recipe_sha256: str, split: str, requests_sha256: str) -> str:
@@ -103,7 +102,9 @@ class AnswerCache:
         """Delete the files that nobody read for the longest, where there are too many."""
         self._added_bytes = 0
         files: list[tuple[float, int, Path]] = []
-        for path in self._folder.glob("*/*"):
+        for path in self._folder.glob("??/*"):
+            if not _NAME.fullmatch(path.relative_to(self._folder).as_posix()):
+                continue
             # Another writer may have deleted it.
             with suppress(OSError):
                 found = path.stat()
@@ -120,6 +121,21 @@ class AnswerCache:
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key[2:]}.json"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a cache's folder where it is not there.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"score.cache.folder: {folder} cannot be created: {error.strerror}; name a folder "
+            "that you may write"
+        ) from None
 
 
 def _answer(value: Any) -> Any:

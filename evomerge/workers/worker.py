@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.backends.cpu import get_cpu_capability
 
-from evomerge.backends import BACKENDS, Batching, engine_of
-from evomerge.errors import CandidateError
+from evomerge.backends import BACKENDS, Batching, engine_of, require_paths
+from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_json
 from evomerge.models.build import GENERATION_FILE, config_of
 from evomerge.models.candidates import Candidates
@@ -120,7 +120,6 @@ class MergeWorker:
         tasks = TaskSet(spec.score, Path())
         self.objectives: tuple[Objective, ...] = tasks.objectives
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
-        self._loaded: str | None = None
         self._base_json = spec.base_json
         task, by_split = next(iter(spec.splits.items()))
         self._proof = Block(task, tuple(by_split["search"][:NUM_PROOF_DOCUMENTS]))
@@ -137,30 +136,20 @@ class MergeWorker:
     def prove(self) -> str:
         """What the worker makes of the base, on a few documents: the same every time."""
         with torch_threads(self.num_threads):
-            self.load(self._base_json)
+            self.candidates.load(Recipe.from_json(self._base_json))
             rows = self.scorer.score([self._proof])
         told = [
             (row.task, row.document, row.metrics, row.log_likelihoods, row.text) for row in rows
         ]
         return sha256_json(told)
 
-    def load(self, recipe_json: str) -> None:
-        """Write a recipe's weights into the backend, where they are not there already."""
-        if recipe_json == self._loaded:
-            return
-        recipe = Recipe.from_json(recipe_json)
-        if recipe.path is not None and not self._engine.runs_paths:
-            raise CandidateError(
-                f"score.engine: {self._engine.kind} cannot run layers in another order, and the "
-                "recipe has a path"
-            )
-        self._loaded = None
-        self.candidates.load(recipe)
-        self._loaded = recipe_json
-
     def _evaluate(self, job: Job) -> JobResult:
         started = time.perf_counter()
         recipe = Recipe.from_json(job.recipe_json)
+        try:
+            require_paths(self._engine, recipe)
+        except InputError as error:
+            raise CandidateError(str(error)) from None
         if self.has_chats and recipe.chat_template is not None:
             # Prompts are made once, for all candidates.
             raise CandidateError(
@@ -232,7 +221,7 @@ class _AnswerSource:
     def build(self) -> None:
         """Let the model be the recipe's, where it is not yet."""
         started = time.perf_counter()
-        self._worker.load(self._job.recipe_json)
+        self._worker.candidates.load(self._recipe)
         self.build_s += time.perf_counter() - started
 
 

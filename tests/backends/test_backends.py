@@ -12,6 +12,7 @@ import yaml
 from families import family_config, make_random_pool
 from fixtures import make_config, make_workspace
 from piped_backend import PipedBackend, PipedEngine
+from residents import path_recipe
 from transformers import AutoModelForCausalLM
 
 import evomerge
@@ -25,9 +26,13 @@ from evomerge.models.build import config_of
 from evomerge.models.candidates import Candidates
 from evomerge.pool import load_tokenizer
 from evomerge.score.backend import Continuation
+from evomerge.search import put_into_inbox, reopen_run
 from evomerge.search.check import check
+from evomerge.search.run import read_inbox
 from evomerge.space import recipes
 from evomerge.testing.backends import check_backend
+from evomerge.workers import Job
+from evomerge.workers.worker import MergeWorker
 
 CPU = torch.device("cpu")
 
@@ -124,6 +129,27 @@ def test_a_space_of_paths_needs_an_engine_that_runs_them(piped, tmp_path):
     config.write_text(yaml.safe_dump(data | paths))
     with pytest.raises(InputError, match="piped cannot run layers in another order.*own"):
         check(load_config(config), tmp_path)
+
+
+def test_a_recipe_with_a_path_is_refused_at_every_door(piped, tmp_path):
+    make_workspace(tmp_path, workers={"kind": "inline"})
+    config = make_config(tmp_path, workers={"kind": "inline"}, score={**SCORE, "engine": "piped"})
+    evomerge.run(config, tmp_path / "run")
+    run = reopen_run(tmp_path / "run")
+    try:
+        recipe = path_recipe(run.setup.pool, "expert0", [("expert0", 0, 1.0)])
+        with pytest.raises(InputError, match="piped cannot run layers in another order"):
+            put_into_inbox(tmp_path / "run", recipe)
+        (tmp_path / "run/inbox").mkdir(exist_ok=True)
+        (tmp_path / "run/inbox/mine.yaml").write_text(recipe.to_yaml())
+        ((name, problem),) = read_inbox(run)
+        assert name == "mine.yaml"
+        assert "piped cannot run layers in another order" in problem
+        job = Job("c1", recipe.to_json(), "search", tuple(enumerate(run.setup.blocks("search"))), 1)
+        with pytest.raises(CandidateError, match="piped cannot run layers in another order"):
+            MergeWorker(run.setup.worker_spec(), CPU).evaluate(job)
+    finally:
+        run.close()
 
 
 @pytest.mark.parametrize(

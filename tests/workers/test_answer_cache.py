@@ -11,8 +11,10 @@ import pytest
 from fixtures import make_config, make_workspace
 
 import evomerge
+from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.score import Answers
+from evomerge.search.check import check
 from evomerge.workers.answer_cache import AnswerCache
 
 ANSWERS = Answers([[(-1.25, True)], [(-0.1, False)]])
@@ -151,6 +153,24 @@ def test_what_nobody_read_for_the_longest_goes_first(tmp_path):
     assert 6 <= len(left) <= 10
 
 
+def test_files_of_others_are_left(tmp_path):
+    others = [tmp_path / "ab/notes.txt", tmp_path / "my/data.json", tmp_path / "abc/ab"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine" * 1000)
+    cache = AnswerCache(tmp_path, 1 << 20, {})
+    keys = [cache.key(f"recipe{n}", "search", "asked") for n in range(20)]
+    for key in keys:
+        cache.keep(key, ANSWERS)
+    left = tmp_path / keys[0][:2] / f".{keys[0][2:]}.json.0123456789abcdef"
+    left.write_text("cut off")
+    os.utime(left, (1000, 1000))
+    AnswerCache(tmp_path, 1000, {})
+    assert all(path.exists() for path in others)
+    assert not left.exists()
+    assert 0 < sum(cache._path(key).exists() for key in keys) < 20
+
+
 def test_several_write_and_prune_at_once(tmp_path):
     def work(seed: int) -> None:
         cache = AnswerCache(tmp_path, 4000, {})
@@ -179,6 +199,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         InputError, match=r"score.cache.folder: .*file/kept cannot be created: Not a"
     ):
         AnswerCache(tmp_path / "file/kept", 1 << 20, {})
+    make_workspace(tmp_path)
+    config = make_config(tmp_path, score={**SCORE, "cache": {"folder": "file/kept"}})
+    with pytest.raises(InputError, match=r"score.cache.folder: .*file/kept cannot be created"):
+        check(load_config(config), tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path, caplog):
