@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,10 +53,22 @@ def test_a_search_uses_its_method_its_optimizer_and_its_engine(environment, tmp_
         search={"budget": {"candidates": 3}, "finalists": 2},
         workers={"kind": "inline"},
     )
-    done = run(environment, "-m", "evomerge", "search", config, "--run-dir", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert "restored_mean" in (tmp_path / "run/recipes/c00000.yaml").read_text()
-    assert "engine: bigram" in (tmp_path / "run/config.yaml").read_text()
+    scores = {}
+    for engine in ("bigram", "own"):
+        run_dir = tmp_path / engine
+        done = run(
+            environment,
+            *("-m", "evomerge", "search", config, "--run-dir", run_dir),
+            *("--set", f"score.engine={engine}"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "restored_mean" in (run_dir / "recipes/c00000.yaml").read_text()
+        assert f"engine: {engine}" in (run_dir / "config.yaml").read_text()
+        lines = (run_dir / "journal.jsonl").read_text().splitlines()
+        results = [event["data"] for event in map(json.loads, lines) if event["kind"] == "result"]
+        scores[engine] = [result["blocks"] for result in results if result["split"] == "holdout"]
+    # The documents are the same ones: another engine answered.
+    assert scores["bigram"] != scores["own"]
 
 
 @pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 30), ("backend", 65)])

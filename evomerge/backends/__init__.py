@@ -2,6 +2,7 @@
 
 from evomerge.backends.config import (
     BACKENDS,
+    BATCHED,
     Batching,
     EngineConfig,
     HflmEngine,
@@ -16,6 +17,7 @@ BACKENDS.add(HflmEngine, open_resident)
 
 __all__ = [
     "BACKENDS",
+    "BATCHED",
     "Batching",
     "EngineConfig",
     "HflmEngine",

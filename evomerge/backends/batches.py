@@ -19,29 +19,23 @@ TRUNK_REMEDY = (
 )
 
 MASK_NUMBERS = 1 << 26
-"""Of a batch's mask, which grows with the square of its rows' length."""
+"""Most numbers in a batch's mask, which grows with the square of its rows' length."""
 
 
 class Limits(Protocol):
-    """What a batch may take; a row that takes more is alone.
-
-    Attributes:
-        tokens: Most tokens of a batch, padding included.
-        cached: Most tokens in the caches of a batch; what all rows share counts for each row.
-        reads: Most tokens of a batch at which the head runs.
-    """
+    """What a batch may take; a row that takes more is alone."""
 
     @property
     def tokens(self) -> int:
-        """That are run at once, padding included."""
+        """Most tokens of a batch, padding included."""
 
     @property
     def cached(self) -> int:
-        """Whose keys and values are kept or read."""
+        """Most tokens in a batch's caches; what all rows share counts for each row."""
 
     @property
     def reads(self) -> int:
-        """At which the head is read."""
+        """Most tokens of a batch at which the head runs."""
 
 
 def batches(
@@ -49,7 +43,7 @@ def batches(
     num_seen: int,
     limits: Limits,
     *,
-    num_copies: int = 1,
+    cached: float | None = None,
     least_filled: float = LEAST_FILLED,
 ) -> list[list[Row]]:
     """Cut rows into batches, the longest first.
@@ -58,10 +52,11 @@ def batches(
         rows: With as many tokens each as they have.
         num_seen: Tokens that all see.
         limits: What a batch may take.
-        num_copies: How many times the limit of cached tokens there is room for: where only one
-            layer at a time has keys and values for each row, as many as there are layers.
+        cached: Room for keys and values, in the place of the limits' own, where only one layer at
+            a time has them for each row.
         least_filled: Share of a batch that is no padding; 1: rows of one length alone.
     """
+    cached = limits.cached if cached is None else cached
     made: list[list[Row]] = []
     filled = reads = 0
     for row in sorted(rows, key=len, reverse=True):
@@ -69,7 +64,7 @@ def batches(
             longest, count = len(made[-1][0]), len(made[-1]) + 1
             if (
                 longest * count <= limits.tokens
-                and (longest + num_seen) * count <= limits.cached * num_copies
+                and (longest + num_seen) * count <= cached
                 and (longest + num_seen) * longest * count <= MASK_NUMBERS
                 and reads + len(row.places) <= limits.reads
                 and filled + len(row) >= least_filled * longest * count

@@ -43,6 +43,10 @@ BACKENDS: Registry[Backend] = Registry("engine", "evomerge.backends")
 """Backends by name; a factory is called with settings, pool, device, tokenizer and batching."""
 
 
+BATCHED = (OwnEngine().kind, HflmEngine().kind)
+"""Engines whose batches `score.batch_tokens` limits."""
+
+
 class Batching(Section):
     """How requests are batched: found before a run begins, and kept by it.
 
@@ -67,7 +71,8 @@ def engine_of(score: Choice) -> EngineConfig:
         InputError: There is none of that name, or it has no such settings.
     """
     # A scorer of another package may leave it out.
-    value: Any = getattr(score, "engine", "own") or HFLM
+    value: Any = getattr(score, "engine", "own")
+    value = HFLM if value is None else value
     settings = {"kind": value} if isinstance(value, str) else value
     kind = settings.get("kind")
     if not isinstance(kind, str):

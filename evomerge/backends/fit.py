@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.backends.config import Batching
 from evomerge.backends.proof import exact_way
+from evomerge.backends.sizes import TokenSize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -33,6 +34,7 @@ def find_batching(
     *,
     is_on_gpu: bool,
     memory_bytes: int | None = None,
+    num_layers: int | None = None,
 ) -> Batching:
     """Batching for a model: the way by trial, the sizes by what a token takes.
 
@@ -42,15 +44,18 @@ def find_batching(
         tokens: Tokens of a batch, where somebody says it.
         is_on_gpu: Where the model will be.
         memory_bytes: What a batch may take besides the model, where it is known.
+        num_layers: That a token goes through at most; by default the model's.
     """
     memory_bytes = memory_bytes or MEMORY_BYTES
     text: Any = config.get_text_config(decoder=True)
+    size = TokenSize.of(config)
     if tokens is None:
         tokens = CPU_TOKENS
         if is_on_gpu:
-            room = int(HEAD_SHARE * memory_bytes) // (_activations(text) * element_bytes)
+            room = int(HEAD_SHARE * memory_bytes) // (size.activations * element_bytes)
             tokens = max(CPU_TOKENS, min(GPU_TOKENS, room))
-    cached = int(CACHE_SHARE * memory_bytes) // (cache_elements(config) * element_bytes)
+    held = size.cached(num_layers or int(text.num_hidden_layers))
+    cached = int(CACHE_SHARE * memory_bytes) // (held * element_bytes)
     reads = int(HEAD_SHARE * memory_bytes) // (int(text.vocab_size) * 4 * 3)
     return Batching(
         way=exact_way(config),
@@ -58,21 +63,3 @@ def find_batching(
         cached=max(tokens, cached),
         reads=max(64, reads),
     )
-
-
-def _activations(text: Any) -> int:
-    """Numbers that one token takes in a layer, generously."""
-    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    return 12 * int(text.hidden_size) + 4 * int(inner)
-
-
-def cache_elements(config: PreTrainedConfig) -> int:
-    """Numbers that one token's keys and values are, over all layers."""
-    text: Any = config.get_text_config(decoder=True)
-    heads: Any = getattr(text, "num_key_value_heads", None) or getattr(
-        text, "num_attention_heads", 1
-    )
-    size = getattr(text, "head_dim", None)
-    if not size:
-        size = text.hidden_size // (getattr(text, "num_attention_heads", None) or 1)
-    return 2 * int(text.num_hidden_layers) * int(heads) * int(size)

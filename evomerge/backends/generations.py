@@ -22,7 +22,7 @@ from evomerge.backends.endings import Endings
 from evomerge.backends.passes import Inputs, Runner, inputs_of, require_finite
 from evomerge.backends.plan import LEAST_SAVED, plan_trees
 from evomerge.backends.settings import Settings, choose
-from evomerge.backends.trees import Branch, Read, Row, above_of, tokens_of
+from evomerge.backends.trees import Branch, Read, Row, above_of, held_at, tokens_of
 from evomerge.score.backend import Generation, Prompt
 
 if TYPE_CHECKING:
@@ -120,7 +120,10 @@ class PreparedGenerations:
         for number, prompt in enumerate(self._prompts):
             answers.setdefault(prompt.tokens, []).append(number)
         by_row = [answers[tokens] for tokens in ordered]
-        self._batches = [self._cut(branch, by_row, limits) for branch in self._branches]
+        self._batches = [
+            self._cut(branch, by_row, limits, limits.cached - held_at(self._branches, number))
+            for number, branch in enumerate(self._branches)
+        ]
 
     def answer(self) -> list[Generation]:
         """See `Prepared`."""
@@ -142,7 +145,9 @@ class PreparedGenerations:
                     halved_once(run, range(len(batch.rows)))
         return [made[number] for number in self._numbers]
 
-    def _cut(self, branch: Branch, by_row: list[list[int]], limits: Limits) -> list[_Batch]:
+    def _cut(
+        self, branch: Branch, by_row: list[list[int]], limits: Limits, cached: int
+    ) -> list[_Batch]:
         """A branch's rows, as many together as the caches of their answers have room."""
         parts: list[list[Row]] = []
         room = num_answers = 0
@@ -152,7 +157,7 @@ class PreparedGenerations:
             most_new = max(self._prompts[n].max_new_tokens for n in answers)
             size = len(answers) * (branch.num_seen + longest + most_new)
             too_many = num_answers + len(answers) > limits.reads
-            if not parts or too_many or room + size > limits.cached:
+            if not parts or too_many or room + size > cached:
                 parts.append([])
                 room = num_answers = 0
             parts[-1].append(row)

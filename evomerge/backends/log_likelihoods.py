@@ -22,7 +22,7 @@ from evomerge.backends.batches import (
 )
 from evomerge.backends.passes import Inputs, Runner, padded, require_finite, tree_mask
 from evomerge.backends.plan import LEAST_SAVED, ROW_TOKENS, plan_alone, plan_chains, plan_trees
-from evomerge.backends.trees import Branch, Read, Row, above_of, tokens_of
+from evomerge.backends.trees import Branch, Read, Row, above_of, held_at, tokens_of
 from evomerge.score.backend import Continuation, LogLikelihood
 
 if TYPE_CHECKING:
@@ -105,8 +105,6 @@ class PreparedLogLikelihoods:
             None if branch.trunk is None else self._ready([branch.trunk])
             for branch in self.branches
         ]
-        # Keys and values of rows are copied a layer at a time, and forgotten.
-        num_layers = max(1, runner.num_layers)
         least_filled = LEAST_FILLED if runner.is_alike(longest) else 1.0
         self._batches = [
             [
@@ -115,11 +113,13 @@ class PreparedLogLikelihoods:
                     branch.rows,
                     branch.num_seen,
                     limits,
-                    num_copies=num_layers,
+                    # Keys and values of rows are copied a layer at a time, and forgotten; the
+                    # trunks lie beside them.
+                    cached=max(0, limits.cached - held_at(self.branches, number)) * runner.at_once,
                     least_filled=least_filled,
                 )
             ]
-            for branch in self.branches
+            for number, branch in enumerate(self.branches)
         ]
         self._targets = np.concatenate([np.array(r.targets, dtype=np.int64) for r in requests])
         self._starts = np.cumsum([0, *(len(r.targets) for r in requests)])[:-1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.backends.rotary import forget_lengths, most_alike
+from evomerge.backends.sizes import TokenSize
 from evomerge.backends.trees import Row
 from evomerge.errors import CandidateError
 
@@ -62,7 +63,8 @@ class Runner:
         way: How it is run.
 
     Attributes:
-        num_layers: The model's, in the order of the base.
+        at_once: Tokens whose keys and values have room in one layer at a time, for each that has
+            room in all layers of the base.
         window: Of its sliding layers, where it has some.
     """
 
@@ -70,7 +72,7 @@ class Runner:
         self.model = model
         self.way = way
         config: Any = model.config.get_text_config(decoder=True)
-        self.num_layers = int(config.num_hidden_layers)
+        self.at_once = TokenSize.of(model.config).at_once(int(config.num_hidden_layers))
         # A path changes the list, and no type comes to it.
         self._types = tuple(sorted(set(getattr(config, "layer_types", None) or ())))
         self.window: int | None = getattr(config, "sliding_window", None)
@@ -139,8 +141,8 @@ class Runner:
             return full
         windowed = full
         if self.window is not None:
-            distances = inputs.positions[:, :, None] - inputs.seen[:, None, :]
-            windowed = self._as_mask(inputs.sees & (distances < self.window))
+            first = inputs.positions[:, :, None] - self.window
+            windowed = self._as_mask(inputs.sees & (inputs.seen[:, None, :] > first))
         if self.way == "trees_in_window":
             return windowed
         return {

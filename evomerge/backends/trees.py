@@ -87,6 +87,12 @@ def above_of(branches: Sequence[Branch], number: int) -> set[int]:
     return above
 
 
+def held_at(branches: Sequence[Branch], number: int) -> int:
+    """Tokens in the caches of the trunks that a branch needs: each holds what is above it too."""
+    needed = [branches[each] for each in above_of(branches, number) - {-1} | {number}]
+    return sum(branch.num_seen for branch in needed if branch.trunk is not None)
+
+
 def tokens_of(branches: Sequence[Branch], num_sequences: int) -> list[int]:
     """Tokens that each sequence adds to what is run for those before it."""
     counts = np.zeros(num_sequences, dtype=np.int64)

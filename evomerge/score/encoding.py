@@ -45,8 +45,8 @@ class Encoder:
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """A context's tokens and those of its continuation, nothing cut off.
 
-        Spaces at the end of the context count to the continuation; behind no context the
-        continuation follows the token that texts begin with.
+        Spaces at the end of the context count to the continuation; behind a context without
+        tokens the continuation follows the token that texts begin with.
         """
         if not context:
             tokens = list(self._tokenizer.encode(continuation, add_special_tokens=False))
@@ -56,7 +56,8 @@ class Encoder:
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
         whole, before = self.tokens(stripped + continuation), self.tokens(stripped)
-        return before, whole[len(before) :]
+        # Nothing but spaces has no tokens for some tokenizers.
+        return before or [self._first()], whole[len(before) :]
 
     def continuation(self, context: Sequence[int], targets: Sequence[int]) -> Continuation:
         """A request for targets behind a context, whose first tokens are left out where the model
@@ -100,7 +101,8 @@ class Encoder:
             seed: Of what is drawn, with the prompt and the repeat.
 
         Raises:
-            ValueError: The answer's tokens leave no room for the prompt, or a setting is none.
+            ValueError: The prompt has no tokens, the answer's leave no room for it, or a setting
+                is none.
         """
         from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
@@ -123,6 +125,11 @@ class Encoder:
                 f"{self.max_length}; set max_gen_toks lower"
             )
         tokens = tuple(self.prompt_tokens(text)[-room:])
+        if not tokens:
+            raise ValueError(
+                "a prompt has no tokens, and the tokenizer puts none before it; give every "
+                "document a prompt, or the task a description"
+            )
         told = f"{seed}:{repeat}:{','.join(map(str, tokens))}"
         drawn = int.from_bytes(hashlib.sha256(told.encode()).digest()[:7], "big")
         return Prompt(tokens, tuple(stops), max_new_tokens, normal, drawn)

@@ -33,7 +33,7 @@ _KINDS = ("right", "mixed", "wrong", "empty")
 
 
 NUM_ENCODED = 100
-"""Search documents of a task whose requests are made tokens."""
+"""Documents of a task whose requests are made tokens: those with the longest texts."""
 
 
 def try_tasks(
@@ -67,10 +67,16 @@ def try_tasks(
             searched = set(by_split["search"])
             chosen = [one for one in asked if one.document_id in searched]
             if encoder is not None:
-                for one in chosen[:NUM_ENCODED]:
+                for one in sorted(asked, key=_length, reverse=True)[:NUM_ENCODED]:
                     for instance in one.instances:
                         encode(encoder, instance, tasks.config.fewshot_seed)
             _try_answers(name, tasks, chosen)
+
+
+def _length(asked: Asked) -> int:
+    """Letters of a document's longest text."""
+    texts = (text for one in asked.instances for text in one.arguments if isinstance(text, str))
+    return max(map(len, texts), default=0)
 
 
 def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from evomerge.backends import engine_of
+from evomerge.backends import BATCHED, engine_of
 from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
@@ -30,8 +30,8 @@ WAYS_IN_WORDS: dict[Way, str] = {
         "model)",
     ),
     "plain": "each prompt is run by itself (sharing beginnings is not exact for this model)",
-    "plain_whole": "each prompt is run by itself, with the head at every token (nothing faster is "
-    "exact for this model)",
+    "plain_whole": "each prompt is run by itself, with the head at every token (no faster way "
+    "could be shown to be exact for this model)",
 }
 """How a model is run."""
 
@@ -136,7 +136,9 @@ def _documents(setup: Setup) -> list[str]:
 def _batches(config: Config) -> str:
     assert config.resolved is not None
     engine, batching = engine_of(config.score), config.resolved.batching
-    line = f"engine: {engine.kind}, batches of {config.resolved.batch_tokens:,} tokens"
+    line = f"engine: {engine.kind}"
+    if engine.kind in BATCHED:
+        line += f", batches of {config.resolved.batch_tokens:,} tokens"
     return line if batching is None else f"{line}, {WAYS_IN_WORDS[batching.way]}"
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evomerge.backends import Batching, EngineConfig, engine_of
+from evomerge.backends import BATCHED, Batching, EngineConfig, engine_of
 from evomerge.backends.fit import find_batching
 from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
@@ -117,11 +117,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     if config.resolved is None:
         config = config.model_copy(update={"score": _with_defaults(config.score)})
     engine = engine_of(config.score)
-    if engine.kind == HFLM and getattr(config.score, "cache", None) is not None:
-        raise InputError(
-            "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
-            "with engine: own"
-        )
+    _check_engine(config.score, engine)
     pool = open_pool(config.pool, config_dir)
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
@@ -139,7 +135,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     ]
     batching = None
     if config.resolved is None and engine.kind == "own":
-        batching = _batching(config, pool)
+        batching = _batching(config, pool, _most_hops(spaces))
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
@@ -172,11 +168,28 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
     optimizers = _check_optimizers(setup)
     if config.resolved is None:
+        cache = getattr(resolved.score, "cache", None)
+        if cache is not None:
+            make_folder(Path(cache.folder))
         tell = config.search.tell or "in_order"
         in_flight = config.search.in_flight or min(map(window_of, optimizers))
         search = setup.config.search.model_copy(update={"tell": tell, "in_flight": in_flight})
         setup.config = setup.config.model_copy(update={"search": search})
     return setup
+
+
+def _check_engine(score: Any, engine: EngineConfig) -> None:
+    """Refuse settings that the engine does not heed."""
+    if engine.kind == HFLM and getattr(score, "cache", None) is not None:
+        raise InputError(
+            "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
+            "with engine: own"
+        )
+    if engine.kind not in BATCHED and getattr(score, "batch_tokens", None) is not None:
+        raise InputError(
+            f"score.batch_tokens: the engine {engine.kind} cuts its batches itself; leave "
+            "score.batch_tokens out, or set engine: own"
+        )
 
 
 def _with_defaults(score: Any) -> Any:
@@ -192,7 +205,7 @@ def _with_defaults(score: Any) -> Any:
 
 
 def _with_whole_paths(score: Any, config_dir: Path) -> Any:
-    """The section with its folders absolute; that of the cache is made."""
+    """The section with its folders absolute."""
 
     def whole(folder: str) -> str:
         return str((config_dir / Path(folder).expanduser()).resolve())
@@ -200,12 +213,21 @@ def _with_whole_paths(score: Any, config_dir: Path) -> Any:
     update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
     cache = getattr(score, "cache", None)
     if cache is not None:
-        make_folder(Path(whole(cache.folder)))
         update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
     return score.model_copy(update=update)
 
 
-def _batching(config: Config, pool: Pool) -> Batching:
+def _most_hops(spaces: Sequence[Space]) -> int | None:
+    """Layers that a candidate's tokens go through at most; None where they are the base's."""
+    ends = [
+        space.to_recipe([getattr(dimension, end) for dimension in space.dimensions])
+        for space in spaces
+        for end in ("high", "start")
+    ]
+    return max((len(recipe.path.hops) for recipe in ends if recipe.path is not None), default=None)
+
+
+def _batching(config: Config, pool: Pool, num_layers: int | None) -> Batching:
     """How requests are batched, by the model and by what scoring has of a GPU's memory."""
     workers = config.workers
     is_on_gpu, memory_bytes = on_gpu(workers), None
@@ -220,6 +242,7 @@ def _batching(config: Config, pool: Pool) -> Batching:
         config.score.batch_tokens,
         is_on_gpu=is_on_gpu,
         memory_bytes=memory_bytes,
+        num_layers=num_layers,
     )
 
 

@@ -21,8 +21,9 @@ from evomerge.score import Answers
 
 logger = logging.getLogger(__name__)
 
-ENGINE_VERSION = 1
-"""Of everything between a request's tokens and its answer; a new one finds nothing of an old."""
+ENGINE_VERSION = 2
+"""Of everything between a recipe with a request's tokens and the answer, merging included; a new
+one finds nothing of an old."""
 
 CHECK_EVERY = 0.05
 """Share of the limit that a writer adds before it looks at the folder's size again."""

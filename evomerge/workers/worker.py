@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.backends.cpu import get_cpu_capability
 
-from evomerge.backends import BACKENDS, Batching, engine_of, require_paths
+from evomerge.backends import BACKENDS, Batching, EngineConfig, engine_of, require_paths
 from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_json
 from evomerge.models.build import GENERATION_FILE, config_of
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CACHED_PACKAGES = ("lm_eval", "tokenizers", "torch", "transformers")
-"""Packages on whose release an answer depends."""
+CACHED_PACKAGES = ("evomerge", "lm_eval", "tokenizers", "torch", "transformers")
+"""Packages on whose release every answer depends."""
 
 NUM_PROOF_DOCUMENTS = 4
 """Search documents on which a worker scores the base to prove itself."""
@@ -233,11 +233,12 @@ def _open_cache(
     if config is None:
         return None
     on_gpu = device.type == "cuda"
+    engine = engine_of(spec.score)
     name = torch.cuda.get_device_name(device) if on_gpu else get_cpu_capability()
     generation = pool.base.model_dir / GENERATION_FILE
     fast: Any = getattr(tokenizer, "backend_tokenizer", None)
     context = {
-        "engine": engine_of(spec.score).model_dump(mode="json"),
+        "engine": engine.model_dump(mode="json"),
         "pool": dict(spec.hashes),
         "config": config_of(pool).to_json_string(),
         "generation": generation.read_text(encoding="utf-8") if generation.is_file() else None,
@@ -250,9 +251,20 @@ def _open_cache(
         "device": [device.type, name, spec.num_threads],
         "batching": None if spec.batching is None else spec.batching.model_dump(mode="json"),
         "batch_tokens": spec.batch_tokens,
-        "versions": {package: version(package) for package in CACHED_PACKAGES},
+        "versions": {package: version(package) for package in _packages(engine)},
     }
-    return AnswerCache(Path(config.folder), int(config.size_gib * GIB), context)
+    try:
+        return AnswerCache(Path(config.folder), int(config.size_gib * GIB), context)
+    except InputError as error:
+        # It was there when the run began. This machine may not have it.
+        logger.warning("%s; this worker keeps no answers", error)
+        return None
+
+
+def _packages(engine: EngineConfig) -> list[str]:
+    """Packages on whose release an answer depends."""
+    of_engine = packages_distributions().get(type(engine).__module__.partition(".")[0], [])
+    return sorted({*CACHED_PACKAGES, *of_engine})
 
 
 def quiet_libraries() -> None:

@@ -12,15 +12,17 @@ from backends.conftest import DEVICE, Hflm, pairs, random_model, word
 from families import FAMILIES, family_config
 from fixtures import make_tokenizer
 from lm_eval.api.instance import Instance
-from transformers import BloomConfig, GPTNeoConfig, MambaConfig
+from transformers import BloomConfig, GPTNeoConfig, LlamaConfig, MambaConfig
 
 from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.config import Batching
-from evomerge.backends.fit import find_batching
+from evomerge.backends.fit import CACHE_SHARE, find_batching
 from evomerge.backends.passes import WAYS, Runner, Way
 from evomerge.backends.proof import exact_way
 from evomerge.backends.rotary import forget_lengths
+from evomerge.backends.sizes import TokenSize
 from evomerge.errors import CandidateError, InputError
+from evomerge.score.backend import Continuation
 from evomerge.score.token_answers import TokenAsker
 
 BY_TYPE = ("Qwen2", "Qwen3", "Gemma2", "Gemma3")
@@ -287,6 +289,59 @@ def test_an_answer_without_tokens_is_refused():
         made.prepare([Instance("loglikelihood", {}, ("ab", ""), 0)])
     with pytest.raises(InputError, match="answers have up to 64 tokens, and the model reads 64"):
         made.prepare([Instance("generate_until", {}, ("ab", {"max_gen_toks": 64}), 0)])
+
+
+def test_a_context_without_tokens_is_that_of_an_empty_one():
+    model = random_model(family_config("Llama"))
+    made = asker(model)
+    # The tokenizer drops nothing, so spaces are taken for tokens that it does not know.
+    made._encoder._tokenizer = _NoSpaces(made._encoder._tokenizer)
+    empty, spaces = ask(made, "loglikelihood", [("", "abc"), (" \n ", "abc")])
+    assert spaces == empty
+    with pytest.raises(InputError, match="a prompt has no tokens"):
+        made.prepare([Instance("generate_until", {}, (" ", GREEDY), 0)])
+
+
+class _NoSpaces:
+    """A tokenizer that makes nothing of spaces, as those do that split at them."""
+
+    def __init__(self, tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str, **settings) -> list[int]:
+        return self._tokenizer.encode("".join(text.split()), **settings)
+
+    def __getattr__(self, name: str):
+        return getattr(self._tokenizer, name)
+
+
+def test_what_attention_copies_counts():
+    """Of a layer, where heads share keys: the cache's own, and one for every head."""
+    shared = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=16,
+        num_key_value_heads=1,
+        pad_token_id=0,
+    )
+    size = TokenSize.of(shared)
+    assert (size.layer, size.copies) == (2 * 4, 2 * 64)
+    assert size.cached(2) == 2 * 8 + 128
+    asked = [Continuation((3,) * 600 + (4, n), (5, 6)) for n in range(6, 60)]
+    memory_bytes = 1 << 20
+    batching = find_batching(shared, 4, 4096, is_on_gpu=True, memory_bytes=memory_bytes)
+    backend = HuggingFaceBackend(random_model(shared), make_tokenizer(), batching)
+    made = backend.log_likelihoods(asked)
+    assert max(map(len, made._batches)) > 1
+    for branch, batches in zip(made.branches, made._batches, strict=True):
+        most = max(
+            (len(batch.ids) * (branch.num_seen + batch.ids.shape[1]) for batch in batches),
+            default=0,
+        )
+        copied = most * (size.layer + size.copies) + branch.num_seen * 2 * size.layer
+        assert copied * 4 <= CACHE_SHARE * memory_bytes
 
 
 class Short:

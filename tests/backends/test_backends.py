@@ -20,6 +20,7 @@ from evomerge.backends import BACKENDS, HuggingFaceBackend
 from evomerge.backends.config import Batching
 from evomerge.backends.fit import find_batching
 from evomerge.backends.hugging_face import open_resident
+from evomerge.backends.sizes import TokenSize
 from evomerge.config import load_config
 from evomerge.errors import CandidateError, InputError
 from evomerge.models.build import config_of
@@ -29,6 +30,7 @@ from evomerge.score.backend import Continuation
 from evomerge.search import put_into_inbox, reopen_run
 from evomerge.search.check import check
 from evomerge.search.run import read_inbox
+from evomerge.search.setup import set_up
 from evomerge.space import recipes
 from evomerge.testing.backends import check_backend
 from evomerge.workers import Job
@@ -64,10 +66,18 @@ def test_the_contract_of_backends(backend, pool):
 
 @pytest.fixture
 def piped():
-    """The engine under its name, as a package's entry point would add it."""
-    BACKENDS.add(PipedEngine, PipedBackend)
-    yield
+    """The engine under its name, as a package's entry point would add it; those that it made."""
+    made = []
+
+    def make(*args):
+        made.append(PipedBackend(*args))
+        return made[-1]
+
+    BACKENDS.add(PipedEngine, make)
+    yield made
     del BACKENDS._entries["piped"]
+    for backend in made:
+        backend.close()
 
 
 def test_the_weights_of_another_process_are_one_copy(pool):
@@ -111,6 +121,7 @@ def test_a_search_runs_on_a_backend_of_another_process(piped, tmp_path):
         result = evomerge.run(config, tmp_path / engine)
         found[engine] = scores(tmp_path / engine)
         assert result.best is not None
+        assert len(piped) == (engine == "piped")
     assert len(found["own"]) > 10
     assert found["piped"] == found["own"]
 
@@ -150,6 +161,31 @@ def test_a_recipe_with_a_path_is_refused_at_every_door(piped, tmp_path):
             MergeWorker(run.setup.worker_spec(), CPU).evaluate(job)
     finally:
         run.close()
+
+
+def test_an_engine_that_cuts_its_batches_itself_takes_no_size(piped, tmp_path):
+    config = make_workspace(tmp_path, score={**SCORE, "engine": "piped"})
+    lines = check(load_config(config), tmp_path).lines
+    assert "engine: piped" in lines
+    config = make_workspace(tmp_path, score={**SCORE, "engine": "piped", "batch_tokens": 64})
+    with pytest.raises(InputError, match="batch_tokens: the engine piped cuts its batches itself"):
+        check(load_config(config), tmp_path)
+
+
+def test_longer_paths_leave_room_for_fewer_tokens(tmp_path):
+    config = make_workspace(tmp_path, score=SCORE)
+    data = yaml.safe_load(config.read_text())
+    space = {"kind": "layer_order", "repetitions": 3}
+    config.write_text(yaml.safe_dump(data | {"space": space, "optimizer": {"kind": "nevergrad"}}))
+    setup = set_up(load_config(config), tmp_path)
+    held = find_batching(config_of(setup.pool), 4, None, is_on_gpu=False)
+    batching = setup.config.resolved.batching
+    assert batching == held.model_copy(update={"cached": batching.cached})
+    num_layers = setup.pool.base.config["num_hidden_layers"]
+    size = TokenSize.of(config_of(setup.pool))
+    hops = len(setup.spaces[0].to_recipe([1.0] * len(setup.spaces[0].dimensions)).path.hops)
+    assert hops > num_layers
+    assert batching.cached * size.cached(hops) <= held.cached * size.cached(num_layers)
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from fixtures import make_config, make_workspace
 
 import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.score import Answers
+from evomerge.search import reopen_run
 from evomerge.search.check import check
+from evomerge.search.setup import set_up
+from evomerge.space import recipes
+from evomerge.workers import Job
 from evomerge.workers.answer_cache import AnswerCache
+from evomerge.workers.worker import MergeWorker
 
 ANSWERS = Answers([[(-1.25, True)], [(-0.1, False)]])
 SCORE = {
@@ -66,13 +73,27 @@ def test_what_was_answered_before_is_not_asked_again(tmp_path):
     assert str(tmp_path / "kept") in (again / "config.yaml").read_text()
 
 
-def test_other_documents_weights_and_splits_are_asked(tmp_path):
+def test_other_weights_and_splits_are_asked(tmp_path):
+    make_workspace(tmp_path)
+    config = make_config(tmp_path, score={**SCORE, "cache": {"folder": "kept"}})
+    setup = set_up(load_config(config), tmp_path)
+    worker = MergeWorker(setup.worker_spec(), torch.device("cpu"))
+    blocks = tuple(enumerate(setup.blocks("search")))
+
+    def ask(name: str, split: str) -> int:
+        recipe = recipes.member(setup.pool, name).to_json()
+        return worker.evaluate(Job("c1", recipe, split, blocks, len(blocks))).num_cached
+
+    assert ask("base", "search") == 0
+    # The same documents, as if they were opened: what was kept of a search is no part of that.
+    assert ask("base", "holdout") == 0
+    assert ask("expert0", "search") == 0
+    assert ask("base", "search") == ask("base", "holdout") == 20
+
+
+def test_other_batches_are_asked(tmp_path):
     make_workspace(tmp_path)
     run(tmp_path, "first", cache={"folder": "kept"})
-    # Another draw: some search documents were holdout ones, and none of them is found.
-    splits = {**SCORE["splits"], "seed": 9}
-    other = run(tmp_path, "other", cache={"folder": "kept"}, splits=splits)
-    assert sum(num_cached(other)) == 0
     whole = run(tmp_path, "tokens", cache={"folder": "kept"}, batch_tokens=64)
     assert sum(num_cached(whole)) == 0
 
@@ -176,20 +197,14 @@ def test_several_write_and_prune_at_once(tmp_path):
         cache = AnswerCache(tmp_path, 4000, {})
         for number in range(200):
             key = cache.key(f"recipe{(number * 7 + seed) % 40}", "search", "asked")
-            found = cache.find(key)
-            if found not in (None, ANSWERS):
-                wrong.append(found)
+            assert cache.find(key) in (None, ANSWERS)
             cache.keep(key, ANSWERS)
             if number % 20 == 0:
                 cache.prune()
 
-    wrong: list = []
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(work, seed) for seed in range(4)]:
+            future.result()
     assert not list(tmp_path.glob("*/.*"))
 
 
@@ -203,6 +218,21 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     config = make_config(tmp_path, score={**SCORE, "cache": {"folder": "file/kept"}})
     with pytest.raises(InputError, match=r"score.cache.folder: .*file/kept cannot be created"):
         check(load_config(config), tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_where_its_folder_is_not(tmp_path, caplog):
+    make_workspace(tmp_path)
+    ended = run(tmp_path, "ended", cache={"folder": "kept"})
+    shutil.rmtree(tmp_path / "kept")
+    (tmp_path / "kept").write_text("")
+    reopened = reopen_run(ended)
+    try:
+        worker = MergeWorker(reopened.setup.worker_spec(), torch.device("cpu"))
+    finally:
+        reopened.close()
+    assert worker.cache is None
+    assert "kept cannot be created" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path, caplog):

@@ -1,0 +1,54 @@
+"""What a token takes in memory while a model runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True)
+class TokenSize:
+    """Numbers that one token takes.
+
+    Attributes:
+        layer: Its keys and values in a layer.
+        copies: Those that attention makes of them, one for every head, where heads share them: a
+            layer's at a time.
+        activations: In a layer, generously.
+    """
+
+    layer: int
+    copies: int
+    activations: int
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> TokenSize:
+        """By a model's configuration."""
+        text: Any = config.get_text_config(decoder=True)
+        hidden = _most(text, "hidden_size", 1)
+        heads = _most(text, "num_attention_heads", 1)
+        shared = _most(text, "num_key_value_heads", heads)
+        size = _most(text, "head_dim", max(1, hidden // heads))
+        return cls(
+            layer=2 * shared * size,
+            copies=2 * heads * size if shared != heads else 0,
+            activations=12 * hidden + 4 * _most(text, "intermediate_size", 4 * hidden),
+        )
+
+    def cached(self, num_layers: int) -> int:
+        """In the caches of so many layers, and in the copies of one."""
+        return num_layers * self.layer + self.copies
+
+    def at_once(self, num_layers: int) -> float:
+        """Tokens that have room in one layer at a time, for each that has it in all layers."""
+        return self.cached(num_layers) / (self.layer + self.copies)
+
+
+def _most(text: Any, name: str, otherwise: int) -> int:
+    """A size that some models have for each layer: the largest."""
+    value = getattr(text, name, None)
+    sizes = value if isinstance(value, list | tuple) else [value]
+    return max((int(size) for size in sizes if isinstance(size, int | float)), default=otherwise)
