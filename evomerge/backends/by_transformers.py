@@ -31,6 +31,7 @@ class GenerationsByTransformers:
         settings: What `requests` have.
         requests: What is asked.
         limits: What a batch may take.
+        together: Whether the model may write several at a time.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class GenerationsByTransformers:
         settings: Settings,
         requests: Sequence[Prompt],
         limits: Limits,
+        *,
+        together: bool = True,
     ) -> None:
         self._model: Any = model
         self._tokenizer = tokenizer
@@ -54,7 +57,9 @@ class GenerationsByTransformers:
         for (num_prompt, _, num_new), numbers in alike.items():
             size = min(limits.cached // (num_prompt + num_new), limits.tokens // num_prompt)
             # Beams of several prompts end together, and draws would depend on each other.
-            size = max(1, size) if settings.is_simple and not settings.samples else 1
+            if not together or settings.samples or not settings.is_simple:
+                size = 1
+            size = max(1, size)
             self._batches += [numbers[n : n + size] for n in range(0, len(numbers), size)]
 
     def answer(self) -> list[Generation]:
@@ -99,6 +104,11 @@ class GenerationsByTransformers:
                     generation_config=config,
                     stopping_criteria=StoppingCriteriaList([is_done]),
                 )
+        except RuntimeError as error:
+            # Nothing can be drawn from what is not finite.
+            if "probability tensor" not in str(error):
+                raise
+            require_finite([float("nan")], "logit")
         finally:
             hook.remove()
         require_finite(torch.stack(largest).tolist(), "logit")

@@ -208,7 +208,7 @@ class PreparedGenerations:
         if self._settings.samples:
             answer.uniforms = np.random.default_rng(prompt.seed).random(prompt.max_new_tokens)
         if self._settings.processes:
-            answer.processors = self._settings.processors(len(prompt.tokens), prompt.max_new_tokens)
+            answer.processors = self._settings.processors(prompt.tokens, prompt.max_new_tokens)
             room = [0] * prompt.max_new_tokens
             answer.ids = torch.tensor([[*prompt.tokens, *room]], device=self._runner.device)
         return answer
@@ -249,7 +249,9 @@ class PreparedGenerations:
             if not any(alive):
                 break
             leaving = alive.count(False)
-            if leaving >= max(1, LEAST_LEAVING * len(alive)):
+            # A row that has ended is run on, but not beyond what the model reads.
+            is_over = any(step + 1 >= answer.prompt.max_new_tokens for answer in answers)
+            if leaving >= max(1, LEAST_LEAVING * len(alive)) or (leaving and is_over):
                 places = [place for place, lives in enumerate(alive) if lives]
                 at = torch.tensor(places, device=logits.device)
                 cache.keep(at)

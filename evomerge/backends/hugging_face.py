@@ -117,7 +117,10 @@ class _Generations:
             if runner.shares(longest) and settings.is_simple:
                 made = PreparedGenerations(runner, tokenizer, settings, part, batching)
             else:
-                made = GenerationsByTransformers(runner.model, tokenizer, settings, part, batching)
+                made = GenerationsByTransformers(
+                    *(runner.model, tokenizer, settings, part, batching),
+                    together=runner.way != "plain_whole",
+                )
             self._parts.append((numbers, made))
             for number, count in zip(numbers, made.num_tokens, strict=True):
                 self.num_tokens[number] = count

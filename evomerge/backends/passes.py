@@ -27,8 +27,10 @@ Way = Literal["trees_by_type", "trees_in_window", "trees", "plain", "plain_whole
 - "trees_by_type": rows of trees behind trunks; each type of layer is told what its tokens see;
 - "trees_in_window": so too; all layers have one sliding window;
 - "trees": so too; all layers see everything above;
-- "plain": a row is one sequence; so are sequences run that are too long for shared beginnings;
-- "plain_whole": so too, and the head runs over all of it.
+- "plain": a row is one sequence, with those that it begins with; so are sequences run that are too
+  long for shared beginnings;
+- "plain_whole": each sequence is run by itself, beside others of its length, with the head over all
+  of it; texts are written one by one.
 """
 
 WAYS: tuple[Way, ...] = ("trees_by_type", "trees_in_window", "trees", "plain", "plain_whole")
@@ -97,7 +99,13 @@ class Runner:
         return self.has_trees and self.is_alike(longest)
 
     def is_alike(self, longest: int) -> bool:
-        """Whether passes of up to so many tokens have the same rotary frequencies."""
+        """Whether what a token sees says what it is: nothing behind it, nor a pass's length.
+
+        Args:
+            longest: Tokens of the longest sequence.
+        """
+        if self.way == "plain_whole":
+            return False
         return self._most_alike is None or longest <= self._most_alike
 
     def logits(self, inputs: Inputs, cache: Any = None) -> Tensor:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from evomerge.backends.by_transformers import GenerationsByTransformers
 from evomerge.backends.config import Batching
 from evomerge.backends.generations import PreparedGenerations
 from evomerge.backends.log_likelihoods import PreparedLogLikelihoods
 from evomerge.backends.passes import WAYS, Runner, Way
 from evomerge.backends.settings import Settings
-from evomerge.score.backend import Continuation, Prompt
+from evomerge.backends.sizes import most_of
+from evomerge.score.backend import Continuation, Generation, Prepared, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -39,14 +41,25 @@ _SMALL: dict[str, int] = {
     "qk_head_dim": 16,
     "v_head_dim": 8,
     "max_position_embeddings": 512,
+    "vocab_size_per_layer_input": 96,
+    "hidden_size_per_layer_input": 8,
 }
 """Sizes of the small model."""
 
 _WINDOW = 24
 """Of the small model, shorter than its sequences, so that windows show."""
 
-_LENGTH = re.compile(r"window(?!.*layers)|chunk_size")
+_LENGTH = re.compile(r"window(?!.*layers)|chunk_size|index_topk")
 """Names of sizes that say how far a layer sees."""
+
+_KINDS = re.compile(r"layer|block|types|sparsity")
+"""Names of lists that say which layer is of which kind."""
+
+_ROUND = re.compile(r"period|pattern|every|interval|freq$")
+"""Names of numbers that say after how many layers a kind comes again."""
+
+_FEW_LAYERS, _MOST_LAYERS = 4, 12
+"""Of the small model, where nothing says which kinds there are, and where a round is longer."""
 
 _MOST_PARAMETERS = 30_000_000
 """Of a model whose sizes cannot be made small."""
@@ -67,7 +80,7 @@ def exact_way(config: PreTrainedConfig, seed: int = 0) -> Way:
         return "plain_whole"
     requests = _requests(model.config.get_text_config(decoder=True).vocab_size, seed)
     expected = _one_by_one(model, requests)
-    for way in WAYS:
+    for way in WAYS[:-1]:
         if way == "trees_in_window" and Runner(model, way).window is None:
             continue
         limits = Batching(way=way, tokens=512, cached=8192, reads=4096)
@@ -77,14 +90,14 @@ def exact_way(config: PreTrainedConfig, seed: int = 0) -> Way:
             if all(
                 abs(answer.value - value) <= TOLERANCE and answer.is_greedy == is_greedy
                 for answer, (value, is_greedy) in zip(asked.answer(), expected, strict=True)
-            ) and (not way.startswith("trees") or _writes_alike(model, way, limits, requests)):
+            ) and _writes_alike(model, way, limits, requests):
                 return way
     return "plain_whole"
 
 
 def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
     """A model of the same class and kinds of layers, random and small, in float32 on the CPU."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     for changes in (_SMALL | _few_heads(config), {"vocab_size": 96}):
         # Sizes that do not go together fail in many ways.
@@ -101,6 +114,8 @@ def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
             for parameter in model.parameters():
                 parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
             model.requires_grad_(False).eval()
+            # What it writes ends by its length.
+            model.generation_config = GenerationConfig()
             with torch.inference_mode():
                 model(input_ids=torch.tensor([[5, 6, 7]]))
             return model
@@ -110,36 +125,39 @@ def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
 def _few_heads(config: PreTrainedConfig) -> dict[str, int]:
     """Key and value heads in the model's proportion to its heads: all, one, or some."""
     text: Any = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_attention_heads", None)
-    keys = getattr(text, "num_key_value_heads", None)
+    heads, keys = (most_of(text, f"num_{kind}_heads", 0) for kind in ("attention", "key_value"))
     if not heads or not keys:
         return {}
     return {"num_key_value_heads": 4 if keys == heads else 1 if keys == 1 else 2}
 
 
 def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedConfig:
-    """A configuration with few layers, one of each kind at least, and with other sizes."""
-    small = type(config).from_dict(config.to_dict())
+    """A configuration with few layers, two of each kind at least, and with other sizes."""
+    told = config.to_dict()
+    for part in (told, *told.values()):
+        # Its layers are of one size.
+        if isinstance(part, dict):
+            part.pop("per_layer_config", None)
+    small = type(config).from_dict(told)
     text: Any = small.get_text_config(decoder=True)
-    lengths = [
-        name
-        for name, value in text.to_dict().items()
-        if _LENGTH.search(name) and isinstance(value, int) and value > _WINDOW
-    ]
-    for name, value in (*changes.items(), *((name, _WINDOW) for name in lengths)):
-        # Some are no settings but properties, or differ from layer to layer.
+    told = text.to_dict()
+    lengths = {
+        name: value
+        for name, value in told.items()
+        if _LENGTH.search(name) and type(value) is int and value > 1
+    }
+    # Windows of one length stay alike, and others differ.
+    ranks = sorted(set(lengths.values()), reverse=True)
+    windows = {
+        name: min(value, max(6, _WINDOW - 6 * ranks.index(value)))
+        for name, value in lengths.items()
+    }
+    layers = _few_layers(told, text.num_hidden_layers, changes)
+    for name, value in {**changes, **windows, **layers}.items():
+        # Some are no settings but properties, or refuse a size that others do not go with.
         with suppress(Exception):
             if getattr(text, name, None) is not None:
                 setattr(text, name, value)
-    types = getattr(text, "layer_types", None)
-    if types:
-        # Two in a row of each, in the order in which they come: neighbours differ too.
-        kinds = [kind for kind in dict.fromkeys(types) for _ in range(2)]
-        with suppress(Exception):
-            text.layer_types = kinds
-            text.num_hidden_layers = len(kinds)
-    else:
-        text.num_hidden_layers = min(4, text.num_hidden_layers)
     # Where frequencies depend on the length, sequences are short enough not to notice.
     rope = getattr(text, "rope_parameters", None) or {}
     for one in [rope, *rope.values()]:
@@ -149,8 +167,56 @@ def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedCon
             one.clear()
             one.update(given, rope_type="default")
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(text, name, None)
+        setattr(text, name, 0)
     return small
+
+
+def _few_layers(
+    told: Mapping[str, Any], num_layers: int, changes: Mapping[str, int]
+) -> dict[str, Any]:
+    """The settings of a model with two layers of each kind, or with its first and last ones.
+
+    Args:
+        told: The model's configuration.
+        num_layers: How many it has.
+        changes: Sizes that the small model has.
+    """
+    lists = {
+        name: list(value)
+        for name, value in told.items()
+        if isinstance(value, list | tuple)
+        and len(value) == num_layers
+        and (name in changes or _KINDS.search(name))
+    }
+    of_kinds = [value for name, value in lists.items() if name not in changes]
+    kinds = [tuple(str(value[layer]) for value in of_kinds) for layer in range(num_layers)]
+    if len(set(kinds)) > 1:
+        # Two in a row of each, in the order in which they come: neighbours differ too.
+        picked = [n for kind in dict.fromkeys(kinds) for n in _two_of(kinds, kind)]
+    else:
+        # Kinds that come again after so many layers are among the first ones.
+        rounds = [
+            len(value) if isinstance(value, list | tuple) else value
+            for name, value in told.items()
+            if (isinstance(value, list | tuple) and _KINDS.search(name))
+            or (isinstance(value, int) and _ROUND.search(name))
+        ]
+        most = max((n for n in rounds if n <= _MOST_LAYERS), default=0)
+        picked = list(range(min(num_layers, max(_FEW_LAYERS, most))))
+    few: dict[str, Any] = {}
+    if told.get("num_kv_shared_layers"):
+        # Those at the end read what layers of their kind before them wrote.
+        few["num_kv_shared_layers"] = len(picked)
+        picked = picked * 2
+    for name, value in lists.items():
+        few[name] = [changes.get(name, value[layer]) for layer in picked]
+    return {**few, "num_hidden_layers": len(picked)}
+
+
+def _two_of(kinds: list[tuple[str, ...]], kind: tuple[str, ...]) -> list[int]:
+    """The first layers of a kind, or the only one twice."""
+    found = [layer for layer, each in enumerate(kinds) if each == kind]
+    return [found[0], found[min(1, len(found) - 1)]]
 
 
 def _requests(vocabulary: int, seed: int) -> list[Continuation]:
@@ -171,14 +237,18 @@ def _requests(vocabulary: int, seed: int) -> list[Continuation]:
 def _writes_alike(
     model: PreTrainedModel, way: Way, limits: Batching, requests: list[Continuation]
 ) -> bool:
-    """Whether greedy texts behind shared prompts are those of the whole model."""
+    """Whether greedy texts written together are those of the whole model."""
     settings = Settings(model, {"do_sample": False})
-    # Contexts of several lengths, and one that another begins with.
+    # Contexts of several lengths, two of one length, and one that another begins with.
     contexts = list(dict.fromkeys(request.context for request in requests))
-    contexts.append(contexts[0][:-2])
+    contexts += [contexts[0][::-1], contexts[0][:-2]]
     prompts = [Prompt(context, (), NUM_NEW) for context in contexts]
     numbers = cast(Any, _Numbers())
-    made = PreparedGenerations(Runner(model, way), numbers, settings, prompts, limits, 16)
+    made: Prepared[Generation]
+    if way.startswith("trees"):
+        made = PreparedGenerations(Runner(model, way), numbers, settings, prompts, limits, 16)
+    else:
+        made = GenerationsByTransformers(model, numbers, settings, prompts, limits)
     expected = []
     for context in contexts:
         tokens = list(context)
@@ -191,6 +261,8 @@ def _writes_alike(
 
 class _Numbers:
     """A tokenizer whose texts are token ids."""
+
+    pad_token_id = 0
 
     def decode(self, tokens: list[int], **_: Any) -> str:
         return " ".join(map(str, tokens))

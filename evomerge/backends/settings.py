@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -29,17 +29,27 @@ class Settings:
     def __init__(self, model: PreTrainedModel, changes: Mapping[str, Any]) -> None:
         self._model = cast(Any, model)
         self._changes = dict(changes)
-        self.config, unknown = self._model._prepare_generation_config(None, **self._changes)
-        if unknown:
-            raise InputError(
-                f"a task's generation_kwargs: transformers knows no {', '.join(sorted(unknown))}; "
-                "valid: until, max_gen_toks, and the settings of its GenerationConfig"
-            )
         try:
-            self.config.validate()
-        except ValueError as error:
-            raise InputError(f"a task's generation_kwargs: {error}") from None
-        self._model._prepare_special_tokens(self.config, device=model.device)
+            self._take()
+        except (ValueError, TypeError) as error:
+            # A text where a number belongs is found by whoever counts with it.
+            raise InputError(
+                "a task's generation_kwargs, or the base's generation_config.json: "
+                f"{' '.join(str(error).split())}"
+            ) from None
+
+    def _take(self) -> None:
+        model = self._model
+        self.config, unknown = model._prepare_generation_config(None, **self._changes)
+        if unknown:
+            raise ValueError(
+                f"transformers knows no {', '.join(sorted(unknown))}; valid: until, max_gen_toks, "
+                "and the settings of its GenerationConfig"
+            )
+        self.config.validate()
+        if (self.config.num_return_sequences or 1) != 1:
+            raise ValueError("num_return_sequences is not 1; a task says `repeats`")
+        model._prepare_special_tokens(self.config, device=model.device)
         tokens = self.config._eos_token_tensor
         self.ends: frozenset[int] = frozenset(() if tokens is None else tokens.tolist())
         mode = self.config.get_generation_mode().value
@@ -48,7 +58,7 @@ class Settings:
         is_guided = self.config.guidance_scale not in (None, 1)
         self.is_simple = mode in ("greedy_search", "sample") and not is_guided
         # Whether anything changes logits does not depend on lengths.
-        self.processes = self.is_simple and len(self.processors(1, 1)) > 0
+        self.processes = self.is_simple and len(self.processors([0], 1)) > 0
 
     def fresh(self, max_new_tokens: int) -> GenerationConfig:
         """The settings for a call of transformers' `generate`."""
@@ -56,20 +66,21 @@ class Settings:
         config.max_new_tokens = max_new_tokens
         return cast("GenerationConfig", config)
 
-    def processors(self, num_prompt: int, max_new_tokens: int) -> Any:
+    def processors(self, prompt: Sequence[int], max_new_tokens: int) -> Any:
         """What changes the logits of one answer: a `LogitsProcessorList` of its own.
 
         Args:
-            num_prompt: Tokens of the prompt.
+            prompt: Token ids.
             max_new_tokens: Tokens of the answer at most.
         """
-        config = copy.copy(self.config)
+        config, num_prompt = copy.copy(self.config), len(prompt)
         config.max_length = num_prompt + max_new_tokens
         if config.min_new_tokens is not None:
             config.min_length = num_prompt + config.min_new_tokens
         return self._model._get_logits_processor(
             generation_config=config,
             input_ids_seq_length=num_prompt,
+            encoder_input_ids=torch.tensor([list(prompt)], device=self._model.device),
             device=str(self._model.device),
             model_kwargs={},
         )

@@ -28,14 +28,14 @@ class TokenSize:
     def of(cls, config: PreTrainedConfig) -> TokenSize:
         """By a model's configuration."""
         text: Any = config.get_text_config(decoder=True)
-        hidden = _most(text, "hidden_size", 1)
-        heads = _most(text, "num_attention_heads", 1)
-        shared = _most(text, "num_key_value_heads", heads)
-        size = _most(text, "head_dim", max(1, hidden // heads))
+        hidden = most_of(text, "hidden_size", 1)
+        heads = most_of(text, "num_attention_heads", 1)
+        shared = most_of(text, "num_key_value_heads", heads)
+        size = most_of(text, "head_dim", max(1, hidden // heads))
         return cls(
             layer=2 * shared * size,
             copies=2 * heads * size if shared != heads else 0,
-            activations=12 * hidden + 4 * _most(text, "intermediate_size", 4 * hidden),
+            activations=12 * hidden + 4 * most_of(text, "intermediate_size", 4 * hidden),
         )
 
     def cached(self, num_layers: int) -> int:
@@ -47,8 +47,12 @@ class TokenSize:
         return self.cached(num_layers) / (self.layer + self.copies)
 
 
-def _most(text: Any, name: str, otherwise: int) -> int:
+def most_of(text: Any, name: str, otherwise: int) -> int:
     """A size that some models have for each layer: the largest."""
-    value = getattr(text, name, None)
-    sizes = value if isinstance(value, list | tuple) else [value]
+    # Where layers differ, transformers refuses to name one value for all.
+    layers = list(getattr(text, "per_layer_config", None) or ()) or [text]
+    sizes: list[Any] = []
+    for layer in layers:
+        value = getattr(layer, name, None)
+        sizes += value if isinstance(value, list | tuple) else [value]
     return max((int(size) for size in sizes if isinstance(size, int | float)), default=otherwise)

@@ -106,25 +106,23 @@ class Encoder:
         """
         from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
+        _check_settings(settings)
         normal: dict[str, Any] = dict(normalize_gen_kwargs(dict(settings), DEFAULT_MAX_NEW_TOKENS))
         stops = handle_stop_sequences(list(normal.pop("until")), eos=self._end)
         max_new_tokens = int(normal.pop("max_gen_toks"))
-        normal.pop("max_length", None)
+        most = normal.pop("max_length", None)
         if not normal["do_sample"]:
             normal.pop("temperature", None)
-        unknown = _unknown_settings(normal)
-        if unknown:
-            raise ValueError(
-                f"generation_kwargs: transformers does not know {', '.join(unknown)}; valid: "
-                "until, max_gen_toks, and the settings of its GenerationConfig"
-            )
         room = self.max_length - max_new_tokens
-        if room <= 0:
+        if max_new_tokens < 1 or room <= 0:
             raise ValueError(
                 f"the task's answers have up to {max_new_tokens} tokens, and the model reads "
-                f"{self.max_length}; set max_gen_toks lower"
+                f"{self.max_length}; valid for max_gen_toks: 1 to {self.max_length - 1}"
             )
         tokens = tuple(self.prompt_tokens(text)[-room:])
+        if most is not None:
+            # Of the prompt and the answer together; it takes the place of the other.
+            max_new_tokens = max(1, min(int(most), self.max_length) - len(tokens))
         if not tokens:
             raise ValueError(
                 "a prompt has no tokens, and the tokenizer puts none before it; give every "
@@ -148,8 +146,68 @@ class Encoder:
         return int(self._prefix)
 
 
-def _unknown_settings(settings: Mapping[str, Any]) -> list[str]:
-    """Names among generation settings that transformers would refuse."""
+_NUMBERS_OF_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+_OURS = {
+    *("num_return_sequences", "output_attentions", "output_hidden_states", "output_logits"),
+    *("output_scores", "pad_token_id", "return_dict_in_generate", "stop_strings", "token_healing"),
+    *("use_cache",),
+}
+"""Settings of transformers that say how `generate` is called, not what is written."""
+
+
+_TEXTS = ("cache_implementation", "dola_layers", "early_stopping")
+"""Settings that can be words."""
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse generation settings that mean nothing.
+
+    Raises:
+        ValueError: There is one.
+    """
     from transformers import GenerationConfig
 
-    return sorted(GenerationConfig().update(**dict(settings)))
+    stops = settings.get("until", [])
+    wrong = [s for s in (stops if isinstance(stops, list) else [stops]) if not isinstance(s, str)]
+    if wrong:
+        raise ValueError(f"generation_kwargs.until: expected texts; got {wrong[0]!r}")
+    kinds: dict[type, tuple[str, ...]] = {
+        bool: ("do_sample",),
+        int: (*_NUMBERS_OF_TOKENS, "max_length"),
+        float: ("temperature",),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            value = settings.get(name, kind(1))
+            if value is None and kind is not float:
+                continue
+            taken = (int, float) if kind is float else kind
+            if not isinstance(value, taken) or (kind is not bool and isinstance(value, bool)):
+                raise ValueError(
+                    f"generation_kwargs.{name}: expected {_KINDS[kind]}; got {value!r}"
+                )
+    if settings.get("do_sample") and not settings.get("temperature", 1.0) > 0.0:
+        raise ValueError(
+            f"generation_kwargs.temperature: {settings['temperature']} draws nothing; set it above "
+            "0, or do_sample: false"
+        )
+    others = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("until", "temperature", *_NUMBERS_OF_TOKENS)
+    }
+    texts = [n for n, v in others.items() if isinstance(v, str) and n not in _TEXTS]
+    if texts:
+        raise ValueError(
+            f"generation_kwargs.{texts[0]}: expected a number; got {others[texts[0]]!r}"
+        )
+    unknown = sorted({*GenerationConfig().update(**others), *(_OURS & others.keys())})
+    if unknown:
+        raise ValueError(
+            f"generation_kwargs: {', '.join(unknown)} cannot be set; valid: until, max_gen_toks, "
+            "and the settings of transformers' GenerationConfig that change what is written"
+        )
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -28,7 +28,7 @@ one finds nothing of an old."""
 CHECK_EVERY = 0.05
 """Share of the limit that a writer adds before it looks at the folder's size again."""
 
-_NAME = re.compile(r"[0-9a-f]{2}/\.?[0-9a-f]{62}\.json(\.[0-9a-f]+)?")
+_NAME = re.compile(r"\.?[0-9a-f]{62}\.json(\.[0-9a-f]+)?")
 """A file of the cache, or what a writer that was killed left of one; others are nobody's but the
 user's."""
 
@@ -67,7 +67,7 @@ class AnswerCache:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             kept = held["answers"]
-            if held["sha256"] != sha256_json(kept):
+            if held["sha256"] != sha256_json([key, kept]):
                 raise ValueError("it is not what was written")
             answers = Answers(
                 [[_answer(one) for one in responses] for responses in kept["responses"]],
@@ -75,7 +75,7 @@ class AnswerCache:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             # It is asked again, and replaced.
             logger.warning("score.cache: %s cannot be read: %s", path, error)
             return None
@@ -86,11 +86,11 @@ class AnswerCache:
     def keep(self, key: str, answers: Answers) -> None:
         """Keep answers; a folder that cannot be written is said once and does no harm."""
         kept = {"responses": answers.responses, "num_new_tokens": answers.num_new_tokens}
-        text = canonical_json({"answers": kept, "sha256": sha256_json(kept)})
         try:
+            text = canonical_json({"answers": kept, "sha256": sha256_json([key, kept])})
             # A crash of the machine costs no more than to ask again.
             write_text(self._path(key), text, durable=False)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             if not self._has_warned:
                 logger.warning("score.cache: %s cannot be written: %s", self._folder, error)
             self._has_warned = True
@@ -103,13 +103,14 @@ class AnswerCache:
         """Delete the files that nobody read for the longest, where there are too many."""
         self._added_bytes = 0
         files: list[tuple[float, int, Path]] = []
-        for path in self._folder.glob("??/*"):
-            if not _NAME.fullmatch(path.relative_to(self._folder).as_posix()):
-                continue
-            # Another writer may have deleted it.
+        for folder in (self._folder / f"{number:02x}" for number in range(256)):
+            # Another writer may have deleted a file, or a person the folder.
             with suppress(OSError):
-                found = path.stat()
-                files.append((found.st_mtime, found.st_size, path))
+                for entry in os.scandir(folder):
+                    if _NAME.fullmatch(entry.name):
+                        with suppress(OSError):
+                            found = entry.stat()
+                            files.append((found.st_mtime, found.st_size, Path(entry.path)))
         left = sum(size for _, size, _ in files)
         if left <= self._size_bytes:
             return

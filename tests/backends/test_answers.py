@@ -12,7 +12,17 @@ from backends.conftest import DEVICE, Hflm, pairs, random_model, word
 from families import FAMILIES, family_config
 from fixtures import make_tokenizer
 from lm_eval.api.instance import Instance
-from transformers import BloomConfig, GPTNeoConfig, LlamaConfig, MambaConfig
+from transformers import (
+    BloomConfig,
+    DeepseekV32Config,
+    Gemma3TextConfig,
+    GPTNeoConfig,
+    LlamaConfig,
+    MambaConfig,
+    RecurrentGemmaConfig,
+)
+from transformers.models.gemma3n import Gemma3nTextConfig
+from transformers.models.gemma4 import Gemma4TextConfig
 
 from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.config import Batching
@@ -109,8 +119,15 @@ GREEDY = {"until": ["ab", "c"], "max_gen_toks": 20, "do_sample": False}
 @pytest.mark.parametrize("way", [None, "plain"])
 @pytest.mark.parametrize(
     "settings",
-    [GREEDY, GREEDY | {"repetition_penalty": 1.3}, GREEDY | {"until": [], "min_new_tokens": 4}],
-    ids=["greedy", "penalty", "least"],
+    [
+        GREEDY,
+        GREEDY | {"repetition_penalty": 1.3},
+        GREEDY | {"encoder_repetition_penalty": 1.4},
+        GREEDY | {"until": [], "min_new_tokens": 4},
+        GREEDY | {"until": ""},
+        GREEDY | {"max_length": 64},
+    ],
+    ids=["greedy", "penalty", "prompt's", "least", "nothing", "whole"],
 )
 def test_generations(way, settings, model):
     draw = random.Random(3)
@@ -122,14 +139,55 @@ def test_generations(way, settings, model):
     expected = Hflm(model).ask("generate_until", asked)
     for limits in ({}, {"cached": 200}):
         assert ask(asker(model, way, **limits), "generate_until", asked) == expected
-    assert len(set(expected)) > 3
+    assert len(set(expected)) > (1 if settings["until"] == "" else 3)
 
 
 def test_beams_are_transformers(model):
     draw = random.Random(3)
-    settings = {"until": [], "max_gen_toks": 5, "do_sample": False, "num_beams": 3}
-    asked = [(word(draw, 4, 9), settings) for _ in range(5)]
-    assert ask(asker(model), "generate_until", asked) == Hflm(model).ask("generate_until", asked)
+    settings = {"max_gen_toks": 9, "do_sample": False, "num_beams": 3}
+    # A stop is looked for in as many tokens as it may take, whatever the other takes.
+    for until in ([], ["a", "bcdefgh"]):
+        asked = [(word(draw, 4, 9), settings | {"until": until}) for _ in range(8)]
+        expected = Hflm(model).ask("generate_until", asked)
+        assert ask(asker(model), "generate_until", asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_gen_toks": 0}, "up to 0 tokens.*valid for max_gen_toks: 1 to 63"),
+        ({"until": None}, "generation_kwargs.until: expected texts; got None"),
+        ({"do_sample": "false"}, "generation_kwargs.do_sample: expected true or false"),
+        ({"temperature": None}, "generation_kwargs.temperature: expected a number; got None"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature: 0.0 draws nothing"),
+        ({"num_beams": 2, "num_return_sequences": 2}, "num_return_sequences cannot be set"),
+        ({"stop_strings": ["a"]}, "stop_strings cannot be set"),
+        ({"temprature": 1.0}, "temprature cannot be set"),
+        ({"until": ["a", 3]}, "generation_kwargs.until: expected texts; got 3"),
+        ({"repetition_penalty": "1.2"}, "repetition_penalty: expected a number; got '1.2'"),
+        ({"repetition_penalty": -1.0}, "generation_config.json: .*strictly positive float"),
+    ],
+)
+@pytest.mark.parametrize("way", ["trees", "plain"])
+def test_settings_that_mean_nothing_are_refused(way, settings, words):
+    made = asker(random_model(family_config("Llama")), way)
+    settings = {"max_gen_toks": 4, **settings}
+    with pytest.raises(InputError, match=words):
+        made.prepare([Instance("generate_until", {}, ("ab", settings), 0)])
+
+
+@pytest.mark.parametrize("way", WAYS[2:])
+def test_nothing_is_drawn_from_what_is_not_finite(way):
+    model = random_model(family_config("Llama"))
+    settings = {"until": [], "max_gen_toks": 4, "do_sample": True, "temperature": 1.0}
+    made = asker(model, way).prepare([Instance("generate_until", {}, ("ab", settings), 0)])
+    good = made.answer()
+    kept = model.lm_head.weight.clone()
+    model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(CandidateError, match="logit is not finite"):
+        made.answer()
+    model.lm_head.weight.copy_(kept)
+    assert made.answer() == good
 
 
 def test_draws_follow_the_models_probabilities():
@@ -219,6 +277,58 @@ OTHERS = {
         ),
         "plain",
     ),
+    "such windows at the end": (
+        GPTNeoConfig(
+            **SMALL | {"num_hidden_layers": 12},
+            num_heads=2,
+            attention_types=[[["global"], 6], [["local"], 6]],
+            window_size=4,
+            max_position_embeddings=64,
+        ),
+        "plain",
+    ),
+    "state spaces at the end": (
+        RecurrentGemmaConfig(
+            **SMALL | {"num_hidden_layers": 8},
+            intermediate_size=48,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            lru_width=16,
+            attention_window_size=100,
+            block_types=["attention"] * 4 + ["recurrent"] * 4,
+        ),
+        "plain",
+    ),
+    "layers that see what follows": (
+        Gemma3TextConfig(
+            **SMALL,
+            intermediate_size=24,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            use_bidirectional_attention=True,
+        ),
+        "plain_whole",
+    ),
+    "layers that choose among what follows": (
+        DeepseekV32Config(
+            **SMALL,
+            intermediate_size=24,
+            moe_intermediate_size=8,
+            first_k_dense_replace=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            q_lora_rank=8,
+            kv_lora_rank=8,
+            qk_rope_head_dim=4,
+            qk_nope_head_dim=4,
+            v_head_dim=4,
+            index_n_heads=2,
+            index_head_dim=8,
+            index_topk=26,
+        ),
+        "plain_whole",
+    ),
 }
 
 
@@ -275,6 +385,12 @@ def test_rotary_frequencies_that_depend_on_the_length(name):
     texts = [(text, GREEDY | {"max_gen_toks": 9}) for text, _ in pairs(25) if text]
     if name == "Phi-3":
         assert ask(made, "generate_until", texts) == Hflm(model).ask("generate_until", texts)
+
+
+@pytest.mark.parametrize("config", [Gemma3nTextConfig(), Gemma4TextConfig()])
+def test_layers_of_several_sizes_are_tried(config):
+    assert exact_way(config) == "trees_by_type"
+    assert TokenSize.of(config).layer >= 2 * config.num_key_value_heads * 256
 
 
 def test_a_broken_config_is_run_whole():

@@ -159,6 +159,16 @@ def test_a_broken_file_is_asked_again(content, tmp_path, caplog):
     assert cache.find(key) == ANSWERS
 
 
+def test_an_answer_under_another_name_is_none(tmp_path):
+    cache = AnswerCache(tmp_path, 1 << 20, {})
+    here, there = (cache.key(name, "search", "asked") for name in ("one", "other"))
+    cache.keep(here, ANSWERS)
+    cache._path(there).parent.mkdir(exist_ok=True)
+    shutil.copy(cache._path(here), cache._path(there))
+    assert cache.find(there) is None
+    assert cache.find(here) == ANSWERS
+
+
 def test_what_nobody_read_for_the_longest_goes_first(tmp_path):
     cache = AnswerCache(tmp_path, 1 << 20, {})
     keys = [cache.key(f"recipe{n}", "search", "asked") for n in range(20)]
