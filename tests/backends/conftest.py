@@ -14,6 +14,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from evomerge.backends import HuggingFaceBackend
+from evomerge.backends.fit import find_batching
+from evomerge.backends.passes import Way
+from evomerge.score.token_answers import TokenAsker
+
 LETTERS = "abcdefgh"
 
 DEVICE = torch.device(os.environ.get("EVOMERGE_TEST_DEVICE", "cpu"))
@@ -59,6 +64,27 @@ class Hflm:
     def ask(self, kind: str, arguments: Sequence[tuple]) -> list:
         instances = [Instance(kind, {}, one, n) for n, one in enumerate(arguments)]
         return getattr(self.lm, kind)(instances, disable_tqdm=True)
+
+
+GREEDY = {"until": ["ab", "c"], "max_gen_toks": 20, "do_sample": False}
+
+
+def asker(model, way: Way | None = None, tokens: int = 256, **limits: int) -> TokenAsker:
+    batching = find_batching(model.config, 4, tokens, is_on_gpu=False)
+    if way is not None:
+        batching = batching.model_copy(update={"way": way})
+    batching = batching.model_copy(update=limits)
+    tokenizer = make_tokenizer()
+    return TokenAsker(HuggingFaceBackend(model, tokenizer, batching), tokenizer, seed=5)
+
+
+def ask(made: TokenAsker, kind: str, arguments) -> list:
+    instances = [Instance(kind, {}, one, n) for n, one in enumerate(arguments)]
+    return [responses[0] for responses in made.prepare(instances).answer().responses]
+
+
+def close(ours: float, theirs: float) -> bool:
+    return abs(ours - theirs) <= max(1e-4, 1e-6 * abs(theirs))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
