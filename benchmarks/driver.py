@@ -29,8 +29,6 @@ from harness import describe_machine, parse_arguments, print_table, write_figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from runs import new_run
-
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run, reopen_run
@@ -38,6 +36,7 @@ from evomerge.search.scoring import Scoring
 from evomerge.stopping import stopping
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
+from runs import new_run
 
 CANDIDATES = {"quick": 300, "bar": 10_000, "full": 10_000}
 NUM_WORKERS = 64
@@ -118,7 +117,7 @@ def resume(run_dir: Path) -> tuple[float, float]:
     """Seconds of the optimizer's replay, and from opening the folder to the next ask."""
     began = time.monotonic()
     run = reopen_run(run_dir)
-    group = SimulatedGroup(SimulatedWorker(run.setup.objectives))
+    group = SimulatedGroup(SimulatedWorker(run.setup.tasks.measures))
     loop = SearchLoop(run, Dispatcher(run, group), lambda _progress: None, 0, "search")
     replay = time.monotonic()
     loop._restore()

@@ -42,7 +42,12 @@ def test_the_table_is_in_the_order_that_imports_are_checked_by():
 def test_the_examples_of_plug_ins_are_those_that_are_tested():
     files = [path.read_text(encoding="utf-8") for path in EXAMPLES.rglob("*.py")]
     code = {re.sub(r"\s+", " ", text) for text in files}
-    examples = ("class RestoredMean(Method)", "class Steps(BaseOptimizer)", "class Bigram:")
+    examples = (
+        "class RestoredMean(Method)",
+        "class Steps(BaseOptimizer)",
+        "class Bigram:",
+        "class NumModels(ObjectiveKind)",
+    )
     for name in examples:
         start = TEXT.index(name)
         block = TEXT[start : TEXT.index("```", start)]

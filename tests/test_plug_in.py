@@ -13,6 +13,7 @@ from fixtures import make_workspace
 
 ROOT = Path(__file__).parents[1]
 PLUG_IN = ROOT / "tests/plug_in"
+METRIC = {"task": "toy_choose", "metric": "brier_score"}
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +45,12 @@ def test_its_own_tests_pass(environment):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_search_uses_its_method_its_optimizer_and_its_engine(environment, tmp_path):
+def test_a_search_uses_all_of_it(environment, tmp_path):
     config = make_workspace(
         tmp_path,
         space={"kind": "parameter", "method": {"kind": "restored_mean"}},
         optimizer={"kind": "steps"},
-        score={"engine": "bigram"},
+        score={"objectives": [METRIC, {"kind": "num_models", "preference": 0.1}]},
         search={"budget": {"candidates": 3}, "finalists": 2},
         workers={"kind": "inline"},
     )
@@ -65,12 +66,17 @@ def test_a_search_uses_its_method_its_optimizer_and_its_engine(environment, tmp_
         assert "restored_mean" in (run_dir / "recipes/c00000.yaml").read_text()
         assert f"engine: {engine}" in (run_dir / "config.yaml").read_text()
         lines = (run_dir / "journal.jsonl").read_text().splitlines()
-        results = [event["data"] for event in map(json.loads, lines) if event["kind"] == "result"]
+        events = [json.loads(line) for line in lines]
+        results = [event["data"] for event in events if event["kind"] == "result"]
+        derived = [event["data"]["objectives"] for event in events if event["kind"] == "derived"]
+        assert {found["num_models"]["value"] for found in derived} == {3.0}
         scores[engine] = [result["blocks"] for result in results if result["split"] == "holdout"]
     # The documents are the same ones: another engine answered.
     assert scores["bigram"] != scores["own"]
 
 
-@pytest.mark.parametrize(("name", "most"), [("method", 40), ("optimizer", 30), ("backend", 65)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("method", 40), ("optimizer", 30), ("backend", 65), ("objective", 21)]
+)
 def test_it_is_short(name, most):
     assert len((PLUG_IN / f"evomerge_example/{name}.py").read_text().splitlines()) <= most

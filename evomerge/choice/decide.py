@@ -29,7 +29,7 @@ from evomerge.optimize.fronts import (
     win_rate,
 )
 from evomerge.optimize.surrogate import Floats, noise_variances
-from evomerge.score.statistics import Z_95, mean
+from evomerge.score.statistics import Z_95, Share
 from evomerge.threads import one_thread
 
 FEW_TO_COMPARE = 3
@@ -153,18 +153,18 @@ def _posterior(
 def _places(results: Results, names: list[str], means: Floats, order: Any) -> list[Place]:
     """Where everybody stands; near is whom nobody on the front beats beyond noise."""
     on_front = np.flatnonzero(order == 0)
-    documents: dict[int, list[dict[int, float]]] = {}
+    shares: dict[int, list[Share]] = {}
 
-    def losses(row: int) -> list[dict[int, float]]:
-        if row not in documents:
-            documents[row] = results.document_losses(names[row], "validation")
-        return documents[row]
+    def losses(row: int) -> list[Share]:
+        if row not in shares:
+            shares[row] = results.loss_shares(names[row], "validation")
+        return shares[row]
 
     def beats(winner: int, row: int) -> bool:
         if not (means[winner] <= means[row]).all():
             return False
         for ours, theirs in zip(losses(winner), losses(row), strict=True):
-            difference = mean([theirs[document] - ours[document] for document in ours])
+            difference = theirs.minus(ours).estimate
             if difference.value > Z_95 * np.nan_to_num(difference.standard_error):
                 return True
         return False

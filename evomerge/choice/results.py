@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evomerge.choice.front import Front
+from evomerge.journal.candidate import Derived
 from evomerge.journal.documents import read_values
 from evomerge.journal.state import RunState
+from evomerge.objectives import Measure
 from evomerge.optimize import Goal
 from evomerge.optimize.fronts import violations
 from evomerge.score import (
@@ -17,9 +19,10 @@ from evomerge.score import (
     Difference,
     Estimate,
     Objective,
+    Share,
     Split,
     combine,
-    combine_documents,
+    combine_shares,
     paired_difference,
 )
 
@@ -62,13 +65,13 @@ class Results:
             value = -objective.loss(measured.value)
             estimates.append(Estimate(value, measured.standard_error, measured.num_documents))
         combined = combine(estimates, self._preferences)
-        if not self._shares_documents:
+        if not self._shares_documents(candidate, split):
             return combined
-        # Two metrics of one task vary together: their moments alone do not say how.
+        # Two objectives of one task vary together: their moments alone do not say how.
         key = candidate, split
         if key not in self._paired:
-            losses = self.document_losses(candidate, split)
-            self._paired[key] = combine_documents(losses, self._tasks, self._preferences)
+            shares = self.loss_shares(candidate, split)
+            self._paired[key] = combine_shares(shares, self._preferences).estimate
         paired = self._paired[key]
         return Estimate(combined.value, paired.standard_error, paired.num_documents)
 
@@ -76,14 +79,18 @@ class Results:
     def _preferences(self) -> list[float]:
         return [objective.preference for objective in self.objectives]
 
-    @property
-    def _tasks(self) -> list[str]:
-        return [objective.task for objective in self.objectives]
-
-    @property
-    def _shares_documents(self) -> bool:
-        """Whether two objectives that count are metrics of one task."""
-        counted = [objective.task for objective in self.objectives if objective.preference]
+    def _shares_documents(self, candidate: str, split: Split) -> bool:
+        """Whether two objectives that count follow from documents of one task."""
+        derived = self.state.candidates[candidate].measured[split].derived
+        counted: list[str] = []
+        for objective in self.objectives:
+            if not objective.preference:
+                continue
+            if objective.task:
+                counted.append(objective.task)
+            else:
+                terms = derived[objective.name].terms
+                counted += {self._measures[term.measure].task for term in terms}
         return len(counted) > len(set(counted))
 
     def best(self, candidates: Sequence[str], split: Split) -> str | None:
@@ -105,9 +112,8 @@ class Results:
         """Paired difference of two candidates' combined scores on a split's documents."""
         return paired_difference(
             # Losses: the better of two has the smaller one.
-            self.document_losses(second, split),
-            self.document_losses(first, split),
-            self._tasks,
+            self.loss_shares(second, split),
+            self.loss_shares(first, split),
             self._preferences,
         )
 
@@ -135,16 +141,51 @@ class Results:
         parents = [losses[0] for name in self.parents if (losses := self.losses(name, split))]
         return goals(self.objectives, parents)
 
-    def document_losses(self, candidate: str, split: Split) -> list[dict[int, float]]:
-        """For each objective the loss of each document."""
-        parts = list(self.state.candidates[candidate].measured[split].parts)
-        result = []
+    def loss_shares(self, candidate: str, split: Split) -> list[Share]:
+        """For each objective the loss, with the documents that it follows from."""
+        derived = self.state.candidates[candidate].measured[split].derived
+        shares = []
         for objective in self.objectives:
-            values = read_values(
-                self.run_dir, parts, candidate, split, objective.task, objective.column
-            )
-            result.append({document: objective.loss(value) for document, value in values.items()})
-        return result
+            if objective.task:
+                values = self.documents(candidate, split, objective)
+                losses = {document: objective.loss(value) for document, value in values.items()}
+                shares.append(Share.of_mean(objective.task, losses))
+            else:
+                shares.append(self._derived_share(candidate, split, objective, derived))
+        return shares
+
+    def documents(
+        self, candidate: str, split: Split, measure: Measure | Objective
+    ) -> dict[int, float]:
+        """Values of a measure by document."""
+        parts = list(self.state.candidates[candidate].measured[split].parts)
+        return read_values(self.run_dir, parts, candidate, split, measure.task, measure.column)
+
+    def _derived_share(
+        self,
+        candidate: str,
+        split: Split,
+        objective: Objective,
+        derived: Mapping[str, Derived],
+    ) -> Share:
+        found = derived[objective.name]
+        documents: dict[str, dict[int, float]] = {}
+        for term in found.terms:
+            measure = self._measures[term.measure]
+            values = self.documents(term.candidate or candidate, split, measure)
+            added = documents.setdefault(measure.task, dict.fromkeys(values, 0.0))
+            for document, value in values.items():
+                added[document] += objective.loss(term.coefficient * value)
+        return Share(objective.loss(found.value), documents, found.own_error)
+
+    @property
+    def _measures(self) -> dict[str, Measure | Objective]:
+        """What workers measure, by name."""
+        entries = self.state.started.get("measures")
+        if entries is None:
+            # Runs of earlier releases measured their objectives.
+            return {objective.name: objective for objective in self.objectives}
+        return {entry["name"]: Measure(**entry) for entry in entries}
 
     def table(self) -> dict[str, Any]:
         """The final table, for machines.

@@ -10,12 +10,51 @@ from evomerge.score import Estimate, Moments, Split, estimates_of
 from evomerge.space import Genome
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedTerm:
+    """A share of a derived value; see `evomerge.objectives.Term`.
+
+    Attributes:
+        measure: The measure's name.
+        coefficient: What one more of it adds.
+        candidate: Whose documents it is of; None: the candidate's own.
+    """
+
+    measure: str
+    coefficient: float
+    candidate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """An objective that is not the mean of one measure.
+
+    Attributes:
+        value: In its own unit.
+        standard_error: Of all of it; 0 where it is exact.
+        num_documents: That it follows from.
+        terms: What it follows from, to first order.
+        own_error: Standard error of what no term says.
+    """
+
+    value: float
+    standard_error: float
+    num_documents: int
+    terms: tuple[DerivedTerm, ...] = ()
+    own_error: float = 0.0
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value as a score."""
+        return Estimate(self.value, self.standard_error, self.num_documents)
+
+
 @dataclass(slots=True)
 class Measured:
     """A candidate's results on one split.
 
     Attributes:
-        blocks: Moments by objective, by block number.
+        blocks: Moments by measure, by block number.
         num_blocks: Blocks of the whole split.
         parts: Parquet files with the documents, and the blocks that they are of.
         build_s: Seconds spent building.
@@ -24,6 +63,7 @@ class Measured:
         weights_sha256: Hash of the scored weights, where it was taken.
         same_as: The candidate with the same recipe whose result this is, if it was not scored
             itself.
+        derived: What follows from the blocks, by objective.
     """
 
     num_blocks: int
@@ -34,6 +74,7 @@ class Measured:
     device: str | None = None
     weights_sha256: str | None = None
     same_as: str | None = None
+    derived: dict[str, Derived] = field(default_factory=dict)
     _scores: dict[str, Estimate] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -42,10 +83,16 @@ class Measured:
         return len(self.blocks) == self.num_blocks
 
     def scores(self) -> dict[str, Estimate]:
-        """Estimates by objective."""
+        """Estimates by measure, and by objective that is derived from them."""
         if self._scores is None:
-            self._scores = estimates_of(self.blocks)
+            derived = {name: found.estimate for name, found in self.derived.items()}
+            self._scores = estimates_of(self.blocks) | derived
         return self._scores
+
+    def derive(self, derived: Mapping[str, Derived]) -> None:
+        """Take in what follows from the blocks."""
+        self._scores = None
+        self.derived.update(derived)
 
     def add(self, moments: Mapping[int, Mapping[str, Moments]]) -> None:
         """Take in blocks; the first result of one counts."""
@@ -56,6 +103,7 @@ class Measured:
     def lose(self, part: str) -> None:
         """Forget the results whose documents are gone with a file."""
         self._scores = None
+        self.derived.clear()
         for number in self.parts.pop(part, ()):
             self.blocks.remove(number)
 
@@ -80,6 +128,7 @@ class Candidate:
         told: Its place in the order of tells.
         started_at: When it came into being, seconds since 1970.
         ended_at: When its last result came.
+        derives: Objectives that are to be derived once a split is scored.
     """
 
     id: str
@@ -97,6 +146,7 @@ class Candidate:
     failures: dict[Split, str] = field(default_factory=dict)
     told: int | None = None
     ended_at: float = 0.0
+    derives: Mapping[Split, frozenset[str]] = field(default_factory=dict, compare=False)
 
     @property
     def failed(self) -> str | None:
@@ -119,5 +169,11 @@ class Candidate:
         return split in self.measured and self.measured[split].complete
 
     def scores(self, split: Split) -> dict[str, Estimate] | None:
-        """Estimates by objective, or None while the split is not wholly scored."""
-        return self.measured[split].scores() if self.is_scored(split) else None
+        """Estimates by measure and objective, or None while they are not all there."""
+        if not self.is_scored(split) or self.lacks(split):
+            return None
+        return self.measured[split].scores()
+
+    def lacks(self, split: Split) -> frozenset[str]:
+        """Objectives of a scored split that are not derived yet."""
+        return self.derives.get(split, frozenset()) - self.measured[split].derived.keys()

@@ -23,7 +23,7 @@ from evomerge.journal.room import when_there_is_room
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The newest that this release reads; each line has the oldest one that knows its kind."""
 
 LOCK_TRIES = 10
@@ -45,10 +45,11 @@ Kind = Literal[
     "decided",
     "lost",
     "extended",
+    "derived",
     "stopped",
 ]
 
-_VERSIONS: dict[Kind, int] = {"lost": 2, "extended": 2}
+_VERSIONS: dict[Kind, int] = {"lost": 2, "extended": 2, "derived": 3}
 """The schema version of kinds that are younger than the first."""
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.journal.candidate import Candidate
+from evomerge.journal.candidate import Candidate, Derived, DerivedTerm
 from evomerge.journal.folder import JOURNAL_FILE
 from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
+from evomerge.score import SPLITS, Split
 
 RecipeOf = Callable[[Candidate], Recipe]
 """Gives a candidate's recipe, by what the journal says of it."""
@@ -69,6 +70,7 @@ class RunState:
     stopped: str | None = None
     inbox: set[str] = field(default_factory=set)
     by_recipe: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
+    _derives: dict[Split, frozenset[str]] = field(default_factory=dict)
     _by_origin: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
 
     def apply(self, event: Event) -> None:
@@ -111,6 +113,16 @@ class RunState:
     def _run_started(self, event: Event, data: Mapping[str, Any]) -> None:
         self.started = dict(data)
         self.started_at = event.time
+        # Objectives that are the mean of no single measure.
+        derived = [entry for entry in data.get("objectives", ()) if not entry["task"]]
+        self._derives = {
+            split: frozenset(
+                entry["name"]
+                for entry in derived
+                if split != "search" or not entry.get("monitor", False)
+            )
+            for split in SPLITS
+        }
 
     def _stage_started(self, event: Event, data: Mapping[str, Any]) -> None:
         self.stages[data["stage"]] = "started"
@@ -157,6 +169,7 @@ class RunState:
         phase.events.append(event)
 
     def _add(self, candidate: Candidate) -> None:
+        candidate.derives = self._derives
         self.candidates[candidate.id] = candidate
         self._by_origin[candidate.origin].append(candidate)
         self.by_recipe[candidate.recipe_sha256].append(candidate)
@@ -181,6 +194,21 @@ class RunState:
         candidate.ended_at = event.time
         if candidate.origin != "baseline" and data["split"] == "search":
             self.phases[candidate.phase].num_documents += data["num_documents"]
+
+    def _derived(self, event: Event, data: Mapping[str, Any]) -> None:
+        measured = self.candidates[data["candidate"]].measured[data["split"]]
+        measured.derive(
+            {
+                name: Derived(
+                    value=found["value"],
+                    standard_error=found["standard_error"],
+                    num_documents=found["num_documents"],
+                    terms=tuple(DerivedTerm(*term) for term in found["terms"]),
+                    own_error=found["own_error"],
+                )
+                for name, found in data["objectives"].items()
+            }
+        )
 
     def _failed(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]

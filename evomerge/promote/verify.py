@@ -13,12 +13,13 @@ from evomerge.errors import InputError
 from evomerge.journal import Candidate, read_values
 from evomerge.models.stack import MODELING_FILE, stack_files
 from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
+from evomerge.objectives import Measure
 from evomerge.recipe import Dtype, Recipe
 from evomerge.score import (
     SCORERS,
     Block,
-    Objective,
     Row,
+    Share,
     Split,
     merge_moments,
     moments_of,
@@ -99,20 +100,20 @@ def check_scores(
         assert scores is not None
         blocks = run.setup.blocks(split)
         parts = list(candidate.measured[split].parts)
-        for objective in run.results.objectives:
-            where = f"{candidate.id}: {split}/{objective.name}"
+        for measure in run.setup.tasks.measures:
+            where = f"{candidate.id}: {split}/{measure.name}"
             try:
                 recorded = read_values(
-                    run.run_dir, parts, candidate.id, split, objective.task, objective.column
+                    run.run_dir, parts, candidate.id, split, measure.task, measure.column
                 )
             except OSError as error:
                 raise InputError(f"{where}: its documents cannot be read: {error}") from None
-            values = found[split, objective.name]
+            values = found[split, measure.name]
             if recorded.keys() != values.keys():
                 raise InputError(
                     f"{where}: {len(recorded)} documents are recorded, {len(values)} expected"
                 )
-            mean, journaled = _mean(blocks, objective, recorded), scores[objective.name].value
+            mean, journaled = _mean(blocks, measure, recorded), scores[measure.name].value
             if mean != journaled:
                 raise InputError(
                     f"{where}: the journal says {journaled:.6g}, its documents give {mean:.6g}"
@@ -126,7 +127,7 @@ def check_scores(
 def _score(
     run: Run, recipe: Recipe, model_dir: Path, device: torch.device
 ) -> dict[tuple[Split, str], Values]:
-    """A checkpoint's values by split and objective, scored in this process: no Ray for one."""
+    """A checkpoint's values by split and measure, scored in this process: no Ray for one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_libraries()
@@ -144,21 +145,21 @@ def _score(
     values: dict[tuple[Split, str], Values] = {}
     with torch_threads(spec.num_threads):
         for split in CHECKED_SPLITS:
-            scored = score_blocks(scorer, setup.objectives, enumerate(setup.blocks(split)))
-            for objective in run.results.objectives:
-                values[split, objective.name] = scored.values(objective)
+            scored = score_blocks(scorer, setup.tasks.measures, enumerate(setup.blocks(split)))
+            for measure in setup.tasks.measures:
+                values[split, measure.name] = scored.values(measure)
     return values
 
 
-def _mean(blocks: list[Block], objective: Objective, values: Values) -> float:
+def _mean(blocks: list[Block], measure: Measure, values: Values) -> float:
     """The score that the journal must have, from documents, in its own order of sums."""
     moments = [
         moments_of(
-            [Row(block.task, d, {objective.column: values[d]}) for d in block.documents],
-            [objective],
-        )[objective.name]
+            [Row(block.task, d, {measure.column: values[d]}) for d in block.documents],
+            [measure],
+        )[measure.name]
         for block in blocks
-        if block.task == objective.task
+        if block.task == measure.task
     ]
     return merge_moments(moments).value
 
@@ -173,7 +174,9 @@ def _check_interval(
         else value
         for document, value in found.items()
     }
-    difference = paired_difference([rounded], [recorded], [""], [1.0])
+    difference = paired_difference(
+        [Share.of_mean("", rounded)], [Share.of_mean("", recorded)], [1.0]
+    )
     if difference.value != 0.0 and not difference.low <= 0.0 <= difference.high:
         mean = sum(recorded.values()) / len(recorded)
         raise InputError(

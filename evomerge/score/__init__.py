@@ -3,6 +3,7 @@
 from evomerge.score.answers import Answers
 from evomerge.score.config import SCORERS, SPLITS, ScoreConfig, ScoreSection, Split
 from evomerge.score.lm_eval_scorer import LmEvalScorer
+from evomerge.score.objective import Objective
 from evomerge.score.protocol import Block, Row, Scorer, cut_blocks
 from evomerge.score.rows import (
     Moments,
@@ -17,12 +18,13 @@ from evomerge.score.splits import Splits, digest
 from evomerge.score.statistics import (
     Difference,
     Estimate,
+    Share,
     combine,
-    combine_documents,
+    combine_shares,
     mean,
     paired_difference,
 )
-from evomerge.score.tasks import Objective, TaskSet
+from evomerge.score.tasks import TaskSet
 
 SCORERS.add(ScoreConfig, LmEvalScorer)
 __all__ = [
@@ -40,11 +42,12 @@ __all__ = [
     "ScoreSection",
     "ScoredBlocks",
     "Scorer",
+    "Share",
     "Split",
     "Splits",
     "TaskSet",
     "combine",
-    "combine_documents",
+    "combine_shares",
     "cut_blocks",
     "digest",
     "estimates_of",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from evomerge.objectives import OBJECTIVES, ObjectiveConfig
 from evomerge.registry import Choice, Registry, Section
 from evomerge.score.protocol import Scorer
 
@@ -17,36 +18,6 @@ SPLITS: tuple[Split, ...] = ("search", "validation", "holdout")
 
 HFLM = "hflm"
 """lm-eval's own engine."""
-
-
-class ObjectiveConfig(Section):
-    """One number that a search improves: a metric of a task over the documents of a split.
-
-    Attributes:
-        task: An lm-eval task's name.
-        metric: One of the task's metrics; by default its first.
-        filter: One of the task's filters; by default its first.
-        preference: Share of this objective when several are combined into one.
-        limit: Worst value that is allowed, in the metric's unit.
-        parent_margin: How much worse than the best of base and experts a model may be, in the
-            metric's unit; in the place of `limit`.
-        reference: Value from which on a better one counts in hypervolumes, in the metric's unit;
-            by default the worst of base and experts.
-    """
-
-    task: str
-    metric: str | None = None
-    filter: str | None = None
-    preference: float = Field(default=1.0, ge=0.0)
-    limit: float | None = None
-    parent_margin: float | None = Field(default=None, ge=0.0)
-    reference: float | None = None
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> Self:
-        if self.limit is not None and self.parent_margin is not None:
-            raise ValueError("limit and parent_margin both say what is allowed; give one of them")
-        return self
 
 
 class SplitsConfig(Section):
@@ -94,7 +65,7 @@ class ScoreConfig(Choice):
 
     Attributes:
         kind: The scorer.
-        objectives: What to measure.
+        objectives: What to improve.
         splits: On which documents.
         include_path: Folders with task YAML files, relative to the configuration's own.
         num_fewshot: Examples in the prompt; by default the task's own number.
@@ -114,7 +85,7 @@ class ScoreConfig(Choice):
     """
 
     kind: Literal["lm_eval"] = "lm_eval"
-    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1)
+    objectives: tuple[Annotated[ObjectiveConfig, OBJECTIVES], ...]
     splits: SplitsConfig
     include_path: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
@@ -130,6 +101,14 @@ class ScoreConfig(Choice):
     def is_by_hflm(self) -> bool:
         """Whether lm-eval's own model answers; it does in runs of releases that had no other."""
         return self.engine in (None, HFLM, {"kind": HFLM})
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _some_objective(cls, value: Any) -> Any:
+        # A length in the field would also be told of where an entry is wrong.
+        if isinstance(value, list | tuple) and not value:
+            raise ValueError("a search has at least 1 item to improve, not 0")
+        return value
 
     @model_validator(mode="after")
     def _some_preference(self) -> Self:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import CandidateError
+from evomerge.objectives import ANSWER_TOKENS
 from evomerge.score.answers import Answers, Asker, Asking
 from evomerge.score.backend import Backend
 from evomerge.score.config import ScoreConfig
@@ -75,9 +76,12 @@ class LmEvalScorer:
         )
         self._requests: dict[Block, _Requests] = {}
         self._filters = {
-            name: sorted({o.filter for o in tasks.objectives if o.task == name})
+            name: sorted(
+                {m.filter for m in tasks.measures if m.task == name and m.metric != ANSWER_TOKENS}
+            )
             for name in tasks.tasks
         }
+        self._counted = {m.task for m in tasks.measures if m.metric == ANSWER_TOKENS}
 
     def score(self, blocks: Sequence[Block]) -> list[Row]:
         """See `Scorer`."""
@@ -105,6 +109,13 @@ class LmEvalScorer:
             self._requests[block] = _Requests(documents, self._asker.prepare(instances))
         return self._requests[block]
 
+    def _lengths(self, task: str, asked: Asked, num_tokens: int) -> dict[str, float]:
+        """The answers' mean length, where an objective wants it."""
+        if task not in self._counted:
+            return {}
+        num_answers = sum(len(instance.resps) for instance in asked.instances)
+        return {ANSWER_TOKENS: num_tokens / num_answers}
+
     def rows(self, block: Block, answers: Answers) -> list[Row]:
         """See `Scorer`."""
         requests = self._built(block)
@@ -126,6 +137,7 @@ class LmEvalScorer:
             row.num_tokens = sum(requests.asking.num_tokens[part])
             if answers.num_new_tokens is not None:
                 row.num_answer_tokens = sum(answers.num_new_tokens[part])
+                row.metrics |= self._lengths(block.task, asked, row.num_answer_tokens)
             for metric, column, value in document_values(block.task, task, filters, asked):
                 if metric in joint:
                     items.setdefault((metric, column), []).append(value)

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from evomerge.errors import CandidateError
+from evomerge.objectives import Measure
 from evomerge.score.answers import Answers
+from evomerge.score.objective import Objective
 from evomerge.score.protocol import Block, Row, Scorer
 from evomerge.score.statistics import Estimate
-from evomerge.score.tasks import Objective
 
 Moments = tuple[int, float, float]
 """Number of documents, their mean, and the sum of squared deviations from it."""
@@ -25,7 +26,7 @@ class ScoredBlocks:
 
     Attributes:
         rows: One for each document, block after block.
-        moments: By the block's number in its split, and by objective.
+        moments: By the block's number in its split, and by measure.
     """
 
     rows: list[Row]
@@ -33,18 +34,18 @@ class ScoredBlocks:
 
     @property
     def scores(self) -> dict[str, Estimate]:
-        """Estimates by objective."""
+        """Estimates by measure."""
         return estimates_of(self.moments)
 
-    def values(self, objective: Objective) -> dict[int, float]:
-        """An objective's metric by document."""
-        rows = [row for row in self.rows if row.task == objective.task]
-        return {row.document: row.metrics[objective.column] for row in rows}
+    def values(self, measure: Measure | Objective) -> dict[int, float]:
+        """Values of a measure by document."""
+        rows = [row for row in self.rows if row.task == measure.task]
+        return {row.document: row.metrics[measure.column] for row in rows}
 
 
 def score_blocks(
     scorer: Scorer,
-    objectives: Sequence[Objective],
+    measures: Sequence[Measure],
     blocks: Iterable[tuple[int, Block]],
     answer: Callable[[Block], Answers] | None = None,
 ) -> ScoredBlocks:
@@ -52,7 +53,7 @@ def score_blocks(
 
     Args:
         scorer: Who scores.
-        objectives: What is measured.
+        measures: What is measured.
         blocks: Numbers in the split, and blocks.
         answer: Where a block's answers come from; by default the scorer asks the model.
 
@@ -62,7 +63,7 @@ def score_blocks(
     scored = ScoredBlocks([], {})
     for number, block in blocks:
         rows = scorer.rows(block, (answer or scorer.answer)(block))
-        scored.moments[number] = moments_of(rows, objectives)
+        scored.moments[number] = moments_of(rows, measures)
         scored.rows.extend(rows)
     return scored
 
@@ -114,19 +115,19 @@ def to_table(candidate: str, split: str, rows: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def moments_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> dict[str, Moments]:
-    """Moments of a block's documents by objective; objectives of other tasks are left out.
+def moments_of(rows: Sequence[Row], measures: Sequence[Measure]) -> dict[str, Moments]:
+    """Moments of a block's documents by measure; measures of other tasks are left out.
 
     Raises:
         CandidateError: A value is missing or not finite.
     """
     result: dict[str, Moments] = {}
-    for objective in objectives:
-        if objective.task != rows[0].task:
+    for measure in measures:
+        if measure.task != rows[0].task:
             continue
-        values = np.array([row.metrics.get(objective.column, np.nan) for row in rows])
+        values = np.array([row.metrics.get(measure.column, np.nan) for row in rows])
         if not np.isfinite(values).all():
-            raise CandidateError(f"{objective.name}: a document has no finite {objective.column}")
+            raise CandidateError(f"{measure.name}: a document has no finite {measure.column}")
         mean = float(values.mean())
-        result[objective.name] = (len(values), mean, float(((values - mean) ** 2).sum()))
+        result[measure.name] = (len(values), mean, float(((values - mean) ** 2).sum()))
     return result

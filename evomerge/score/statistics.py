@@ -56,63 +56,101 @@ def combine(estimates: Sequence[Estimate], preferences: Sequence[float]) -> Esti
     return Estimate(float(value), math.sqrt(variance), documents)
 
 
-def combine_documents(
-    values: Sequence[Mapping[int, float]], tasks: Sequence[str], preferences: Sequence[float]
-) -> Estimate:
-    """Mean of objectives weighted by preference, where some are metrics of one task.
+@dataclass(frozen=True)
+class Share:
+    """An objective's value for one model, with the documents that it follows from.
+
+    Attributes:
+        value: The value.
+        documents: By task and document: what each task's mean adds, to first order.
+        standard_error: Of what no document says.
+    """
+
+    value: float
+    documents: Mapping[str, Mapping[int, float]]
+    standard_error: float = 0.0
+
+    @classmethod
+    def of_mean(cls, task: str, documents: Mapping[int, float]) -> Share:
+        """A mean over a task's documents."""
+        return cls(mean(list(documents.values())).value, {task: documents})
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value with its standard error; tasks are taken as independent."""
+        parts = [mean(list(values.values())) for values in self.documents.values()]
+        variance = self.standard_error**2 + sum(part.standard_error**2 for part in parts)
+        count = sum(part.num_documents for part in parts)
+        return Estimate(self.value, math.sqrt(variance), count)
+
+    def minus(self, other: Share) -> Share:
+        """The difference to another model on the same documents.
+
+        Raises:
+            ValueError: The other has other documents.
+        """
+        if _keys(self) != _keys(other):
+            raise ValueError("paired models must be scored on the same documents")
+        return Share(
+            self.value - other.value,
+            {
+                task: {d: value - other.documents[task][d] for d, value in values.items()}
+                for task, values in self.documents.items()
+            },
+            math.hypot(self.standard_error, other.standard_error),
+        )
+
+
+def combine_shares(shares: Sequence[Share], preferences: Sequence[float]) -> Share:
+    """Mean of objectives weighted by preference, document by document where they share a task.
 
     Args:
-        values: For each objective its value by document.
-        tasks: The task of each objective; those of one task have the same documents.
+        shares: One for each objective.
         preferences: One for each objective; normalized to sum one.
-
-    Returns:
-        The mean; its standard error takes tasks as independent, and the metrics of one task as
-        they vary together.
 
     Raises:
         ValueError: Two objectives of one task have other documents.
     """
-    by_task: dict[str, list[tuple[float, Mapping[int, float]]]] = {}
-    for preference, task, by_document in zip(preferences, tasks, values, strict=True):
-        by_task.setdefault(task, []).append((preference, by_document))
-    parts = [_of_task(entries) for entries in by_task.values()]
-    return combine(parts, [sum(preference for preference, _ in e) for e in by_task.values()])
-
-
-def _of_task(entries: Sequence[tuple[float, Mapping[int, float]]]) -> Estimate:
-    """Mean of a task's metrics, weighted by preference document by document."""
-    (_, first), *others = entries
-    total = sum(preference for preference, _ in entries)
-    if not others or total == 0.0:
-        return mean(list(first.values()))
-    if any(by_document.keys() != first.keys() for _, by_document in others):
-        raise ValueError("metrics of one task must be of the same documents")
-    return mean([sum(p * values[d] for p, values in entries) / total for d in first])
+    total = sum(preferences)
+    documents: dict[str, dict[int, float]] = {}
+    for share, preference in zip(shares, preferences, strict=True):
+        if preference == 0.0:
+            continue
+        for task, values in share.documents.items():
+            added = documents.setdefault(task, dict.fromkeys(values, 0.0))
+            if added.keys() != values.keys():
+                raise ValueError("metrics of one task must be of the same documents")
+            for document, value in values.items():
+                added[document] += preference / total * value
+    weighted = [(p / total, share) for p, share in zip(preferences, shares, strict=True)]
+    return Share(
+        sum(p * share.value for p, share in weighted),
+        documents,
+        math.sqrt(sum((p * share.standard_error) ** 2 for p, share in weighted)),
+    )
 
 
 def paired_difference(
-    first: Sequence[Mapping[int, float]],
-    second: Sequence[Mapping[int, float]],
-    tasks: Sequence[str],
-    preferences: Sequence[float],
+    first: Sequence[Share], second: Sequence[Share], preferences: Sequence[float]
 ) -> Difference:
     """Difference of two models' combined scores on the same documents.
 
     Args:
-        first: For each objective the first model's value by document.
-        second: The second model's, with the same documents.
-        tasks: The task of each objective.
+        first: For each objective the first model's share.
+        second: The second model's, of the same documents.
         preferences: One for each objective.
 
     Returns:
         first - second with the normal 95 % interval of the paired differences.
+
+    Raises:
+        ValueError: The documents are others.
     """
-    differences = []
-    for ours, theirs in zip(first, second, strict=True):
-        if ours.keys() != theirs.keys():
-            raise ValueError("paired models must be scored on the same documents")
-        differences.append({document: ours[document] - theirs[document] for document in ours})
-    total = combine_documents(differences, tasks, preferences)
+    shares = [ours.minus(theirs) for ours, theirs in zip(first, second, strict=True)]
+    total = combine_shares(shares, preferences).estimate
     reach = Z_95 * total.standard_error
     return Difference(total.value, total.value - reach, total.value + reach)
+
+
+def _keys(share: Share) -> dict[str, set[int]]:
+    return {task: set(values) for task, values in share.documents.items()}

@@ -1,82 +1,31 @@
-"""The lm-eval tasks of a search: their objectives and their documents."""
+"""The lm-eval tasks of a search: what is measured of them, and their documents."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError, closest
-from evomerge.score.config import ObjectiveConfig, ScoreConfig
+from evomerge.objectives import (
+    ANSWER_TOKENS,
+    OBJECTIVES,
+    Measure,
+    MetricConfig,
+    MetricName,
+    ObjectiveConfig,
+    ObjectiveKind,
+    Resolve,
+)
+from evomerge.score.config import ScoreConfig
 from evomerge.score.faults import told_as
 from evomerge.score.load import load_task
+from evomerge.score.objective import Objective
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.splits import Splits, content_key, draw_splits
-
-METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
-    **dict.fromkeys(
-        ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "pass@1"),
-        (0.0, 1.0),
-    ),
-    **dict.fromkeys(("bleu", "chrf"), (0.0, 100.0)),
-    **dict.fromkeys(
-        ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter"), (0.0, None)
-    ),
-    "mcc": (-1.0, 1.0),
-}
-"""Values that lm-eval's metrics can have."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """An objective as the task has it.
-
-    Attributes:
-        name: "task" or, where a task has several, "task/metric" or "task/metric/filter"; unique
-            in a search.
-        task: The task's name.
-        metric: The metric's name.
-        filter: The filter that post-processes answers.
-        higher_is_better: The metric's direction.
-        preference: Its share when objectives are combined.
-        limit: Worst value that is allowed.
-        parent_margin: How much worse than the best of base and experts a model may be.
-        reference: Value from which on a better one counts in hypervolumes.
-    """
-
-    name: str
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool
-    preference: float
-    limit: float | None = None
-    parent_margin: float | None = None
-    reference: float | None = None
-
-    def loss(self, value: float) -> float:
-        """The value as something to minimize; the one place where directions are turned."""
-        return -value if self.higher_is_better else value
-
-    def value(self, loss: float) -> float:
-        """The value of a loss."""
-        return -loss if self.higher_is_better else loss
-
-    @property
-    def loss_range(self) -> tuple[float | None, float | None]:
-        """Least and greatest value of the loss, as far as the metric's name tells."""
-        low, high = METRIC_RANGES.get(self.metric, (None, None))
-        if not self.higher_is_better:
-            return low, high
-        return None if high is None else -high, None if low is None else -low
-
-    @property
-    def column(self) -> str:
-        """Name of the metric among a document's values."""
-        return self.metric if self.filter == "none" else f"{self.metric}/{self.filter}"
 
 
 class TaskSet:
@@ -98,13 +47,26 @@ class TaskSet:
             if not path.is_dir():
                 raise InputError(f"score.include_path: no folder {folder!r} (looked for {path})")
             folders.append(path)
-        names = list(dict.fromkeys(objective.task for objective in config.objectives))
+        wanted = [metric for entry in config.objectives for metric in entry.metrics]
+        names = list(dict.fromkeys(metric.task for metric in wanted))
         self.tasks: dict[str, Any] = {name: load_task(name, folders) for name in names}
         for task in self.tasks.values():
             if config.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
-        self.objectives = _named([self._objective(entry) for entry in config.objectives])
-        _check_unique([objective.name for objective in self.objectives])
+        measures = {metric: self._measure(metric) for metric in wanted}
+        named = _named(list(dict.fromkeys(measures.values())))
+        for entry in config.objectives:
+            if isinstance(entry, MetricConfig) and entry.name is not None:
+                (metric,) = entry.metrics
+                bare = measures[metric]
+                named[bare] = replace(bare, name=entry.name)
+        self.measures = tuple(named.values())
+        self.kinds: dict[str, ObjectiveKind] = {}
+        self.objectives = tuple(
+            self._objective(entry, lambda metric: named[measures[metric]])
+            for entry in config.objectives
+        )
+        _check_unique([measure.name for measure in self.measures])
 
     @cached_property
     def documents(self) -> dict[str, Sequence[Mapping[str, Any]]]:
@@ -151,7 +113,7 @@ class TaskSet:
                 task.sampler.replace_df(free)
 
     def joint_metrics(self, name: str) -> dict[str, Callable[[list[Any]], float]]:
-        """A task's objectives that are no mean over documents, as functions of all of them.
+        """A task's measures that are no mean over documents, as functions of all of them.
 
         Args:
             name: The task.
@@ -161,10 +123,11 @@ class TaskSet:
         """
         aggregations: dict[str, Any] = self.tasks[name].aggregation()
         return {
-            o.metric: aggregations[o.metric]
-            for o in self.objectives
-            if o.task == name
-            and getattr(aggregations[o.metric], "__name__", "") not in ("mean", "nanmean")
+            m.metric: aggregations[m.metric]
+            for m in self.measures
+            if m.task == name
+            and m.metric != ANSWER_TOKENS
+            and getattr(aggregations[m.metric], "__name__", "") not in ("mean", "nanmean")
         }
 
     def cut_blocks(self, name: str, documents: Sequence[int]) -> list[Block]:
@@ -206,54 +169,75 @@ class TaskSet:
                     examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
         return examples
 
-    def _objective(self, entry: ObjectiveConfig) -> Objective:
-        task = self.tasks[entry.task]
+    def _measure(self, wanted: MetricName) -> Measure:
+        """What a task and its metric are, without a name of its own."""
+        task = self.tasks[wanted.task]
+        if wanted.metric == ANSWER_TOKENS:
+            if task.OUTPUT_TYPE != "generate_until":
+                raise InputError(
+                    f"score.objectives: task {wanted.task!r} has no generated answers to count "
+                    f"tokens of; it asks for {task.OUTPUT_TYPE}"
+                )
+            return Measure("", wanted.task, ANSWER_TOKENS, "none", higher_is_better=False)
         directions: dict[str, Any] = task.higher_is_better()
-        metric = entry.metric or next(iter(directions), "")
+        metric = wanted.metric or next(iter(directions), "")
         if metric not in directions:
             raise InputError(
-                f"score.objectives: task {entry.task!r} has no metric {metric!r}; "
+                f"score.objectives: task {wanted.task!r} has no metric {metric!r}; "
                 f"{closest(metric, directions)}"
             )
         if directions[metric] not in (True, False):
             raise InputError(
-                f"task {entry.task!r}: metric {metric!r} has higher_is_better "
+                f"task {wanted.task!r}: metric {metric!r} has higher_is_better "
                 f"{directions[metric]!r}; valid: true, false"
             )
-        _check_aggregation(entry.task, metric, task.aggregation().get(metric))
+        _check_aggregation(wanted.task, metric, task.aggregation().get(metric))
         filters = [str(ensemble.name) for ensemble in task._filters]
-        chosen = entry.filter or next(iter(filters), "")
+        chosen = wanted.filter or next(iter(filters), "")
         if chosen not in filters:
             raise InputError(
-                f"score.objectives: task {entry.task!r} has no filter {chosen!r}; "
+                f"score.objectives: task {wanted.task!r} has no filter {chosen!r}; "
                 f"{closest(chosen, filters)}"
             )
+        return Measure("", wanted.task, metric, chosen, bool(directions[metric]))
+
+    def _objective(self, entry: ObjectiveConfig, resolve: Resolve) -> Objective:
+        kind = OBJECTIVES.make(entry, resolve)
+        single = kind.single
+        name = single.name if single is not None else entry.name or entry.kind
+        if name in self.kinds:
+            raise InputError(f"score.objectives: {name!r} is named twice")
+        self.kinds[name] = kind
+        low, high = (None, None) if entry.kind == "metric" else kind.range
         return Objective(
-            name=entry.task,
-            task=entry.task,
-            metric=metric,
-            filter=chosen,
-            higher_is_better=bool(directions[metric]),
+            name=name,
+            task="" if single is None else single.task,
+            metric=entry.kind if single is None else single.metric,
+            filter="none" if single is None else single.filter,
+            higher_is_better=kind.higher_is_better,
             preference=entry.preference,
             limit=entry.limit,
             parent_margin=entry.parent_margin,
             reference=entry.reference,
+            kind=entry.kind,
+            low=low,
+            high=high,
         )
 
 
-def _named(objectives: list[Objective]) -> tuple[Objective, ...]:
-    """Objectives with as much of task, metric and filter in their names as tells them apart."""
-    tasks = Counter(o.task for o in objectives)
-    metrics = Counter((o.task, o.metric) for o in objectives)
-    result = []
-    for o in objectives:
-        name = o.task
-        if tasks[o.task] > 1:
-            name += f"/{o.metric}"
-        if metrics[o.task, o.metric] > 1:
-            name += f"/{o.filter}"
-        result.append(replace(o, name=name))
-    return tuple(result)
+def _named(measures: list[Measure]) -> dict[Measure, Measure]:
+    """Measures with as much of task, metric and filter in their names as tells them apart."""
+    tasks = Counter(m.task for m in measures)
+    metrics = Counter((m.task, m.metric) for m in measures)
+    result = {}
+    for m in measures:
+        name = m.task
+        if tasks[m.task] > 1:
+            name += f"/{m.metric}"
+        if metrics[m.task, m.metric] > 1:
+            name += f"/{m.filter}"
+        result[m] = replace(m, name=name)
+    return result
 
 
 def _check_unique(names: list[str]) -> None:

@@ -85,15 +85,13 @@ def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:
     # Scores of generated code come from running it: not before a model has written it.
     joint = {} if getattr(task, "UNSAFE_CODE", False) else tasks.joint_metrics(name)
     for ensemble in task._filters:
-        chosen = [o for o in tasks.objectives if (o.task, o.filter) == (name, ensemble.name)]
+        chosen = [m for m in tasks.measures if (m.task, m.filter) == (name, ensemble.name)]
         if chosen and _takes_any_text(ensemble):
             _refuse_what_always_fails(partial(trial.filter, ensemble.name))
-        for objective in chosen:
-            if objective.metric in joint:
+        for measure in chosen:
+            if measure.metric in joint:
                 _refuse_what_always_fails(
-                    partial(
-                        trial.aggregate, ensemble.name, objective.metric, joint[objective.metric]
-                    )
+                    partial(trial.aggregate, ensemble.name, measure.metric, joint[measure.metric])
                 )
 
 

@@ -121,12 +121,15 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
 def _documents(setup: Setup) -> list[str]:
     lines = []
     for objective in setup.objectives:
-        sizes = setup.splits[objective.task]
-        counts = ", ".join(f"{len(sizes[split])} {split}" for split in SPLITS)
         direction = "higher" if objective.higher_is_better else "lower"
+        documents = ""
+        if objective.task:
+            sizes = setup.splits[objective.task]
+            counts = ", ".join(f"{len(sizes[split])} {split}" for split in SPLITS)
+            documents = f"; documents: {counts}"
         lines.append(
             f"objective {objective.name}: {objective.metric} ({direction} is better), "
-            f"preference {objective.preference:g}; documents: {counts}{_limit(objective)}"
+            f"preference {objective.preference:g}{documents}{_limit(objective)}"
         )
     assert setup.config.resolved is not None
     lines.append(_batches(setup.config))

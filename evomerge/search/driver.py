@@ -15,6 +15,7 @@ from evomerge.journal import Candidate
 from evomerge.journal.journal import Event
 from evomerge.optimize import Ask, Asked, Done, Failed, Outcome, Scored, Told, Wait
 from evomerge.score import Estimate
+from evomerge.search.derive import derive
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run, read_inbox
@@ -151,7 +152,7 @@ class SearchLoop:
             self._waiting = unfinished
             return
         # Scored but not told when the driver died: tell these first, as it would have done.
-        ended = [c for c in unfinished if "search" in c.failures or c.scores("search")]
+        ended = [c for c in unfinished if "search" in c.failures or c.is_scored("search")]
         self._tell(sorted(ended, key=lambda candidate: candidate.ended_at))
         self._waiting = [c for c in unfinished if c.told is None]
 
@@ -213,6 +214,7 @@ class SearchLoop:
                 self.dispatcher.submit_once(candidate, "search")
 
     def _tell(self, ended: list[Candidate]) -> None:
+        derive(self.run, ended, "search")
         for candidate in ended:
             self._in_flight.pop(candidate.id, None)
             outcome = self._outcome(candidate)

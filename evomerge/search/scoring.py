@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from evomerge.journal import Candidate
 from evomerge.score import Split
+from evomerge.search.derive import derive
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
 from evomerge.search.run import Run
@@ -75,23 +76,28 @@ class Scoring:
         total = len(candidates)
 
         def progress(ended: list[Candidate]) -> None:
+            derive(self.run, ended, split, is_last=False)
             done = sum(
                 c.scores(split) is not None or bool({"search", split} & c.failures.keys())
                 for c in candidates
             )
             for candidate in ended:
                 estimate = self.run.results.combined(candidate.id, split)
-                line = f"{candidate.id} failed: {candidate.failures.get(split)}"
+                line = f"{candidate.id} is scored"
                 if estimate is not None:
                     line = f"{candidate.id} {estimate.value:.4f} ±{estimate.standard_error:.4f}"
+                elif split in candidate.failures:
+                    line = f"{candidate.id} failed: {candidate.failures[split]}"
                 self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
 
         given_up = {"search"} if again else {"search", split}
         missing = [
             c for c in candidates if not given_up & c.failures.keys() and c.scores(split) is None
         ]
-        if missing:
-            self.dispatcher.run_all(missing, split, progress)
+        unscored = [c for c in missing if not c.is_scored(split)]
+        if unscored:
+            self.dispatcher.run_all(unscored, split, progress)
+        derive(self.run, missing, split)
 
     def open_holdout(self, candidates: list[Candidate], why: str, *, again: bool = False) -> None:
         """Score candidates on holdout, as `score` does; that it is opened is journaled first."""

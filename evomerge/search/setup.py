@@ -16,6 +16,7 @@ from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.mergekit.start import read_start
 from evomerge.models.build import config_of
+from evomerge.objectives import ANSWER_TOKENS
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
@@ -24,6 +25,7 @@ from evomerge.score.config import HFLM
 from evomerge.score.encoding import Encoder
 from evomerge.score.requests import Chat, chat_of
 from evomerge.score.trial import try_tasks
+from evomerge.search.ends import most_hops, with_references
 from evomerge.space import SPACES, Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.answer_cache import make_folder
@@ -135,7 +137,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     ]
     batching = None
     if config.resolved is None and engine.kind == "own":
-        batching = _batching(config, pool, _most_hops(spaces))
+        batching = _batching(config, pool, most_hops(spaces))
     found = ResolvedConfig(
         pool_sha256={checkpoint.name: checkpoint.sha256 for checkpoint in pool},
         documents_sha256=digest(splits),
@@ -165,7 +167,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             "resolved": found,
         }
     )
-    setup = Setup(resolved, pool, tasks.objectives, splits, spaces, start_from, tasks)
+    objectives = with_references(tasks, spaces, pool)
+    setup = Setup(resolved, pool, objectives, splits, spaces, start_from, tasks)
     optimizers = _check_optimizers(setup)
     if config.resolved is None:
         cache = getattr(resolved.score, "cache", None)
@@ -180,6 +183,11 @@ def set_up(config: Config, config_dir: Path) -> Setup:
 
 def _check_engine(score: Any, engine: EngineConfig) -> None:
     """Refuse settings that the engine does not heed."""
+    wanted = [metric for entry in getattr(score, "objectives", ()) for metric in entry.metrics]
+    if engine.kind == HFLM and any(metric.metric == ANSWER_TOKENS for metric in wanted):
+        raise InputError(
+            "score.objectives: the engine hflm counts no tokens of answers; set engine: own"
+        )
     if engine.kind == HFLM and getattr(score, "cache", None) is not None:
         raise InputError(
             "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
@@ -215,16 +223,6 @@ def _with_whole_paths(score: Any, config_dir: Path) -> Any:
     if cache is not None:
         update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
     return score.model_copy(update=update)
-
-
-def _most_hops(spaces: Sequence[Space]) -> int | None:
-    """Layers that a candidate's tokens go through at most; None where they are the base's."""
-    ends = [
-        space.to_recipe([getattr(dimension, end) for dimension in space.dimensions])
-        for space in spaces
-        for end in ("high", "start")
-    ]
-    return max((len(recipe.path.hops) for recipe in ends if recipe.path is not None), default=None)
 
 
 def _batching(config: Config, pool: Pool, num_layers: int | None) -> Batching:

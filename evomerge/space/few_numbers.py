@@ -91,11 +91,11 @@ class RemoveLayers:
         self.num_layers = total = pool.layout.num_layers
         if config.remove >= total:
             raise InputError(f"space.remove: {config.remove} of {total} layers leave no path")
+        # One more stands for no layer.
+        last = total if config.up_to else total - 1
         self.dimensions = tuple(
             # The last layers but the very last are the ones that models miss least.
-            Dimension(
-                f"remove/{n}", 0.0, total - 1, max(0, total - 1 - config.remove) + n, integer=True
-            )
+            Dimension(f"remove/{n}", 0.0, last, max(0, total - 1 - config.remove) + n, integer=True)
             for n in range(config.remove)
         )
         self.start = own_path(self.model, total)
@@ -103,6 +103,8 @@ class RemoveLayers:
     def _removed(self, genome: Sequence[float]) -> list[int]:
         removed: set[int] = set()
         for number in whole(self.dimensions, genome):
+            if number == self.num_layers:
+                continue
             # A layer that is out already: the next one that is in.
             while number in removed:
                 number = (number + 1) % self.num_layers
@@ -120,12 +122,21 @@ class RemoveLayers:
     def to_genome(self, path: LayerPath) -> Genome | None:
         """See `Encoding`."""
         kept = {hop.layer for hop in path.hops}
-        removed = [float(n) for n in range(self.num_layers) if n not in kept]
-        return tuple(removed) if len(removed) == len(self.dimensions) else None
+        return self._genome([n for n in range(self.num_layers) if n not in kept])
 
     def canonical(self, genome: Sequence[float]) -> Genome:
         """See `Space`."""
-        return tuple(float(n) for n in self._removed(genome))
+        found = self._genome(self._removed(genome))
+        assert found is not None
+        return found
+
+    def _genome(self, removed: Sequence[int]) -> Genome | None:
+        """The numbers of some layers, the others at no layer."""
+        lacking = len(self.dimensions) - len(removed)
+        can_lack = self.dimensions[0].high == self.num_layers
+        if lacking < 0 or (lacking and not can_lack):
+            return None
+        return tuple(float(n) for n in [*removed, *[self.num_layers] * lacking])
 
 
 class RepeatSpan:

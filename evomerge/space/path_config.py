@@ -82,10 +82,12 @@ class RemoveLayersConfig(PathSpaceConfig):
     Attributes:
         kind: The space.
         remove: How many layers.
+        up_to: Whether fewer may be left out, or none: for an objective that counts layers.
     """
 
     kind: Literal["remove_layers"] = "remove_layers"
     remove: int = Field(default=1, ge=1)
+    up_to: bool = False
 
 
 class RepeatSpanConfig(PathSpaceConfig):

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from evomerge.score import Objective, Row, moments_of, to_table
+from evomerge.objectives import Measure
+from evomerge.score import Row, moments_of, to_table
 from evomerge.workers import Finished, Job, JobResult, Worker, WorkerGroup
 
 Score = Callable[[str, str, int], float]
@@ -32,7 +33,7 @@ class SimulatedWorker:
     """The `Worker` that makes its scores up, in the time and with the failures that it is told.
 
     Attributes:
-        objectives: What it seems to measure.
+        measures: What it seems to measure.
         score: The value of a candidate's objective on a document.
         seconds: How long a job takes.
         failures: What a job raises, or None; called with the job and how often the worker has had
@@ -40,7 +41,7 @@ class SimulatedWorker:
         tries: How often each job was tried, by candidate, split and blocks.
     """
 
-    objectives: Sequence[Objective]
+    measures: Sequence[Measure]
     score: Score = hashed_score
     seconds: Callable[[Job], float] = lambda _job: 0.0
     failures: Callable[[Job, int], Exception | None] = lambda _job, _tries: None
@@ -68,7 +69,7 @@ class SimulatedWorker:
         rows: list[Row] = []
         moments = {}
         for number, block in job.blocks:
-            mine = [o for o in self.objectives if o.task == block.task]
+            mine = [o for o in self.measures if o.task == block.task]
             made = [
                 Row(
                     block.task,
@@ -78,7 +79,7 @@ class SimulatedWorker:
                 )
                 for document in block.documents
             ]
-            moments[number] = moments_of(made, self.objectives)
+            moments[number] = moments_of(made, self.measures)
             rows += made
         return JobResult(
             moments=moments,

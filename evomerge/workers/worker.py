@@ -24,7 +24,6 @@ from evomerge.score import (
     SCORERS,
     Answers,
     Block,
-    Objective,
     ScoreConfig,
     Scorer,
     Splits,
@@ -118,7 +117,7 @@ class MergeWorker:
         self.backend = BACKENDS.make(self._engine, pool, device, tokenizer, spec.batching)
         self.candidates = Candidates(pool, device, self.backend, budget_bytes, workers.pool_bytes)
         tasks = TaskSet(spec.score, Path())
-        self.objectives: tuple[Objective, ...] = tasks.objectives
+        self.measures = tasks.measures
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
         self._base_json = spec.base_json
         task, by_split = next(iter(spec.splits.items()))
@@ -157,7 +156,7 @@ class MergeWorker:
                 "(score.apply_chat_template)"
             )
         source = _AnswerSource(self, job, recipe)
-        scored = score_blocks(self.scorer, self.objectives, job.blocks, source.answer)
+        scored = score_blocks(self.scorer, self.measures, job.blocks, source.answer)
         scored_s = time.perf_counter() - started - source.build_s
         weights_sha256 = self._weights_sha256(job, recipe, source)
         run = [row for row in scored.rows if (row.task, row.document) not in source.cached]

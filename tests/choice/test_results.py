@@ -27,9 +27,14 @@ def results(tmp_path_factory):
     return evomerge.run(config, folder / "run").results
 
 
+def losses(results, candidate: str, split: str) -> list[dict[int, float]]:
+    shares = results.loss_shares(candidate, split)
+    return [share.documents["toy_choose"] for share in shares]
+
+
 def test_metrics_of_one_task_are_combined_document_by_document(results):
     for candidate in ("base", "uniform", results.state.decided["chosen"]):
-        accuracy, brier = results.document_losses(candidate, "search")
+        accuracy, brier = losses(results, candidate, "search")
         expected = mean([-(3.0 * accuracy[d] + brier[d]) / 4.0 for d in accuracy])
         combined = results.combined(candidate, "search")
         assert combined.value == pytest.approx(expected.value)
@@ -38,7 +43,7 @@ def test_metrics_of_one_task_are_combined_document_by_document(results):
 
 
 def test_differences_are_paired_across_metrics(results):
-    (a, b), (c, d) = (results.document_losses(name, "holdout") for name in ("base", "uniform"))
+    (a, b), (c, d) = (losses(results, name, "holdout") for name in ("base", "uniform"))
     expected = mean([(3.0 * (c[n] - a[n]) + d[n] - b[n]) / 4.0 for n in a])
     difference = results.difference("base", "uniform", "holdout")
     assert difference.value == pytest.approx(expected.value)

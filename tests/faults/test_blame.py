@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import pytest
-from runs import new_run
 
 from evomerge.errors import CandidateError, EvomergeError, InputError, StoppedError
 from evomerge.search.dispatch import Dispatcher
@@ -18,6 +17,7 @@ from evomerge.testing.actors import (
 )
 from evomerge.testing.workers import SimulatedWorker
 from evomerge.workers import WorkersConfig
+from runs import new_run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def search(run):
     """
 
     def search(failures=lambda job, tries: None, count=4, seconds=lambda job: 1.0, **settings):
-        worker = SimulatedWorker(run.setup.objectives, failures=failures, seconds=seconds)
+        worker = SimulatedWorker(run.setup.tasks.measures, failures=failures, seconds=seconds)
         dispatcher = Dispatcher(run, SimulatedGroup(worker, **settings))
         for number in range(count):
             dispatcher.submit(run.add_asked(number, (0.1 * number, 0.5)), "search")
@@ -118,7 +118,9 @@ class TestCandidates:
             on.append([actor.number for actor in group._in("busy") if actor.job == job])
             return RuntimeError("x") if tries < 1 else None
 
-        worker = SimulatedWorker(run.setup.objectives, failures=failures, seconds=lambda job: 1.0)
+        worker = SimulatedWorker(
+            run.setup.tasks.measures, failures=failures, seconds=lambda job: 1.0
+        )
         group = SimulatedGroup(worker, 3)
         dispatcher = Dispatcher(run, group)
         for number in range(4):
@@ -299,7 +301,7 @@ def test_what_went_wrong_is_counted_on_after_a_resume(run):
     candidate = run.add_asked(0, (0.1, 0.5))
     failures = only("c00000", DeathError)
     for expected in (1, 2, 3):
-        worker = SimulatedWorker(run.setup.objectives, failures=failures)
+        worker = SimulatedWorker(run.setup.tasks.measures, failures=failures)
         dispatcher = Dispatcher(run, SimulatedGroup(worker))
         dispatcher.submit(candidate, "search")
         while not candidate.num_attempts >= expected:

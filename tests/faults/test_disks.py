@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 from commands import run_here
-from runs import new_run
 
 from evomerge.errors import StoppedError
 from evomerge.journal import normal_form, read_journal, room
@@ -19,6 +18,7 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
+from runs import new_run
 
 
 def new_search(folder, run_dir=None):
@@ -26,7 +26,7 @@ def new_search(folder, run_dir=None):
 
 
 def go_on(run):
-    worker = SimulatedWorker(run.setup.objectives)
+    worker = SimulatedWorker(run.setup.tasks.measures)
     try:
         with Scoring(run, print, lambda _config, _spec: SimulatedGroup(worker)) as scoring:
             for stage in Stages(run, scoring, lambda progress: None):

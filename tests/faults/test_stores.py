@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 from mlflow import MlflowClient
-from runs import give_scores, new_run
 
 from evomerge.errors import EvomergeError
 from evomerge.record import follow, picks
 from evomerge.record.follow import Syncer, sync_now
+from runs import give_scores, new_run
 
 
 @pytest.fixture

@@ -296,12 +296,12 @@ class TestDamage:
 
 def test_a_newer_release_wrote_it(path, monkeypatch):
     write(path, 1)
-    monkeypatch.setitem(journal_module._VERSIONS, "stopped", 3)
+    monkeypatch.setitem(journal_module._VERSIONS, "stopped", 4)
     journal = Journal(path)
     journal.append("stopped", reason="the future")
     journal.close()
     message = refused(path)
-    assert "line 2 has schema_version 3" in message
+    assert "line 2 has schema_version 4" in message
     assert "install a newer evomerge" in message
     with pytest.raises(InputError, match="newer"):
         Journal(path)

@@ -16,8 +16,9 @@ from evomerge.score import (
     Estimate,
     Objective,
     Row,
+    Share,
     combine,
-    combine_documents,
+    combine_shares,
     mean,
     merge_moments,
     moments_of,
@@ -28,6 +29,14 @@ RELATIVE = 1e-12
 """Float64 sums of a few hundred numbers in another order."""
 
 samples = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=200)
+
+
+def means(values: list[dict], tasks: list[str] | None = None) -> list[Share]:
+    """Of objectives that are means; by default of one task."""
+    return [
+        Share.of_mean(task, each)
+        for task, each in zip(tasks or ["task"] * len(values), values, strict=True)
+    ]
 
 
 class TestMean:
@@ -98,11 +107,11 @@ class TestPairedDifference:
         shares = np.asarray(preferences) / 3
         value = float(shares @ values)
         reach = 1.959963984540054 * math.sqrt(float(shares**2 @ variances))
-        difference = paired_difference(first, second, tasks, preferences)
+        difference = paired_difference(means(first, tasks), means(second, tasks), preferences)
         assert difference.value == pytest.approx(value, rel=1e-9)
         assert difference.low == pytest.approx(value - reach, rel=1e-9)
         assert difference.high == pytest.approx(value + reach, rel=1e-9)
-        opposite = paired_difference(second, first, tasks, preferences)
+        opposite = paired_difference(means(second, tasks), means(first, tasks), preferences)
         assert opposite.value == pytest.approx(-value, rel=1e-9)
         assert opposite.low == pytest.approx(-difference.high, rel=1e-9)
 
@@ -110,20 +119,20 @@ class TestPairedDifference:
         # Each document is a tenth better, and documents differ much more than that.
         base = {n: n / 10 for n in range(10)}
         better = {n: value + 0.1 + 0.001 * (n % 2) for n, value in base.items()}
-        difference = paired_difference([better], [base], ["task"], [1.0])
+        difference = paired_difference(means([better]), means([base]), [1.0])
         assert difference.distinguishable
         assert difference.low > 0.09
         assert mean(list(base.values())).standard_error > 0.09
 
     def test_a_model_with_itself(self):
         scores = {n: float(n % 2) for n in range(20)}
-        difference = paired_difference([scores], [scores], ["task"], [1.0])
+        difference = paired_difference(means([scores]), means([scores]), [1.0])
         assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert not difference.distinguishable
 
     def test_worse_is_distinguishable_too(self):
         better, worse = {n: 1.0 + 0.01 * n for n in range(9)}, {n: 0.005 * n for n in range(9)}
-        assert paired_difference([worse], [better], ["task"], [1.0]).distinguishable
+        assert paired_difference(means([worse]), means([better]), [1.0]).distinguishable
 
     def test_the_interval_holds_what_it_says(self):
         rng = np.random.default_rng(2)
@@ -132,9 +141,8 @@ class TestPairedDifference:
             first = rng.normal(0.5 + truth, 0.3, 100)
             second = rng.normal(0.5, 0.3, 100)
             difference = paired_difference(
-                [dict(enumerate(first.tolist()))],
-                [dict(enumerate(second.tolist()))],
-                ["task"],
+                means([dict(enumerate(first.tolist()))]),
+                means([dict(enumerate(second.tolist()))]),
                 [1.0],
             )
             hits += difference.low <= truth <= difference.high
@@ -146,25 +154,27 @@ class TestPairedDifference:
         rng = np.random.default_rng(3)
         first = dict(enumerate(rng.normal(0.6, 0.3, 50).tolist()))
         second = dict(enumerate(rng.normal(0.5, 0.3, 50).tolist()))
-        alone = paired_difference([first], [second], ["task"], [1.0])
-        twice = paired_difference([first] * 2, [second] * 2, ["task"] * 2, [1.0, 3.0])
+        alone = paired_difference(means([first]), means([second]), [1.0])
+        twice = paired_difference(means([first] * 2), means([second] * 2), [1.0, 3.0])
         assert twice.value == pytest.approx(alone.value)
         assert twice.high - twice.low == pytest.approx(alone.high - alone.low)
-        apart = paired_difference([first] * 2, [second] * 2, ["one", "two"], [1.0, 1.0])
+        apart = paired_difference(
+            means([first] * 2, ["one", "two"]), means([second] * 2, ["one", "two"]), [1.0, 1.0]
+        )
         assert apart.high - apart.low == pytest.approx((alone.high - alone.low) / math.sqrt(2))
 
     def test_metrics_that_make_up_for_each_other(self):
         rng = np.random.default_rng(4)
         values = rng.normal(0.0, 0.3, 50)
         up, down = dict(enumerate(values.tolist())), dict(enumerate((1.0 - values).tolist()))
-        combined = combine_documents([up, down], ["task", "task"], [1.0, 1.0])
+        combined = combine_shares(means([up, down]), [1.0, 1.0]).estimate
         assert combined.value == pytest.approx(0.5)
         assert combined.standard_error == pytest.approx(0.0, abs=1e-12)
         assert combined.num_documents == 50
 
     def test_other_documents(self):
         with pytest.raises(ValueError, match="same documents"):
-            paired_difference([{1: 0.5, 2: 0.5}], [{1: 0.5, 3: 0.5}], ["task"], [1.0])
+            paired_difference(means([{1: 0.5, 2: 0.5}]), means([{1: 0.5, 3: 0.5}]), [1.0])
 
 
 def objective(**changes) -> Objective:

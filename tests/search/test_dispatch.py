@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from runs import give_scores, new_run
 
 from evomerge.journal import RunState, normal_form, read_journal, read_values
 from evomerge.search.dispatch import Dispatcher
+from runs import give_scores, new_run
 
 
 @pytest.fixture

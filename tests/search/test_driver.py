@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from runs import give_scores, new_run, tell
 
 from evomerge.search import driver
 from evomerge.search.driver import SearchLoop
+from runs import give_scores, new_run, tell
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 from commands import run_here
-from runs import new_run
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -18,6 +17,7 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker, hashed_score
+from runs import new_run
 
 
 def go_on(run):
@@ -27,7 +27,7 @@ def go_on(run):
         bonus = float(candidate[1:]) if candidate.startswith("c") else 0.0
         return hashed_score(candidate, objective, document) / 100 + bonus / 50
 
-    worker = SimulatedWorker(run.setup.objectives, score=score)
+    worker = SimulatedWorker(run.setup.tasks.measures, score=score)
     with Scoring(run, print, lambda _config, _spec: SimulatedGroup(worker)) as scoring:
         for stage in Stages(run, scoring, lambda progress: None):
             stage.go()

@@ -8,7 +8,6 @@ import shutil
 
 import pytest
 from commands import run_here
-from runs import new_run
 
 from evomerge.errors import InputError
 from evomerge.journal import Event, Journal, normal_form, read_journal, replay
@@ -19,11 +18,12 @@ from evomerge.search.setup import Setup
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
+from runs import new_run
 
 
 def go_on(run):
     """All stages that are left, scored by simulated workers."""
-    worker = SimulatedWorker(run.setup.objectives)
+    worker = SimulatedWorker(run.setup.tasks.measures)
     note_lost_documents(run)
     with Scoring(run, print, lambda _config, _spec: SimulatedGroup(worker)) as scoring:
         for stage in Stages(run, scoring, lambda progress: None):

@@ -7,7 +7,6 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from runs import give_scores, new_run
 
 from evomerge.errors import InputError, NotNowError, StoppedError
 from evomerge.journal import room
@@ -21,6 +20,7 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.search.summary import write_summary
 from evomerge.space import recipes
+from runs import give_scores, new_run
 
 
 @pytest.fixture

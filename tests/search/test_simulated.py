@@ -6,7 +6,6 @@ import random
 
 import pytest
 from fixtures import make_workspace
-from runs import give_scores, new_run
 
 from evomerge.config import load_config
 from evomerge.errors import CandidateError
@@ -18,6 +17,7 @@ from evomerge.search.setup import Setup, set_up
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
+from runs import give_scores, new_run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def run(setup, tmp_path):
 
 
 def dispatcher_of(run, num_actors=2, seed=None, **behavior):
-    worker = SimulatedWorker(run.setup.objectives, **behavior)
+    worker = SimulatedWorker(run.setup.tasks.measures, **behavior)
     return Dispatcher(run, SimulatedGroup(worker, num_actors, seed))
 
 
@@ -62,7 +62,7 @@ def test_scores_do_not_depend_on_actors_or_orders(run, num_actors, seed):
     assert {c.id for c in ended} == {f"c{n:05d}" for n in range(4)}
     for candidate in ended:
         scores = candidate.scores("search")
-        worker = SimulatedWorker(run.setup.objectives)
+        worker = SimulatedWorker(run.setup.tasks.measures)
         for objective in run.setup.objectives:
             documents = run.setup.splits[objective.task]["search"]
             values = [worker.score(candidate.id, objective.name, d) for d in documents]
@@ -83,7 +83,7 @@ def test_a_worker_goes_on_with_the_candidate_that_it_holds(run):
             held.append(job.candidate)
             return super().make(job)
 
-    worker = Watched(run.setup.objectives, seconds=lambda job: 1.0)
+    worker = Watched(run.setup.tasks.measures, seconds=lambda job: 1.0)
     dispatcher = Dispatcher(run, SimulatedGroup(worker, 2))
     everything(dispatcher, *candidates_of(run, 3))
     # Two at a time; then both help with the last.
@@ -125,7 +125,7 @@ def whole_search(
     """All stages of a search but the report."""
     search = {"budget": {"candidates": candidates}, "finalists": 3, **(search or {})}
     run = new_run(folder, search=search, **(settings or {}))
-    worker = SimulatedWorker(run.setup.objectives, **behavior)
+    worker = SimulatedWorker(run.setup.tasks.measures, **behavior)
 
     def start(_config, _spec):
         return SimulatedGroup(worker, num_actors, seed)
@@ -223,5 +223,5 @@ def test_the_first_path_is_scored_once_by_several_workers(tmp_path):
     assert "c00000" not in handed_out
     # The same search, whoever scores it: every document of every candidate is there.
     for candidate in searched:
-        losses = run.results.document_losses(candidate.id, "search")
-        assert [len(values) for values in losses] == [10, 10]
+        shares = run.results.loss_shares(candidate.id, "search")
+        assert [len(d) for share in shares for d in share.documents.values()] == [10, 10]

@@ -31,7 +31,7 @@ def setup(tmp_path_factory):
 def worker_of(setup):
     made = {
         "merge": MergeWorker(setup.worker_spec()),
-        "simulated": SimulatedWorker(setup.objectives),
+        "simulated": SimulatedWorker(setup.tasks.measures),
     }
     return made.__getitem__
 
@@ -59,7 +59,7 @@ def test_the_weights_of_a_validated_candidate_are_hashed_once(setup, worker_of):
 @pytest.mark.parametrize("kind", ["simulated", "inline", "ray"])
 def test_groups(setup, kind, caplog):
     if kind == "simulated":
-        group = SimulatedGroup(SimulatedWorker(setup.objectives), num_actors=3, seed=1)
+        group = SimulatedGroup(SimulatedWorker(setup.tasks.measures), num_actors=3, seed=1)
     else:
         num_actors = 2 if kind == "ray" else None
         workers = WorkersConfig(kind=kind, num_actors=num_actors, statistics_gib=1e-6)

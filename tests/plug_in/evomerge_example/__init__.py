@@ -1,1 +1,1 @@
-"""A merge method, an optimizer and an engine of another package."""
+"""A merge method, an optimizer, an engine and an objective of another package."""

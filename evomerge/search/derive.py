@@ -1,0 +1,131 @@
+"""Objectives that are no mean of one measure: made of a candidate once its documents are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evomerge.errors import CandidateError
+from evomerge.journal import Candidate
+from evomerge.objectives import Measure, Measured, Term
+from evomerge.score import Share, Split
+from evomerge.search.run import Run
+from evomerge.space import recipes
+
+
+class NotScoredError(Exception):
+    """A model that an objective compares with has no scores yet."""
+
+
+def derive(
+    run: Run, candidates: Sequence[Candidate], split: Split, *, is_last: bool = True
+) -> None:
+    """Make what is not there yet of scored candidates' objectives, and journal it.
+
+    Args:
+        run: Theirs.
+        candidates: Those to look at; of those that are not scored nothing is made.
+        split: On which documents.
+        is_last: Whether nothing more is scored before somebody asks: then a candidate that is
+            compared with a model without scores fails.
+    """
+    open_ones = [c for c in candidates if c.is_scored(split) and c.lacks(split)]
+    for candidate in open_ones:
+        names = candidate.lacks(split)
+        try:
+            found = {name: _one(run, candidate, split, name) for name in sorted(names)}
+        except NotScoredError as error:
+            if is_last:
+                _fail(run, candidate, split, str(error))
+        except CandidateError as error:
+            _fail(run, candidate, split, str(error))
+        else:
+            run.record("derived", candidate=candidate.id, split=split, objectives=found)
+    if open_ones:
+        run.commit()
+
+
+def _fail(run: Run, candidate: Candidate, split: Split, reason: str) -> None:
+    run.record(
+        "failed",
+        candidate=candidate.id,
+        split=split,
+        reason=reason,
+        attempt=1,
+        final=True,
+        blame="candidate",
+        block=0,
+        trace=None,
+    )
+
+
+def _one(run: Run, candidate: Candidate, split: Split, name: str) -> dict[str, Any]:
+    """An objective's value, as the journal has it."""
+    rows = _Rows(run, candidate, split)
+    kind = run.setup.tasks.kinds[name]
+    measured = kind.measure(run.recipe(candidate), run.setup.pool, rows)
+    if not math.isfinite(measured.value) or not math.isfinite(measured.standard_error):
+        raise CandidateError(f"{name}: the value is not finite")
+    estimate = rows.share(measured).estimate
+    return {
+        "value": measured.value,
+        "standard_error": estimate.standard_error,
+        "num_documents": estimate.num_documents,
+        "own_error": measured.standard_error,
+        "terms": [
+            [
+                term.measure,
+                term.coefficient,
+                None if term.model is None else rows.candidate_of(term.model).id,
+            ]
+            for term in measured.terms
+        ],
+    }
+
+
+class _Rows:
+    """The `Rows` of a candidate that is scored."""
+
+    def __init__(self, run: Run, candidate: Candidate, split: Split) -> None:
+        self._run = run
+        self._candidate = candidate
+        self._split = split
+
+    def values(self, measure: Measure) -> Mapping[int, float]:
+        """See `Rows`."""
+        return self._run.results.documents(self._candidate.id, self._split, measure)
+
+    def mean(self, measure: Measure) -> float:
+        """See `Rows`."""
+        return self._candidate.measured[self._split].scores()[measure.name].value
+
+    def of(self, model: str) -> _Rows:
+        """See `Rows`."""
+        return _Rows(self._run, self.candidate_of(model), self._split)
+
+    def candidate_of(self, model: str) -> Candidate:
+        """A model of the pool, as the run has scored it.
+
+        Raises:
+            NotScoredError: It has not.
+        """
+        recipe = recipes.member(self._run.setup.pool, model)
+        for candidate in self._run.state.by_recipe[recipe.sha256]:
+            if candidate.is_scored(self._split):
+                return candidate
+        raise NotScoredError(f"the model {model!r} of the pool has no {self._split} scores")
+
+    def share(self, measured: Measured) -> Share:
+        """The value with the documents of its terms."""
+        documents: dict[str, dict[int, float]] = {}
+        measures = {measure.name: measure for measure in self._run.setup.tasks.measures}
+        for term in measured.terms:
+            measure = measures[term.measure]
+            added: dict[int, float] = documents.setdefault(measure.task, {})
+            for document, value in self._of(term).values(measure).items():
+                added[document] = added.get(document, 0.0) + term.coefficient * value
+        return Share(measured.value, documents, measured.standard_error)
+
+    def _of(self, term: Term) -> _Rows:
+        return self if term.model is None else self.of(term.model)
