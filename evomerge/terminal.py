@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from evomerge.record.config import tracking_uri
-from evomerge.record.report import cell, comparison_lines, front_lines
+from evomerge.record.report import cell, comparison_lines, front_lines, monitor_lines
 from evomerge.search import Progress as SearchProgress
 from evomerge.search import Result
 
@@ -99,7 +99,7 @@ def print_result(result: Result) -> None:
         )
     console.print(grid)
     console.print("Columns of single objectives are on holdout; ± is one standard error.")
-    for line in comparison_lines(table):
+    for line in (*comparison_lines(table), *monitor_lines(table)):
         console.print(line, highlight=False)
     if result.results.front is not None:
         print_front(result, console)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evomerge.choice.front import Front
-from evomerge.journal.candidate import Derived
 from evomerge.journal.documents import read_values
 from evomerge.journal.state import RunState
 from evomerge.objectives import Measure
@@ -50,6 +49,11 @@ class Results:
             self._read_from = started
             self._objectives = [Objective(**data) for data in started]
         return self._objectives
+
+    @property
+    def monitors(self) -> list[Objective]:
+        """What the run measures of finalists and baselines, and is not steered by."""
+        return [Objective(**data) for data in self.state.started.get("monitors", ())]
 
     def combined(self, candidate: str, split: Split) -> Estimate | None:
         """Preference-weighted mean of a candidate's objectives, or None where it is not scored.
@@ -143,16 +147,14 @@ class Results:
 
     def loss_shares(self, candidate: str, split: Split) -> list[Share]:
         """For each objective the loss, with the documents that it follows from."""
-        derived = self.state.candidates[candidate].measured[split].derived
-        shares = []
-        for objective in self.objectives:
-            if objective.task:
-                values = self.documents(candidate, split, objective)
-                losses = {document: objective.loss(value) for document, value in values.items()}
-                shares.append(Share.of_mean(objective.task, losses))
-            else:
-                shares.append(self._derived_share(candidate, split, objective, derived))
-        return shares
+        return [self._share(candidate, split, objective) for objective in self.objectives]
+
+    def _share(self, candidate: str, split: Split, objective: Objective) -> Share:
+        if not objective.task:
+            return self._derived_share(candidate, split, objective)
+        values = self.documents(candidate, split, objective)
+        losses = {document: objective.loss(value) for document, value in values.items()}
+        return Share.of_mean(objective.task, losses)
 
     def documents(
         self, candidate: str, split: Split, measure: Measure | Objective
@@ -161,14 +163,8 @@ class Results:
         parts = list(self.state.candidates[candidate].measured[split].parts)
         return read_values(self.run_dir, parts, candidate, split, measure.task, measure.column)
 
-    def _derived_share(
-        self,
-        candidate: str,
-        split: Split,
-        objective: Objective,
-        derived: Mapping[str, Derived],
-    ) -> Share:
-        found = derived[objective.name]
+    def _derived_share(self, candidate: str, split: Split, objective: Objective) -> Share:
+        found = self.state.candidates[candidate].measured[split].derived[objective.name]
         documents: dict[str, dict[int, float]] = {}
         for term in found.terms:
             measure = self._measures[term.measure]
@@ -225,9 +221,35 @@ class Results:
             "objectives": [objective.name for objective in self.objectives],
             "rows": rows,
             "comparisons": comparisons,
+            "monitors": self._held_out(chosen, state.decided.get("best_parent")),
             "front": state.decided.get("front"),
             **({"earlier": list(state.earlier)} if state.earlier else {}),
         }
+
+    def _held_out(self, chosen: str | None, rival: str | None) -> list[dict[str, Any]]:
+        """What nothing was steered by: the chosen model beside the best parent, on holdout."""
+        found = []
+        for objective in self.monitors:
+            entry: dict[str, Any] = {
+                "name": objective.name,
+                "metric": objective.metric,
+                "higher_is_better": objective.higher_is_better,
+            }
+            if chosen and rival and self._on_holdout(chosen) and self._on_holdout(rival):
+                theirs, ours = (
+                    [self._share(name, "holdout", objective)] for name in (rival, chosen)
+                )
+                difference = paired_difference(theirs, ours, [1.0])
+                for role, name in (("chosen", chosen), ("best_parent", rival)):
+                    scores = self.state.candidates[name].scores("holdout")
+                    assert scores is not None
+                    entry[role] = {"candidate": name, **asdict(scores[objective.name])}
+                entry["gain"] = {
+                    **asdict(difference),
+                    "distinguishable": difference.distinguishable,
+                }
+            found.append(entry)
+        return found
 
     def _on_holdout(self, candidate: str) -> bool:
         return self.state.candidates[candidate].scores("holdout") is not None

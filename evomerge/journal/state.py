@@ -114,14 +114,12 @@ class RunState:
         self.started = dict(data)
         self.started_at = event.time
         # Objectives that are the mean of no single measure.
-        derived = [entry for entry in data.get("objectives", ()) if not entry["task"]]
+        steering, monitors = (
+            frozenset(entry["name"] for entry in data.get(what, ()) if not entry["task"])
+            for what in ("objectives", "monitors")
+        )
         self._derives = {
-            split: frozenset(
-                entry["name"]
-                for entry in derived
-                if split != "search" or not entry.get("monitor", False)
-            )
-            for split in SPLITS
+            split: steering if split == "search" else steering | monitors for split in SPLITS
         }
 
     def _stage_started(self, event: Event, data: Mapping[str, Any]) -> None:

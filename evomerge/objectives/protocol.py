@@ -44,6 +44,7 @@ class ObjectiveConfig(Choice):
             unit; in the place of `limit`.
         reference: Value from which on a better one counts in hypervolumes, in its own unit; by
             default the worst of base and experts.
+        monitor: Measured of finalists and baselines only, and reported apart; steers nothing.
     """
 
     name: str | None = None
@@ -51,11 +52,20 @@ class ObjectiveConfig(Choice):
     limit: float | None = None
     parent_margin: float | None = Field(default=None, ge=0.0)
     reference: float | None = None
+    monitor: bool = False
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if self.limit is not None and self.parent_margin is not None:
             raise ValueError("limit and parent_margin both say what is allowed; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _steers_nothing(self) -> Self:
+        steering = {"preference", "limit", "parent_margin", "reference"} & self.model_fields_set
+        changed = [n for n in sorted(steering) if getattr(self, n) not in (None, 1.0)]
+        if self.monitor and changed:
+            raise ValueError(f"a monitor steers nothing; leave {', '.join(changed)} out")
         return self
 
     @property

@@ -35,6 +35,29 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
     return lines
 
 
+def monitor_lines(table: dict[str, Any]) -> list[str]:
+    """What held-out tasks say, which steered nothing, in words."""
+    lines = []
+    # Reports of earlier releases have none.
+    for entry in table.get("monitors", ()):
+        if "gain" not in entry:
+            lines.append(f"held out, {entry['name']} ({entry['metric']}): not measured yet")
+            continue
+        gain, ours, theirs = entry["gain"], entry["chosen"], entry["best_parent"]
+        if not gain["distinguishable"]:
+            verdict = "not distinguishable"
+        else:
+            verdict = "better" if gain["value"] > 0.0 else "worse"
+        lines.append(
+            f"held out, {entry['name']} ({entry['metric']}): {ours['candidate']} "
+            f"{ours['value']:.3f} ±{ours['standard_error']:.3f}, the best parent "
+            f"({theirs['candidate']}) {theirs['value']:.3f} ±{theirs['standard_error']:.3f}; gain "
+            f"{gain['value']:+.3f}, 95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}: "
+            f"{verdict}"
+        )
+    return lines
+
+
 def front_lines(front: Front) -> list[str]:
     """How good a front is, in words."""
     reference = ", ".join(f"{name} {value:.3f}" for name, value in front.reference.items())
@@ -91,7 +114,7 @@ def markdown_table(table: dict[str, Any]) -> str:
         cells += [cell(splits, split, None) for split in ("search", "validation", "holdout")]
         cells += [cell(splits, "holdout", objective) for objective in table["objectives"]]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = comparison_lines(table)
+    notes = [*comparison_lines(table), *monitor_lines(table)]
     if table["front"] is not None:
         front = Front.from_dict(table["front"])
         names = table["objectives"]
@@ -118,7 +141,7 @@ def render_html(results: Results, recipe_of: RecipeOf) -> str:
     chosen = results.state.candidates[table["chosen"]] if table["chosen"] else None
     return environment.get_template("report.jinja").render(
         table=table,
-        lines=comparison_lines(table),
+        lines=[*comparison_lines(table), *monitor_lines(table)],
         cell=cell,
         plot=_progress(results),
         paths=path_pictures(results, recipe_of),

@@ -112,8 +112,13 @@ class ScoreConfig(Choice):
 
     @model_validator(mode="after")
     def _some_preference(self) -> Self:
-        if not any(objective.preference for objective in self.objectives):
+        steering = [objective for objective in self.objectives if not objective.monitor]
+        if not steering:
+            raise ValueError("every objective is a monitor, and nothing steers the search")
+        if not any(objective.preference for objective in steering):
             raise ValueError("every objective has preference 0; give at least one a positive one")
+        if not any(objective.metrics for objective in steering):
+            raise ValueError("no objective is measured on documents; add a metric of a task")
         return self
 
 

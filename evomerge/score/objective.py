@@ -24,6 +24,7 @@ class Objective:
         kind: What it is.
         low: Least value that it can have, where it is no metric.
         high: Greatest value.
+        monitor: Whether it is measured of finalists and baselines only, and steers nothing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Objective:
     kind: str = "metric"
     low: float | None = None
     high: float | None = None
+    monitor: bool = False
 
     def loss(self, value: float) -> float:
         """The value as something to minimize; the one place where directions are turned."""

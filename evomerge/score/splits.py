@@ -17,6 +17,9 @@ DocumentIds = tuple[int, ...]
 Splits = dict[str, dict[Split, DocumentIds]]
 """By task and split."""
 
+Sizes = Mapping[str, Mapping[Split, int]]
+"""Numbers of documents by task and split."""
+
 
 def content_key(document: Mapping[str, Any], group_by: str | None) -> Hashable:
     """What two documents of one group have in common."""
@@ -29,6 +32,7 @@ def draw_splits(
     documents: Mapping[str, Sequence[Mapping[str, Any]]],
     config: SplitsConfig,
     fewshot: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    sizes: Sizes | None = None,
 ) -> Splits:
     """Draw the documents of each split.
 
@@ -36,6 +40,7 @@ def draw_splits(
         documents: Every task's documents, by task.
         config: Sizes, seed and grouping.
         fewshot: Documents that are shown as examples; what shares their content is in no split.
+        sizes: How many documents; by default those of the configuration for every task.
 
     Returns:
         Document ids by task and split; the same for the same documents and config.
@@ -55,8 +60,10 @@ def draw_splits(
     order = sorted(sorted(group) for group in groups.values())
     random.Random(f"evomerge splits {config.seed}").shuffle(order)
 
+    if sizes is None:
+        sizes = {task: {split: config.size(split) for split in SPLITS} for task in documents}
     wanted: dict[Split, dict[str, int]] = {
-        split: dict.fromkeys(documents, config.size(split)) for split in SPLITS
+        split: {task: sizes[task][split] for task in documents} for split in SPLITS
     }
     drawn: dict[str, dict[Split, list[int]]] = {
         task: {split: [] for split in SPLITS} for task in documents
@@ -73,7 +80,7 @@ def draw_splits(
     for task in documents:
         missing = sum(wanted[split][task] for split in SPLITS)
         if missing:
-            needed = sum(config.size(split) for split in SPLITS)
+            needed = sum(sizes[task].values())
             raise InputError(
                 f"task {task!r} has {len(documents[task])} documents, the splits need {needed} "
                 f"of different content in groups that fit ({missing} too few)\n"

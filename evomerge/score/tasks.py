@@ -20,12 +20,12 @@ from evomerge.objectives import (
     ObjectiveKind,
     Resolve,
 )
-from evomerge.score.config import ScoreConfig
+from evomerge.score.config import SPLITS, ScoreConfig
 from evomerge.score.faults import told_as
 from evomerge.score.load import load_task
 from evomerge.score.objective import Objective
 from evomerge.score.protocol import Block, cut_blocks
-from evomerge.score.splits import Splits, content_key, draw_splits
+from evomerge.score.splits import Sizes, Splits, content_key, draw_splits
 
 
 class TaskSet:
@@ -83,7 +83,27 @@ class TaskSet:
 
     def draw_splits(self) -> Splits:
         """The documents of each split; examples shown in prompts come from none of them."""
-        return draw_splits(self.documents, self.config.splits, self._separate_examples())
+        return draw_splits(
+            self.documents, self.config.splits, self._separate_examples(), self._sizes()
+        )
+
+    def _sizes(self) -> Sizes:
+        """How many documents of each task a split has: what steers nothing is not searched on."""
+        steering = {
+            metric.task
+            for entry in self.config.objectives
+            if not entry.monitor
+            for metric in entry.metrics
+        }
+        return {
+            name: {
+                split: 0
+                if split == "search" and name not in steering
+                else self.config.splits.size(split)
+                for split in SPLITS
+            }
+            for name in self.tasks
+        }
 
     def reserve_examples(self, splits: Splits) -> None:
         """Let tasks that draw examples from their own documents draw what is in no split.
@@ -132,6 +152,8 @@ class TaskSet:
 
     def cut_blocks(self, name: str, documents: Sequence[int]) -> list[Block]:
         """Cut a split's documents of a task; where a metric needs all of them, into one block."""
+        if not documents:
+            return []
         whole = bool(self.joint_metrics(name))
         return cut_blocks(name, documents, len(documents) if whole else self.config.block_documents)
 
@@ -222,6 +244,7 @@ class TaskSet:
             kind=entry.kind,
             low=low,
             high=high,
+            monitor=entry.monitor,
         )
 
 

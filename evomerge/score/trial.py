@@ -64,7 +64,8 @@ def try_tasks(
                     chat,
                     by_document=tasks.config.fewshot_by == "document",
                 )
-            searched = set(by_split["search"])
+            # Of what steers nothing no document is searched on.
+            searched = set(by_split["search"] or by_split["validation"])
             chosen = [one for one in asked if one.document_id in searched]
             if encoder is not None:
                 for one in sorted(asked, key=_length, reverse=True)[:NUM_ENCODED]:

@@ -120,16 +120,19 @@ def _phase(setup: Setup, number: int, optimizer: OptimizerConfig, space: Space) 
 
 def _documents(setup: Setup) -> list[str]:
     lines = []
-    for objective in setup.objectives:
+    for objective in (*setup.objectives, *setup.monitors):
         direction = "higher" if objective.higher_is_better else "lower"
         documents = ""
         if objective.task:
             sizes = setup.splits[objective.task]
-            counts = ", ".join(f"{len(sizes[split])} {split}" for split in SPLITS)
+            counts = ", ".join(f"{len(sizes[s])} {s}" for s in SPLITS if sizes[s])
             documents = f"; documents: {counts}"
+        what = f"{objective.name}: {objective.metric} ({direction} is better)"
         lines.append(
-            f"objective {objective.name}: {objective.metric} ({direction} is better), "
-            f"preference {objective.preference:g}{documents}{_limit(objective)}"
+            f"monitor {what}, steers nothing{documents}"
+            if objective.monitor
+            else f"objective {what}, preference {objective.preference:g}{documents}"
+            f"{_limit(objective)}"
         )
     assert setup.config.resolved is not None
     lines.append(_batches(setup.config))
@@ -225,14 +228,14 @@ def _time(setup: Setup) -> list[str]:
 def _tokens(setup: Setup) -> float:
     """Tokens of a candidate's requests on search documents, estimated."""
     tokenizer = load_tokenizer(setup.pool)
-    size = setup.config.score.splits.search
 
     def count(text: str) -> int:
         return len(tokenizer.encode(text))
 
-    return size * sum(
-        setup.tasks.typical_tokens(task, by_split["search"], count)
+    return sum(
+        len(by_split["search"]) * setup.tasks.typical_tokens(task, by_split["search"], count)
         for task, by_split in setup.splits.items()
+        if by_split["search"]
     )
 
 

@@ -194,6 +194,7 @@ def facts_of(setup: Setup) -> dict[str, Any]:
             for phase, space in zip(setup.config.all_phases, setup.spaces, strict=True)
         ],
         "objectives": [asdict(objective) for objective in setup.objectives],
+        "monitors": [asdict(objective) for objective in setup.monitors],
         "measures": [asdict(measure) for measure in setup.tasks.measures],
         "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
     }

@@ -54,7 +54,8 @@ class Setup:
     Attributes:
         config: The configuration with everything filled in.
         pool: The models.
-        objectives: What is measured.
+        objectives: What steers the search.
+        monitors: What is measured of finalists and baselines, and steers nothing.
         splits: Document ids by task and split.
         spaces: Which candidates each phase has; a later one's "merged" is a stand-in here, until
             the phase before has a winner.
@@ -65,6 +66,7 @@ class Setup:
     config: Config
     pool: Pool
     objectives: tuple[Objective, ...]
+    monitors: tuple[Objective, ...]
     splits: Splits
     spaces: tuple[Space, ...]
     start_from: list[Recipe]
@@ -168,7 +170,16 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         }
     )
     objectives = with_references(tasks, spaces, pool)
-    setup = Setup(resolved, pool, objectives, splits, spaces, start_from, tasks)
+    setup = Setup(
+        resolved,
+        pool,
+        tuple(objective for objective in objectives if not objective.monitor),
+        tuple(objective for objective in objectives if objective.monitor),
+        splits,
+        spaces,
+        start_from,
+        tasks,
+    )
     optimizers = _check_optimizers(setup)
     if config.resolved is None:
         cache = getattr(resolved.score, "cache", None)

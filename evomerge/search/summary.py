@@ -8,7 +8,7 @@ from evomerge.files import replacing, write_text
 from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.front_plots import render_front
-from evomerge.record.report import comparison_lines, write_html
+from evomerge.record.report import comparison_lines, monitor_lines, write_html
 from evomerge.search.run import Run
 
 
@@ -58,7 +58,8 @@ def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
                 f"| {estimate.num_documents} |"
             )
     if candidate_id == run.state.decided.get("chosen"):
-        lines += ["", *comparison_lines(run.results.table())]
+        table = run.results.table()
+        lines += ["", *comparison_lines(table), *monitor_lines(table)]
     lines += [
         "",
         "## Recipe",

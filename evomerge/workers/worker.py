@@ -120,8 +120,12 @@ class MergeWorker:
         self.measures = tasks.measures
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
         self._base_json = spec.base_json
-        task, by_split = next(iter(spec.splits.items()))
-        self._proof = Block(task, tuple(by_split["search"][:NUM_PROOF_DOCUMENTS]))
+        task, documents = next(
+            (task, by_split["search"])
+            for task, by_split in spec.splits.items()
+            if by_split["search"]
+        )
+        self._proof = Block(task, tuple(documents[:NUM_PROOF_DOCUMENTS]))
         self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.backend, tokenizer, spec.batch_tokens
         )

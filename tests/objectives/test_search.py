@@ -146,7 +146,7 @@ def test_a_name_of_ones_own(tmp_path):
     ("objectives", "words"),
     [
         ([{"kind": "hop"}], "no kind 'hop'; did you mean 'hops'"),
-        ([{"kind": "hops"}, {"kind": "hops"}], "'hops' is named twice"),
+        ([METRICS[0], *[{"kind": "hops"}] * 2], "'hops' is named twice"),
         ([{"kind": "worst_of", "of": METRICS[:1]}], "of: .*at least 2"),
         (
             [

@@ -20,6 +20,7 @@ CONFIGS = [
     {"kind": "layer_order", "models": ["expert0", "expert1"], "encoding": "continuous"},
     {"kind": "slices", "models": ["expert0", "expert1"]},
     {"kind": "remove_layers", "models": ["expert0"]},
+    {"kind": "remove_layers", "models": ["expert0"], "remove": 2, "up_to": True},
     {"kind": "repeat_span", "models": ["expert0"]},
     {"kind": "layer_swap", "outer": "expert0", "inner": "expert1"},
 ]

@@ -96,6 +96,7 @@ class TestOrders:
             RemoveLayersConfig(),
             RemoveLayersConfig(remove=3),
             RemoveLayersConfig(remove=4),
+            RemoveLayersConfig(remove=3, up_to=True),
             RepeatSpanConfig(),
             RepeatSpanConfig(max_repeats=3),
         ],
@@ -183,6 +184,15 @@ class TestRemoveLayers:
         assert layers(space.to_recipe((1.0, 1.0))) == own(B, 0, 3, 4)
         assert layers(space.to_recipe((4.0, 4.0))) == own(B, 1, 2, 3)
         assert space.canonical((4.0, 4.0)) == (0.0, 4.0)
+
+    def test_fewer_layers_or_none(self, pool):
+        space = SPACES.make(RemoveLayersConfig(remove=2, models=(B,), up_to=True), pool, None)
+        assert layers(space.to_recipe((3.0, 1.0))) == own(B, 0, 2, 4)
+        assert layers(space.to_recipe((3.0, 5.0))) == own(B, 0, 1, 2, 4)
+        assert layers(space.to_recipe((5.0, 5.0))) == own(B, *range(NUM_LAYERS))
+        assert space.canonical((5.0, 3.0)) == (3.0, 5.0)
+        (first,) = space.first
+        assert space.to_genome(first) == (5.0, 5.0)
 
     def test_a_layer_is_left(self, pool):
         assert SPACES.make(RemoveLayersConfig(remove=4), pool, None)
