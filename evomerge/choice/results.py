@@ -221,6 +221,11 @@ class Results:
             "objectives": [objective.name for objective in self.objectives],
             "rows": rows,
             "comparisons": comparisons,
+            "groups": {
+                objective.name: list(objective.parts)
+                for objective in (*self.objectives, *self.monitors)
+                if objective.parts
+            },
             "monitors": self._held_out(chosen, state.decided.get("best_parent")),
             "front": state.decided.get("front"),
             **({"earlier": list(state.earlier)} if state.earlier else {}),

@@ -2,6 +2,7 @@
 
 from evomerge.objectives.answers import AnswerTokensConfig
 from evomerge.objectives.compared import RelativeConfig, WorstOfConfig
+from evomerge.objectives.group import GroupMetric
 from evomerge.objectives.metric import METRIC_RANGES, MetricConfig
 from evomerge.objectives.protocol import (
     ANSWER_TOKENS,
@@ -23,6 +24,7 @@ __all__ = [
     "OBJECTIVES",
     "AnswerTokensConfig",
     "DistinctLayersConfig",
+    "GroupMetric",
     "HopsConfig",
     "Measure",
     "Measured",

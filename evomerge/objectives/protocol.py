@@ -144,6 +144,9 @@ class Rows(Protocol):
     def mean(self, measure: Measure) -> float:
         """The mean of these."""
 
+    def count(self, measure: Measure) -> int:
+        """How many documents it is of."""
+
     def of(self, model: str) -> Rows:
         """Those of a model of the pool, on the same documents."""
 

@@ -1,9 +1,11 @@
-"""An lm-eval task by its name, with local data beside its YAML file."""
+"""lm-eval tasks, groups and tags by name, with local data beside their YAML files."""
 
 from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,21 +23,34 @@ NUM_TEMPLATES = 4096
 """Compiled templates that are kept; some tasks have one for each document."""
 
 
-def load_task(name: str, folders: list[Path]) -> Any:
-    """Find a task in folders, or among lm-eval's own, and load it with its data.
+@dataclass(frozen=True)
+class Loaded:
+    """What a name stands for.
+
+    Attributes:
+        tasks: lm-eval's tasks with their data, by name.
+        metrics: How a group is aggregated: metric, filter (None: any) and whether tasks count by
+            their documents; empty where the group does not say, for a tag and for a task.
+        is_group: Whether it is a group or a tag.
+    """
+
+    tasks: dict[str, Any]
+    metrics: tuple[tuple[str, str | None, bool], ...] = ()
+    is_group: bool = False
+
+
+def load(name: str, folders: list[Path]) -> Loaded:
+    """Find a task, a group or a tag in folders, or among lm-eval's own, and load it with its data.
 
     Args:
-        name: The task's.
+        name: Its name.
         folders: Where task files lie.
 
-    Returns:
-        lm-eval's `Task`.
-
     Raises:
-        InputError: There is no such task, or its file, its data or its code raises something.
+        InputError: There is none of that name, or its file, its data or its code raises something.
     """
     import datasets
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Kind
 
     datasets.disable_progress_bars()
     _compile_templates_once()
@@ -43,33 +58,118 @@ def load_task(name: str, folders: list[Path]) -> Any:
     # What these cannot read or reach they raise as well.
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    manager = ours = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
-    if name not in ours.all_subtasks:
+    manager = ours = _manager(folders)
+    if name not in ours.task_index:
         _check_yaml(folders)
         manager = _own_tasks()
-    if any(name in m.all_groups or name in m.all_tags for m in (ours, manager)):
-        raise InputError(
-            f"score.objectives: {name!r} is a group of tasks; name its tasks one by one"
-        )
-    if name not in manager.all_subtasks:
-        near = difflib.get_close_matches(name, manager.all_subtasks)
-        known = dict.fromkeys([*ours.all_subtasks, *near])
+    if name not in manager.task_index:
+        near = difflib.get_close_matches(name, manager.task_index)
+        known = dict.fromkeys([*ours.task_index, *near])
         raise InputError(
             f"score.objectives: no task {name!r}; {closest(name, known)}\n"
             f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
         )
-    entry = manager.task_index[name]
-    with told_as(InputError, f"task {name!r} cannot be loaded"):
-        spec = _with_local_data(Path(entry.yaml_path)) if entry.yaml_path is not None else None
-        return manager.load([spec or name])["tasks"][name]
+    is_group = manager.task_index[name].kind in (Kind.GROUP, Kind.TAG)
+    what = "group" if is_group else "task"
+    if is_group:
+        with told_as(InputError, f"group {name!r} cannot be read"):
+            wanted = list(_members(name, manager, set()))
+        if manager is ours and any(member not in ours.task_index for member in wanted):
+            # A group of one's own may name lm-eval's tasks.
+            ours._index = {**_own_tasks().task_index, **ours.task_index}
+        for member in wanted:
+            if member not in manager.task_index:
+                raise InputError(
+                    f"group {name!r} names {member!r}, and no task is called so; "
+                    f"{closest(member, manager.task_index)}"
+                )
+    with told_as(InputError, f"{what} {name!r} cannot be loaded"):
+        found = manager.load([name])
+    tasks: dict[str, Any] = dict(found["tasks"])
+    if is_group and not tasks:
+        raise InputError(f"group {name!r} has no tasks")
+    group = found["groups"].get(name)
+    metrics = [
+        (entry.metric, (entry.filter_list or [None])[0], entry.weight_by_size)
+        for entry in (group.aggregate_metric_list if group is not None else None) or ()
+    ]
+    return Loaded(tasks, tuple(metrics), is_group)
+
+
+def _members(name: str, manager: TaskManager, above: set[str]) -> Iterator[str]:
+    """Names of tasks that a group or a tag stands for, as far as they are not defined in it."""
+    entry = manager.task_index.get(name)
+    if entry is None or entry.yaml_path is None:
+        yield from sorted(entry.tags) if entry is not None else [name]
+        return
+    if entry.kind.name != "GROUP" or name in above:
+        yield name
+        return
+    yield from _named_in(_yaml(entry.yaml_path), manager, {*above, name})
+
+
+def _named_in(config: Mapping[str, Any], manager: TaskManager, above: set[str]) -> Iterator[str]:
+    """Names in a group's list of tasks."""
+    listed = config.get("task")
+    for member in listed if isinstance(listed, list) else [listed]:
+        if isinstance(member, str):
+            yield from _members(member, manager, above)
+        elif isinstance(member, dict) and "group" in member:
+            yield from _named_in(member, manager, above)
+        elif isinstance(member, dict) and "dataset_path" not in member:
+            yield from _members(str(member.get("task")), manager, above)
+
+
+def _yaml(path: Any) -> dict[str, Any]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    found: dict[str, Any] = load_yaml(path, resolve_func=False)
+    return found
 
 
 @cache
 def _own_tasks() -> TaskManager:
     """lm-eval's own tasks: listing them takes seconds, and they stay the same."""
+    return _manager([], with_own=True)
+
+
+def _manager(folders: list[Path], *, with_own: bool = False) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
+    manager._factory = _factory()
+    return manager
+
+
+def _factory() -> Any:
+    """lm-eval's factory of tasks, with data files beside a task's own file.
+
+    lm-eval takes relative paths from the current folder.
+    """
+    from lm_eval.tasks._factory import TaskFactory
+
+    class LocalFactory(TaskFactory):  # type: ignore[misc]
+        def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
+            config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            kwargs = config.get("dataset_kwargs")
+            if entry.yaml_path is None or not isinstance(kwargs, dict):
+                return config
+            if kwargs.get("data_files") is None:
+                return config
+            files = _beside(Path(entry.yaml_path).parent, kwargs["data_files"])
+            return {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
+
+    return LocalFactory()
+
+
+def _beside(folder: Path, value: Any) -> Any:
+    """Names of files in a folder as whole paths; all else as it is."""
+    if isinstance(value, dict):
+        return {key: _beside(folder, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_beside(folder, inner) for inner in value]
+    is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
+    return str((folder / value).resolve()) if is_ours else value
 
 
 def _check_yaml(folders: list[Path]) -> None:
@@ -79,31 +179,6 @@ def _check_yaml(folders: list[Path]) -> None:
             yaml.compose(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _with_local_data(yaml_path: Path) -> dict[str, Any] | None:
-    """A task's configuration with data files of its own folder named by their whole path.
-
-    None when it names no such file: lm-eval takes relative paths from the current folder.
-    """
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder = yaml_path.parent
-
-    def beside(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: beside(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [beside(inner) for inner in value]
-        is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
-        return str((folder / value).resolve()) if is_ours else value
-
-    config: dict[str, Any] = load_yaml(yaml_path, resolve_func=True)
-    kwargs = config.get("dataset_kwargs")
-    if not isinstance(kwargs, dict) or kwargs.get("data_files") is None:
-        return None
-    files = kwargs["data_files"]
-    return {**config, "dataset_kwargs": {**kwargs, "data_files": beside(files)}}
 
 
 @cache

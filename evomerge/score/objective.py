@@ -24,6 +24,7 @@ class Objective:
         kind: What it is.
         low: Least value that it can have, where it is no metric.
         high: Greatest value.
+        parts: Measures of a group's tasks.
         monitor: Whether it is measured of finalists and baselines only, and steers nothing.
     """
 
@@ -39,6 +40,7 @@ class Objective:
     kind: str = "metric"
     low: float | None = None
     high: float | None = None
+    parts: tuple[str, ...] = ()
     monitor: bool = False
 
     def loss(self, value: float) -> float:

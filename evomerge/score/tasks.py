@@ -13,19 +13,22 @@ from evomerge.errors import InputError, closest
 from evomerge.objectives import (
     ANSWER_TOKENS,
     OBJECTIVES,
+    GroupMetric,
     Measure,
     MetricConfig,
     MetricName,
     ObjectiveConfig,
     ObjectiveKind,
-    Resolve,
 )
-from evomerge.score.config import SPLITS, ScoreConfig
+from evomerge.score.config import SPLITS, ScoreConfig, Split
 from evomerge.score.faults import told_as
-from evomerge.score.load import load_task
+from evomerge.score.load import Loaded, load
 from evomerge.score.objective import Objective
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.splits import Sizes, Splits, content_key, draw_splits
+
+LEAST_OF_A_TASK = 2
+"""Documents of a group's task in a split."""
 
 
 class TaskSet:
@@ -49,21 +52,29 @@ class TaskSet:
             folders.append(path)
         wanted = [metric for entry in config.objectives for metric in entry.metrics]
         names = list(dict.fromkeys(metric.task for metric in wanted))
-        self.tasks: dict[str, Any] = {name: load_task(name, folders) for name in names}
+        self._loaded = {name: load(name, folders) for name in names}
+        self.tasks: dict[str, Any] = {}
+        for loaded in self._loaded.values():
+            self.tasks |= {name: t for name, t in loaded.tasks.items() if name not in self.tasks}
         for task in self.tasks.values():
             if config.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
-        measures = {metric: self._measure(metric) for metric in wanted}
-        named = _named(list(dict.fromkeys(measures.values())))
+        measures = {metric: self._measures(metric) for metric in wanted}
+        used = {measure.task for found in measures.values() for measure in found}
+        self.tasks = {name: task for name, task in self.tasks.items() if name in used}
+        named = _named(list(dict.fromkeys(m for found in measures.values() for m in found)))
         for entry in config.objectives:
             if isinstance(entry, MetricConfig) and entry.name is not None:
                 (metric,) = entry.metrics
-                bare = measures[metric]
-                named[bare] = replace(bare, name=entry.name)
+                if not self._loaded[metric.task].is_group:
+                    (bare,) = measures[metric]
+                    named[bare] = replace(bare, name=entry.name)
         self.measures = tuple(named.values())
         self.kinds: dict[str, ObjectiveKind] = {}
         self.objectives = tuple(
-            self._objective(entry, lambda metric: named[measures[metric]])
+            self._objective(
+                entry, {metric: [named[m] for m in found] for metric, found in measures.items()}
+            )
             for entry in config.objectives
         )
         _check_unique([measure.name for measure in self.measures])
@@ -89,21 +100,41 @@ class TaskSet:
 
     def _sizes(self) -> Sizes:
         """How many documents of each task a split has: what steers nothing is not searched on."""
-        steering = {
-            metric.task
-            for entry in self.config.objectives
-            if not entry.monitor
-            for metric in entry.metrics
-        }
-        return {
-            name: {
-                split: 0
-                if split == "search" and name not in steering
-                else self.config.splits.size(split)
-                for split in SPLITS
-            }
-            for name in self.tasks
-        }
+        sizes: dict[str, dict[Split, int]] = {name: dict.fromkeys(SPLITS, 0) for name in self.tasks}
+        for entry in self.config.objectives:
+            for metric in entry.metrics:
+                for split in SPLITS:
+                    if split == "search" and entry.monitor:
+                        continue
+                    for name, size in self._shared_out(metric.task, split).items():
+                        sizes[name][split] = max(sizes[name][split], size)
+        return sizes
+
+    def _shared_out(self, name: str, split: Split) -> dict[str, int]:
+        """A split's documents of a task, or of a group's tasks in proportion to what they have.
+
+        Raises:
+            InputError: A group has more tasks than that.
+        """
+        size, loaded = self.config.splits.size(split), self._loaded[name]
+        if not loaded.is_group:
+            return {name: size}
+        counts = {task: len(self.documents[task]) for task in loaded.tasks if task in self.tasks}
+        least = LEAST_OF_A_TASK * len(counts)
+        if size < least:
+            raise InputError(
+                f"score.splits.{split}: {size} documents are too few for the {len(counts)} tasks "
+                f"of the group {name!r}; valid: {least} or more, {LEAST_OF_A_TASK} of each, by "
+                "which standard errors are known"
+            )
+        # Largest remainders, over what everybody has.
+        spare, total = size - least, sum(counts.values())
+        exact = {task: spare * count / total for task, count in counts.items()}
+        shares = {task: LEAST_OF_A_TASK + int(share) for task, share in exact.items()}
+        rest = sorted(exact, key=lambda task: (int(exact[task]) - exact[task], task))
+        for task in rest[: size - sum(shares.values())]:
+            shares[task] += 1
+        return shares
 
     def reserve_examples(self, splits: Splits) -> None:
         """Let tasks that draw examples from their own documents draw what is in no split.
@@ -191,6 +222,32 @@ class TaskSet:
                     examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
         return examples
 
+    def _measures(self, wanted: MetricName) -> list[Measure]:
+        """The metric of a task, or of each task of a group that has it, without names."""
+        loaded = self._loaded[wanted.task]
+        if not loaded.is_group:
+            return [self._measure(wanted)]
+        metric, chosen, _ = _of_group(loaded, wanted)
+        found = []
+        for name, task in loaded.tasks.items():
+            directions: dict[str, Any] = task.higher_is_better()
+            # What has another metric is left out, as in lm-eval.
+            if metric is None or metric in directions:
+                one = MetricName(task=name, metric=metric, filter=chosen)
+                found.append(self._measure(one))
+        if not found:
+            has = {m for task in loaded.tasks.values() for m in task.higher_is_better()}
+            raise InputError(
+                f"score.objectives: no task of the group {wanted.task!r} has a metric {metric!r}; "
+                f"{closest(str(metric), has)}"
+            )
+        if len({(m.metric, m.higher_is_better) for m in found}) > 1:
+            raise InputError(
+                f"score.objectives: the tasks of {wanted.task!r} have different metrics "
+                f"({', '.join(dict.fromkeys(m.metric for m in found))}); name one of them"
+            )
+        return found
+
     def _measure(self, wanted: MetricName) -> Measure:
         """What a task and its metric are, without a name of its own."""
         task = self.tasks[wanted.task]
@@ -223,29 +280,73 @@ class TaskSet:
             )
         return Measure("", wanted.task, metric, chosen, bool(directions[metric]))
 
-    def _objective(self, entry: ObjectiveConfig, resolve: Resolve) -> Objective:
-        kind = OBJECTIVES.make(entry, resolve)
+    def _objective(
+        self, entry: ObjectiveConfig, measures: dict[MetricName, list[Measure]]
+    ) -> Objective:
+        def resolve(metric: MetricName) -> Measure:
+            if self._loaded[metric.task].is_group:
+                raise InputError(
+                    f"score.objectives: {entry.kind} takes tasks, and {metric.task!r} is a group"
+                )
+            return measures[metric][0]
+
+        loaded = self._loaded[entry.task] if isinstance(entry, MetricConfig) else None
+        kind: ObjectiveKind
+        if isinstance(entry, MetricConfig) and loaded is not None and loaded.is_group:
+            (metric,) = entry.metrics
+            _, _, by_size = _of_group(loaded, metric)
+            kind = GroupMetric(entry, measures[metric], by_size=by_size)
+            name = entry.name or self._group_name(entry)
+        else:
+            kind = OBJECTIVES.make(entry, resolve)
+            name = kind.single.name if kind.single is not None else entry.name or entry.kind
         single = kind.single
-        name = single.name if single is not None else entry.name or entry.kind
         if name in self.kinds:
             raise InputError(f"score.objectives: {name!r} is named twice")
         self.kinds[name] = kind
-        low, high = (None, None) if entry.kind == "metric" else kind.range
+        low, high = (None, None) if single is not None and entry.kind == "metric" else kind.range
         return Objective(
             name=name,
             task="" if single is None else single.task,
-            metric=entry.kind if single is None else single.metric,
+            metric=_what(kind, entry),
             filter="none" if single is None else single.filter,
             higher_is_better=kind.higher_is_better,
             preference=entry.preference,
             limit=entry.limit,
             parent_margin=entry.parent_margin,
             reference=entry.reference,
-            kind=entry.kind,
+            kind="group" if isinstance(kind, GroupMetric) else entry.kind,
+            parts=tuple(m.name for m in kind.measures) if isinstance(kind, GroupMetric) else (),
             low=low,
             high=high,
             monitor=entry.monitor,
         )
+
+    def _group_name(self, entry: MetricConfig) -> str:
+        """A group's name, with the metric where several of it are objectives."""
+        others = [e for e in self.config.objectives if isinstance(e, MetricConfig)]
+        is_alone = sum(other.task == entry.task for other in others) == 1
+        return entry.task if is_alone or entry.metric is None else f"{entry.task}/{entry.metric}"
+
+
+def _what(kind: ObjectiveKind, entry: ObjectiveConfig) -> str:
+    """The metric of an objective, in a word."""
+    if isinstance(kind, GroupMetric):
+        return kind.measures[0].metric
+    return entry.kind if kind.single is None else kind.single.metric
+
+
+def _of_group(loaded: Loaded, wanted: MetricName) -> tuple[str | None, str | None, bool]:
+    """A group's metric, its filter, and whether tasks count by their documents.
+
+    By default the first that the group aggregates; of what it does not, the mean of its tasks.
+    """
+    for metric, chosen, by_size in loaded.metrics:
+        if wanted.metric in (None, metric) and (
+            wanted.filter is None or chosen is None or wanted.filter == chosen
+        ):
+            return metric, wanted.filter or chosen, by_size
+    return wanted.metric, wanted.filter, False
 
 
 def _named(measures: list[Measure]) -> dict[Measure, Measure]:

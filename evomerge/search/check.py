@@ -122,11 +122,13 @@ def _documents(setup: Setup) -> list[str]:
     lines = []
     for objective in (*setup.objectives, *setup.monitors):
         direction = "higher" if objective.higher_is_better else "lower"
-        documents = ""
-        if objective.task:
-            sizes = setup.splits[objective.task]
-            counts = ", ".join(f"{len(sizes[s])} {s}" for s in SPLITS if sizes[s])
-            documents = f"; documents: {counts}"
+        measures = {measure.name: measure.task for measure in setup.tasks.measures}
+        tasks = [objective.task] if objective.task else [measures[n] for n in objective.parts]
+        sizes = {s: sum(len(setup.splits[task][s]) for task in tasks) for s in SPLITS}
+        counts = ", ".join(f"{size} {split}" for split, size in sizes.items() if size)
+        documents = f"; documents: {counts}" if counts else ""
+        if objective.parts:
+            documents += f", of {len(objective.parts)} tasks"
         what = f"{objective.name}: {objective.metric} ({direction} is better)"
         lines.append(
             f"monitor {what}, steers nothing{documents}"

@@ -100,6 +100,11 @@ class _Rows:
         """See `Rows`."""
         return self._candidate.measured[self._split].scores()[measure.name].value
 
+    def count(self, measure: Measure) -> int:
+        """See `Rows`."""
+        scores = self._candidate.measured[self._split].scores()
+        return scores[measure.name].num_documents
+
     def of(self, model: str) -> _Rows:
         """See `Rows`."""
         return _Rows(self._run, self.candidate_of(model), self._split)

@@ -1,0 +1,46 @@
+"""A metric over the tasks of a group, as an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evomerge.objectives.metric import METRIC_RANGES, MetricConfig
+from evomerge.objectives.protocol import (
+    Measure,
+    Measured,
+    ObjectiveKind,
+    Rows,
+    Term,
+)
+from evomerge.pool import Pool
+from evomerge.recipe import Recipe
+
+
+class GroupMetric(ObjectiveKind):
+    """The mean of a metric over tasks, as lm-eval aggregates a group.
+
+    Args:
+        config: The entry that names the group.
+        measures: The metric in each task.
+        by_size: Whether a task counts by the number of its documents; else all count alike.
+    """
+
+    def __init__(self, config: MetricConfig, measures: Sequence[Measure], *, by_size: bool) -> None:
+        self.config = config
+        self.measures = tuple(measures)
+        self.by_size = by_size
+        self.higher_is_better = measures[0].higher_is_better
+        self.range = METRIC_RANGES.get(measures[0].metric, (None, None))
+
+    def measure(self, recipe: Recipe, pool: Pool, rows: Rows) -> Measured:
+        """See `ObjectiveKind`."""
+        sizes = [rows.count(measure) if self.by_size else 1 for measure in self.measures]
+        terms = tuple(
+            Term(measure.name, size / sum(sizes))
+            for measure, size in zip(self.measures, sizes, strict=True)
+        )
+        value = sum(
+            term.coefficient * rows.mean(measure)
+            for term, measure in zip(terms, self.measures, strict=True)
+        )
+        return Measured(value, terms)
