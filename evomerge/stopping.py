@@ -87,7 +87,15 @@ class Stopping:
 
 
 def _is_noted(lost: sys.UnraisableHookArgs, stop: Stopping) -> bool:
-    """Whether what cannot be raised, in a library's callback, is a signal that is noted already."""
+    """Whether what cannot be raised is a signal that somebody acts on.
+
+    In a library's callback it is one that is noted already. In a process that was forked a moment
+    ago, to run a command, it is the parent's, whoever handles signals there.
+    """
+    if isinstance(lost.exc_value, Exception):
+        return False
+    if getattr(lost.object, "__name__", "") == "_after_fork":
+        return True
     return isinstance(lost.exc_value, StopNow) and stop.now is not None
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -125,6 +127,23 @@ def test_a_signal_in_a_callback_is_not_lost(capfd):
         with pytest.raises(StopNow, match="SIGTERM"):
             stop.check()
     assert capfd.readouterr().err == ""
+
+
+def test_a_signal_that_a_fork_inherits_is_the_parents(monkeypatch):
+    """Another's handler raises it in the child, between the fork and the command."""
+
+    class Ended(BaseException):
+        pass
+
+    def _after_fork():
+        raise Ended
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with stopping():
+        for raised in (_after_fork, None):
+            sys.unraisablehook(SimpleNamespace(exc_value=Ended(), object=raised))
+    assert [lost.object for lost in said] == [None]
 
 
 def test_before_anything_is_begun(folder):

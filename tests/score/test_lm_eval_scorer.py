@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import lm_eval_tasks
 import pytest
 import torch
-import yaml
 from fixtures import make_tasks
 from lm_eval_tasks import (
     FIRST,
@@ -22,8 +20,8 @@ from lm_eval_tasks import (
     write_task,
 )
 
-from evomerge.errors import CandidateError, InputError
-from evomerge.score import TaskSet, cut_blocks, mean, moments_of
+from evomerge.errors import CandidateError
+from evomerge.score import cut_blocks, mean, moments_of
 
 
 @pytest.fixture(params=["own", "hflm"], autouse=True)
@@ -230,13 +228,3 @@ def test_a_candidate_that_a_task_fails_on_says_where(process, filter_name, says,
     scorer = make_scorer(make_score_config(folder, {"task": "toy", "filter": filter_name}), model)
     with pytest.raises(CandidateError, match=f"task 'toy': {says}"):
         score(scorer)
-
-
-def test_a_group_is_refused_with_what_to_do(tasks_dir, tmp_path):
-    group = {"group": "toy_all", "task": ["toy_choose", "toy_write"]}
-    (tmp_path / "group.yaml").write_text(yaml.safe_dump(group))
-    config = make_score_config(
-        tasks_dir, {"task": "toy_all"}, include_path=[str(tasks_dir), str(tmp_path)]
-    )
-    with pytest.raises(InputError, match="'toy_all' is a group of tasks; name its tasks"):
-        TaskSet(config, Path())
