@@ -75,7 +75,7 @@ class Results:
         key = candidate, split
         if key not in self._paired:
             shares = self.loss_shares(candidate, split)
-            self._paired[key] = combine_shares(shares, self._preferences).estimate
+            self._paired[key] = combine_shares(shares, self._preferences)
         paired = self._paired[key]
         return Estimate(combined.value, paired.standard_error, paired.num_documents)
 
@@ -172,7 +172,7 @@ class Results:
             added = documents.setdefault(measure.task, dict.fromkeys(values, 0.0))
             for document, value in values.items():
                 added[document] += objective.loss(term.coefficient * value)
-        return Share(objective.loss(found.value), documents, found.own_error)
+        return Share.of_value(objective.loss(found.value), documents, found.own_error)
 
     @property
     def _measures(self) -> dict[str, Measure | Objective]:
@@ -221,14 +221,20 @@ class Results:
             "objectives": [objective.name for objective in self.objectives],
             "rows": rows,
             "comparisons": comparisons,
+            "front": state.decided.get("front"),
+            **{name: value for name, value in self._more(chosen).items() if value},
+        }
+
+    def _more(self, chosen: str | None) -> dict[str, Any]:
+        """What stands in the table where there is some: earlier choices, groups, held-out tasks."""
+        return {
+            "earlier": list(self.state.earlier),
             "groups": {
                 objective.name: list(objective.parts)
                 for objective in (*self.objectives, *self.monitors)
                 if objective.parts
             },
-            "monitors": self._held_out(chosen, state.decided.get("best_parent")),
-            "front": state.decided.get("front"),
-            **({"earlier": list(state.earlier)} if state.earlier else {}),
+            "monitors": self._held_out(chosen, self.state.decided.get("best_parent")),
         }
 
     def _held_out(self, chosen: str | None, rival: str | None) -> list[dict[str, Any]]:

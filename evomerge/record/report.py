@@ -38,7 +38,6 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
 def monitor_lines(table: dict[str, Any]) -> list[str]:
     """What held-out tasks say, which steered nothing, in words."""
     lines = []
-    # Reports of earlier releases have none.
     for entry in table.get("monitors", ()):
         if "gain" not in entry:
             lines.append(f"held out, {entry['name']} ({entry['metric']}): not measured yet")

@@ -58,30 +58,35 @@ def combine(estimates: Sequence[Estimate], preferences: Sequence[float]) -> Esti
 
 @dataclass(frozen=True)
 class Share:
-    """An objective's value for one model, with the documents that it follows from.
+    """An objective's value for one model, as far as it follows from documents.
 
     Attributes:
-        value: The value.
         documents: By task and document: what each task's mean adds, to first order.
+        rest: What the means do not say of the value.
         standard_error: Of what no document says.
     """
 
-    value: float
     documents: Mapping[str, Mapping[int, float]]
+    rest: float = 0.0
     standard_error: float = 0.0
 
     @classmethod
     def of_mean(cls, task: str, documents: Mapping[int, float]) -> Share:
         """A mean over a task's documents."""
-        return cls(mean(list(documents.values())).value, {task: documents})
+        return cls({task: documents})
+
+    @classmethod
+    def of_value(
+        cls, value: float, documents: Mapping[str, Mapping[int, float]], standard_error: float
+    ) -> Share:
+        """A value, and what it follows from."""
+        means = sum(mean(list(values.values())).value for values in documents.values())
+        return cls(documents, value - means, standard_error)
 
     @property
     def estimate(self) -> Estimate:
         """The value with its standard error; tasks are taken as independent."""
-        parts = [mean(list(values.values())) for values in self.documents.values()]
-        variance = self.standard_error**2 + sum(part.standard_error**2 for part in parts)
-        count = sum(part.num_documents for part in parts)
-        return Estimate(self.value, math.sqrt(variance), count)
+        return combine_shares([self], [1.0])
 
     def minus(self, other: Share) -> Share:
         """The difference to another model on the same documents.
@@ -92,42 +97,56 @@ class Share:
         if _keys(self) != _keys(other):
             raise ValueError("paired models must be scored on the same documents")
         return Share(
-            self.value - other.value,
             {
                 task: {d: value - other.documents[task][d] for d, value in values.items()}
                 for task, values in self.documents.items()
             },
+            self.rest - other.rest,
             math.hypot(self.standard_error, other.standard_error),
         )
 
 
-def combine_shares(shares: Sequence[Share], preferences: Sequence[float]) -> Share:
-    """Mean of objectives weighted by preference, document by document where they share a task.
+def combine_shares(shares: Sequence[Share], preferences: Sequence[float]) -> Estimate:
+    """Mean of objectives weighted by preference.
 
     Args:
         shares: One for each objective.
         preferences: One for each objective; normalized to sum one.
 
+    Returns:
+        The mean; its standard error takes tasks as independent, and the objectives of one task as
+        they vary together, document by document.
+
     Raises:
         ValueError: Two objectives of one task have other documents.
     """
     total = sum(preferences)
-    documents: dict[str, dict[int, float]] = {}
+    by_task: dict[str, list[tuple[float, Mapping[int, float]]]] = {}
     for share, preference in zip(shares, preferences, strict=True):
-        if preference == 0.0:
-            continue
-        for task, values in share.documents.items():
-            added = documents.setdefault(task, dict.fromkeys(values, 0.0))
-            if added.keys() != values.keys():
-                raise ValueError("metrics of one task must be of the same documents")
-            for document, value in values.items():
-                added[document] += preference / total * value
-    weighted = [(p / total, share) for p, share in zip(preferences, shares, strict=True)]
-    return Share(
-        sum(p * share.value for p, share in weighted),
-        documents,
-        math.sqrt(sum((p * share.standard_error) ** 2 for p, share in weighted)),
-    )
+        for task, documents in share.documents.items():
+            by_task.setdefault(task, []).append((preference, documents))
+    value = variance = 0.0
+    num_documents = 0
+    for entries in by_task.values():
+        weight, part = sum(preference for preference, _ in entries) / total, _of_task(entries)
+        value += weight * part.value
+        variance += (weight * part.standard_error) ** 2
+        num_documents += part.num_documents
+    for share, preference in zip(shares, preferences, strict=True):
+        value += preference / total * share.rest
+        variance += (preference / total * share.standard_error) ** 2
+    return Estimate(float(value), math.sqrt(variance), num_documents)
+
+
+def _of_task(entries: Sequence[tuple[float, Mapping[int, float]]]) -> Estimate:
+    """Mean of a task's objectives, weighted by preference document by document."""
+    (_, first), *others = entries
+    total = sum(preference for preference, _ in entries)
+    if not others or total == 0.0:
+        return mean(list(first.values()))
+    if any(documents.keys() != first.keys() for _, documents in others):
+        raise ValueError("metrics of one task must be of the same documents")
+    return mean([sum(p * values[d] for p, values in entries) / total for d in first])
 
 
 def paired_difference(
@@ -147,7 +166,7 @@ def paired_difference(
         ValueError: The documents are others.
     """
     shares = [ours.minus(theirs) for ours, theirs in zip(first, second, strict=True)]
-    total = combine_shares(shares, preferences).estimate
+    total = combine_shares(shares, preferences)
     reach = Z_95 * total.standard_error
     return Difference(total.value, total.value - reach, total.value + reach)
 

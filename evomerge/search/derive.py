@@ -130,7 +130,7 @@ class _Rows:
             added: dict[int, float] = documents.setdefault(measure.task, {})
             for document, value in self._of(term).values(measure).items():
                 added[document] = added.get(document, 0.0) + term.coefficient * value
-        return Share(measured.value, documents, measured.standard_error)
+        return Share.of_value(measured.value, documents, measured.standard_error)
 
     def _of(self, term: Term) -> _Rows:
         return self if term.model is None else self.of(term.model)

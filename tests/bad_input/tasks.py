@@ -18,7 +18,7 @@ CASES = {
         ("'toy_choose'", "no filter 'some'", "valid: none"),
     ),
     "an objective twice": Case(
-        objectives({"task": "toy_choose"}, {"task": "toy_choose"}), ("toy_choose/acc", "twice")
+        objectives({"task": "toy_choose"}, {"task": "toy_choose"}), ("'toy_choose'", "twice")
     ),
     "no preference": Case(
         objectives({"task": "toy_choose", "preference": 0}),
@@ -54,8 +54,16 @@ CASES = {
         both(
             task_text("doc_to_text: '{{question}}'", "doc_to_text: !function extra.text"),
             lambda folder: (folder / "tasks/extra.py").write_text("import not_installed\n"),
+            config(score={"allow_code": ["tasks"]}),
         ),
         ("'toy_write' cannot be loaded", "No module named 'not_installed'"),
+    ),
+    "task functions that nobody allowed": Case(
+        both(
+            task_text("doc_to_text: '{{question}}'", "doc_to_text: !function extra.text"),
+            lambda folder: (folder / "tasks/extra.py").write_text("raise SystemExit\n"),
+        ),
+        ("toy_write.yaml:", "'toy_write' runs the function extra.text", "score.allow_code"),
     ),
     "a filter of more answers than there are": Case(
         task_text(
@@ -75,6 +83,7 @@ CASES = {
             lambda folder: (folder / "tasks/extra.py").write_text(
                 "def gather(items):\n    import not_installed\n"
             ),
+            config(score={"allow_code": ["tasks"]}),
         ),
         ("'toy_write'", "'exact_match' cannot be aggregated", "No module named 'not_installed'"),
     ),

@@ -167,7 +167,7 @@ class TestPairedDifference:
         rng = np.random.default_rng(4)
         values = rng.normal(0.0, 0.3, 50)
         up, down = dict(enumerate(values.tolist())), dict(enumerate((1.0 - values).tolist()))
-        combined = combine_shares(means([up, down]), [1.0, 1.0]).estimate
+        combined = combine_shares(means([up, down]), [1.0, 1.0])
         assert combined.value == pytest.approx(0.5)
         assert combined.standard_error == pytest.approx(0.0, abs=1e-12)
         assert combined.num_documents == 50
