@@ -10,6 +10,7 @@ from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.methods.linear import LinearConfig
 from evomerge.models.from_recipe import open_recipe
+from evomerge.objectives import MetricConfig
 from evomerge.optimize import DEFAULT_OPTIMIZER
 from evomerge.pool import ModelConfig, PoolConfig
 from evomerge.recipe import Recipe
@@ -64,9 +65,20 @@ def check_split(split: str, valid: tuple[str, ...]) -> None:
 
 
 def _measuring_alone(config: Config, pool: PoolConfig) -> Config:
-    """The configuration for other models: what it searches, and from where, is of its own."""
+    """The configuration for other models: what it searches, and from where, is of its own.
+
+    What objectives are made of is measured, and not what compares with models of the pool.
+    """
+    entries = config.score.objectives
+    objectives = []
+    for metric in dict.fromkeys(metric for entry in entries for metric in entry.metrics):
+        owners = [entry for entry in entries if metric in entry.metrics]
+        plain = [o for o in owners if isinstance(o, MetricConfig) and not o.monitor]
+        is_monitor = all(owner.monitor for owner in owners)
+        objectives += plain[:1] or [MetricConfig(**metric.model_dump(), monitor=is_monitor)]
     return config.model_copy(
         update={
+            "score": config.score.model_copy(update={"objectives": tuple(objectives)}),
             "pool": pool,
             "space": ParameterSpaceConfig(method=LinearConfig()),
             "optimizer": DEFAULT_OPTIMIZER,
