@@ -94,6 +94,7 @@ def make_score_config(tasks_dir: Path, *objectives: dict, **changes) -> ScoreCon
         "objectives": list(objectives),
         "splits": {"search": 12, "validation": 8, "holdout": 8},
         "include_path": [str(tasks_dir)],
+        "allow_code": [str(tasks_dir)],
         "engine": ENGINE,
     }
     return ScoreConfig.model_validate(values | changes)

@@ -68,6 +68,8 @@ class ScoreConfig(Choice):
         objectives: What to improve.
         splits: On which documents.
         include_path: Folders with task YAML files, relative to the configuration's own.
+        allow_code: Names of tasks whose code may run, and folders with such tasks: functions that
+            are not lm-eval's own, and the execution of code that models write. By default none.
         num_fewshot: Examples in the prompt; by default the task's own number.
         fewshot_seed: Draws the examples, and what a task samples.
         fewshot_by: "document": examples are drawn for each document from the seed and its number,
@@ -88,6 +90,7 @@ class ScoreConfig(Choice):
     objectives: tuple[Annotated[ObjectiveConfig, OBJECTIVES], ...]
     splits: SplitsConfig
     include_path: tuple[str, ...] = ()
+    allow_code: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
     fewshot_by: Literal["document", "block"] | None = None

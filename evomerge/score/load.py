@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from evomerge.errors import InputError, closest
+from evomerge.score.code import AllowedCode
 from evomerge.score.faults import told_as
 
 if TYPE_CHECKING:
@@ -39,15 +40,17 @@ class Loaded:
     is_group: bool = False
 
 
-def load(name: str, folders: list[Path]) -> Loaded:
+def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
     """Find a task, a group or a tag in folders, or among lm-eval's own, and load it with its data.
 
     Args:
         name: Its name.
         folders: Where task files lie.
+        allowed: Whose code may run.
 
     Raises:
-        InputError: There is none of that name, or its file, its data or its code raises something.
+        InputError: There is none of that name, or its file, its data or its code raises something,
+            or it has code that nobody allowed.
     """
     import datasets
     from lm_eval.tasks._index import Kind
@@ -83,9 +86,15 @@ def load(name: str, folders: list[Path]) -> Loaded:
                     f"group {name!r} names {member!r}, and no task is called so; "
                     f"{closest(member, manager.task_index)}"
                 )
+    cast(Any, manager)._factory = _factory(allowed)
     with told_as(InputError, f"{what} {name!r} cannot be loaded"):
         found = manager.load([name])
     tasks: dict[str, Any] = dict(found["tasks"])
+    for task_name, task in tasks.items():
+        if getattr(task, "UNSAFE_CODE", False):
+            entry = manager.task_index.get(task_name)
+            path = entry.yaml_path if entry is not None else None
+            allowed.require_execution(task_name, path)
     if is_group and not tasks:
         raise InputError(f"group {name!r} has no tasks")
     group = found["groups"].get(name)
@@ -136,21 +145,23 @@ def _own_tasks() -> TaskManager:
 def _manager(folders: list[Path], *, with_own: bool = False) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
-    manager._factory = _factory()
-    return manager
+    return TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
 
 
-def _factory() -> Any:
-    """lm-eval's factory of tasks, with data files beside a task's own file.
+def _factory(allowed: AllowedCode) -> Any:
+    """lm-eval's factory of tasks, with data files beside a task's own file, and code as allowed.
 
-    lm-eval takes relative paths from the current folder.
+    lm-eval takes relative paths from the current folder, and imports what a file names.
     """
     from lm_eval.tasks._factory import TaskFactory
 
     class LocalFactory(TaskFactory):  # type: ignore[misc]
         def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
+            if entry.yaml_path is not None:
+                allowed.require(entry.name, Path(entry.yaml_path))
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            if entry.yaml_path is not None:
+                allowed.require_metrics(entry.name, Path(entry.yaml_path), config)
             kwargs = config.get("dataset_kwargs")
             if entry.yaml_path is None or not isinstance(kwargs, dict):
                 return config
@@ -183,10 +194,17 @@ def _check_yaml(folders: list[Path]) -> None:
 
 @cache
 def _compile_templates_once() -> None:
-    """Let lm-eval keep its compiled templates: it compiles one for every text that it fills in."""
+    """Let lm-eval keep its compiled templates: it compiles one for every text that it fills in.
+
+    They run in a sandbox: a template can reach any function of Python else.
+    """
+    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.utils import env
 
-    whole = env.from_string
+    sandbox = SandboxedEnvironment(loader=env.loader, undefined=env.undefined)
+    sandbox.filters, sandbox.globals = env.filters, env.globals
+    sandbox.keep_trailing_newline = env.keep_trailing_newline
+    whole = sandbox.from_string
 
     @lru_cache(maxsize=NUM_TEMPLATES)
     def compiled(source: str) -> Any:

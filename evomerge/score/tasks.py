@@ -20,6 +20,7 @@ from evomerge.objectives import (
     ObjectiveConfig,
     ObjectiveKind,
 )
+from evomerge.score.code import AllowedCode
 from evomerge.score.config import SPLITS, ScoreConfig, Split
 from evomerge.score.faults import told_as
 from evomerge.score.load import Loaded, load
@@ -52,7 +53,8 @@ class TaskSet:
             folders.append(path)
         wanted = [metric for entry in config.objectives for metric in entry.metrics]
         names = list(dict.fromkeys(metric.task for metric in wanted))
-        self._loaded = {name: load(name, folders) for name in names}
+        allowed = AllowedCode(config.allow_code, config_dir)
+        self._loaded = {name: load(name, folders, allowed) for name in names}
         self.tasks: dict[str, Any] = {}
         for loaded in self._loaded.values():
             self.tasks |= {name: t for name, t in loaded.tasks.items() if name not in self.tasks}

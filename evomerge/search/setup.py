@@ -230,6 +230,11 @@ def _with_whole_paths(score: Any, config_dir: Path) -> Any:
         return str((config_dir / Path(folder).expanduser()).resolve())
 
     update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
+    allowed = getattr(score, "allow_code", ())
+    if allowed:
+        # Others are names of tasks.
+        is_folder = {name: Path(whole(name)).is_dir() for name in allowed}
+        update["allow_code"] = tuple(whole(n) if is_folder[n] else n for n in allowed)
     cache = getattr(score, "cache", None)
     if cache is not None:
         update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})

@@ -17,7 +17,8 @@ import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.journal.state import replay
-from evomerge.score.load import _manager
+from evomerge.score.code import AllowedCode
+from evomerge.score.load import _factory, _manager
 from evomerge.search.check import check
 
 SIZES = (40, 30, 60, 25, 80)
@@ -108,7 +109,9 @@ def test_values_are_those_of_lm_eval(folder, model):
         ("shape", "brier_score", "brier"),
         ("even", "acc", "even"),
     ):
-        found = _manager([folder / "tasks"]).load([name])
+        manager = _manager([folder / "tasks"])
+        manager._factory = _factory(AllowedCode((), folder))
+        found = manager.load([name])
         samples = {task: splits[task]["holdout"] for task in found["tasks"]}
         expected = evaluate(lm, found, samples=samples, bootstrap_iters=0)["results"]
         assert scores[objective].value == pytest.approx(expected[name][f"{metric},none"])
@@ -142,7 +145,7 @@ def test_errors_and_differences_follow_from_the_documents(folder):
         and row["task"].startswith("shape")
     ]
     value = sum(row["metric:acc"] for row in rows) / len(rows)
-    assert -share.value == pytest.approx(value)
+    assert -share.estimate.value == pytest.approx(value)
     scores = results.state.candidates[chosen].scores("holdout")
     parts = [scores[f"shape_{n}/acc"] for n in range(5)]
     variance = sum((p.num_documents / 47 * p.standard_error) ** 2 for p in parts)

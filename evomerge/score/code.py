@@ -1,0 +1,183 @@
+"""Code that task files bring along: found before anything of it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Code:
+    """A place of a task file that runs code.
+
+    Attributes:
+        place: File and line.
+        what: What it is, in words.
+    """
+
+    place: str
+    what: str
+
+
+class AllowedCode:
+    """Whose code may run.
+
+    Args:
+        names: Names of tasks, and folders.
+        folder: What relative folders are relative to.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self._names = frozenset(names)
+        self._folders = [(folder / Path(name).expanduser()).resolve() for name in names]
+
+    def has(self, task: str, path: Path | None) -> bool:
+        """Whether a task's code may run, by its name or by the folder of its file."""
+        if task in self._names:
+            return True
+        if path is None:
+            return False
+        return any(path.resolve().is_relative_to(folder) for folder in self._folders)
+
+    def require(self, task: str, path: Path) -> None:
+        """Refuse a task whose file runs code that is not lm-eval's own.
+
+        Raises:
+            InputError: It does, and nobody allowed it.
+        """
+        if self.has(task, path):
+            return
+        for code in code_of(path):
+            raise InputError(
+                f"{code.place}: task {task!r} runs {code.what}; to let it, set\n"
+                f"score.allow_code: [{task}], or name the folder {path.parent}"
+            )
+
+    def require_metrics(self, task: str, path: Path, config: Any) -> None:
+        """Refuse a task whose metrics are scripts.
+
+        Raises:
+            InputError: One is, and nobody allowed it.
+        """
+        if self.has(task, path) or path.resolve().is_relative_to(own_folder()):
+            return
+        for name in metrics_of(config):
+            raise InputError(
+                f"task {task!r}: lm-eval has no metric {name!r}, and would run a script of that "
+                f"name; valid: one of its own, or, to let the script run, set\nscore.allow_code: "
+                f"[{task}]"
+            )
+
+    def require_execution(self, task: str, path: Path | None) -> None:
+        """Refuse a task that executes what models write.
+
+        Raises:
+            InputError: Nobody allowed it.
+        """
+        if not self.has(task, path):
+            raise InputError(
+                f"task {task!r} executes the code that models write (unsafe_code); to let it, set\n"
+                f"score.allow_code: [{task}]"
+            )
+
+
+def code_of(path: Path) -> Iterator[Code]:
+    """What a task file, or one that it includes, would run and lm-eval does not bring along.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    seen: set[Path] = set()
+    waiting = [path.resolve()]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        try:
+            node = yaml.compose(current.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{current}: {' '.join(str(error).split())}") from None
+        for inner in _nodes(node):
+            if inner.tag == "!function" and not _is_own(str(inner.value), current.parent):
+                yield Code(_place(current, inner), f"the function {inner.value}")
+        for key, value in _entries(node):
+            if key == "include":
+                names = [n.value for n in _nodes(value) if isinstance(n, yaml.ScalarNode)]
+                waiting += [(current.parent / name).resolve() for name in names]
+
+
+def metrics_of(config: Any) -> Iterator[str]:
+    """Metrics in a task's or group's configuration that lm-eval does not have.
+
+    It would load them with `evaluate`, which runs a script of that name or path.
+    """
+    from lm_eval.api.registry import METRIC_REGISTRY
+
+    if isinstance(config, list):
+        for inner in config:
+            yield from metrics_of(inner)
+    if not isinstance(config, dict):
+        return
+    listed = config.get("metric_list")
+    # A task that processes results itself names its metrics as it likes.
+    if isinstance(listed, list) and config.get("process_results") is None:
+        for entry in listed:
+            name = entry.get("metric") if isinstance(entry, dict) else None
+            if isinstance(name, str) and (
+                entry.get("hf_evaluate") is True or name not in METRIC_REGISTRY
+            ):
+                yield name
+    yield from metrics_of(config.get("task"))
+
+
+def _is_own(spec: str, folder: Path) -> bool:
+    """Whether a function is lm-eval's own."""
+    module, _, _ = spec.rpartition(".")
+    beside = (folder / f"{module.replace('.', '/')}.py").resolve()
+    if beside.exists():
+        return beside.is_relative_to(own_folder())
+    return module.partition(".")[0] == "lm_eval"
+
+
+@cache
+def own_folder() -> Path:
+    """Where lm-eval is installed."""
+    import lm_eval
+
+    assert lm_eval.__file__ is not None
+    return Path(lm_eval.__file__).resolve().parent
+
+
+def _nodes(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """A node and all below it, each once."""
+    seen: set[int] = set()
+    waiting: list[Any] = [node]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        if isinstance(current, yaml.MappingNode):
+            waiting += [part for pair in reversed(current.value) for part in reversed(pair)]
+        elif isinstance(current, yaml.SequenceNode):
+            waiting += reversed(current.value)
+
+
+def _entries(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                yield str(key.value), value
+
+
+def _place(path: Path, node: yaml.Node) -> str:
+    return f"{path}:{node.start_mark.line + 1}"
