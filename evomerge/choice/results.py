@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.choice.front import Front
+from evomerge.journal.candidate import Derived
 from evomerge.journal.documents import read_values
 from evomerge.journal.state import RunState
 from evomerge.objectives import Measure
@@ -86,6 +87,7 @@ class Results:
     def _shares_documents(self, candidate: str, split: Split) -> bool:
         """Whether two objectives that count follow from documents of one task."""
         derived = self.state.candidates[candidate].measured[split].derived
+        measures = self._measures
         counted: list[str] = []
         for objective in self.objectives:
             if not objective.preference:
@@ -94,7 +96,7 @@ class Results:
                 counted.append(objective.task)
             else:
                 terms = derived[objective.name].terms
-                counted += {self._measures[term.measure].task for term in terms}
+                counted += {measures[term.measure].task for term in terms}
         return len(counted) > len(set(counted))
 
     def best(self, candidates: Sequence[str], split: Split) -> str | None:
@@ -151,7 +153,8 @@ class Results:
 
     def _share(self, candidate: str, split: Split, objective: Objective) -> Share:
         if not objective.task:
-            return self._derived_share(candidate, split, objective)
+            found = self.state.candidates[candidate].measured[split].derived[objective.name]
+            return self.derived_share(candidate, split, found, objective.loss(1.0))
         values = self.documents(candidate, split, objective)
         losses = {document: objective.loss(value) for document, value in values.items()}
         return Share.of_mean(objective.task, losses)
@@ -163,16 +166,19 @@ class Results:
         parts = list(self.state.candidates[candidate].measured[split].parts)
         return read_values(self.run_dir, parts, candidate, split, measure.task, measure.column)
 
-    def _derived_share(self, candidate: str, split: Split, objective: Objective) -> Share:
-        found = self.state.candidates[candidate].measured[split].derived[objective.name]
+    def derived_share(
+        self, candidate: str, split: Split, found: Derived, sign: float = 1.0
+    ) -> Share:
+        """A derived value, times a sign, with the documents of its terms."""
+        measures = self._measures
         documents: dict[str, dict[int, float]] = {}
         for term in found.terms:
-            measure = self._measures[term.measure]
+            measure = measures[term.measure]
             values = self.documents(term.candidate or candidate, split, measure)
             added = documents.setdefault(measure.task, dict.fromkeys(values, 0.0))
             for document, value in values.items():
-                added[document] += objective.loss(term.coefficient * value)
-        return Share.of_value(objective.loss(found.value), documents, found.own_error)
+                added[document] += sign * term.coefficient * value
+        return Share.of_value(sign * found.value, documents, found.own_error)
 
     @property
     def _measures(self) -> dict[str, Measure | Objective]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.objectives.metric import METRIC_RANGES
@@ -87,11 +87,10 @@ class RelativeConfig(ObjectiveConfig):
         """See `ObjectiveConfig`."""
         return (MetricName(task=self.task, metric=self.metric, filter=self.filter),)
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.name is None:
-            object.__setattr__(self, "name", f"{self.task}/relative")
-        return self
+    @property
+    def default_name(self) -> str:
+        """See `ObjectiveConfig`."""
+        return f"{self.task}/relative"
 
     @property
     def models(self) -> tuple[str, ...]:

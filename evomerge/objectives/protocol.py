@@ -69,6 +69,11 @@ class ObjectiveConfig(Choice):
         return self
 
     @property
+    def default_name(self) -> str:
+        """What it is called where nobody names it, and it is not the mean of a measure."""
+        return self.kind
+
+    @property
     def metrics(self) -> tuple[MetricName, ...]:
         """What workers measure for it."""
         return ()

@@ -94,16 +94,26 @@ class Share:
         Raises:
             ValueError: The other has other documents.
         """
-        if _keys(self) != _keys(other):
-            raise ValueError("paired models must be scored on the same documents")
+        # The worst of several tasks is one task's for this model, and another's for that.
+        tasks = dict.fromkeys([*self.documents, *other.documents])
         return Share(
-            {
-                task: {d: value - other.documents[task][d] for d, value in values.items()}
-                for task, values in self.documents.items()
-            },
+            {task: _minus(self.documents.get(task), other.documents.get(task)) for task in tasks},
             self.rest - other.rest,
             math.hypot(self.standard_error, other.standard_error),
         )
+
+
+def _minus(
+    first: Mapping[int, float] | None, second: Mapping[int, float] | None
+) -> Mapping[int, float]:
+    """Differences by document; a model that does not depend on a task has 0 everywhere."""
+    if second is None:
+        return first or {}
+    if first is None:
+        return {document: -value for document, value in second.items()}
+    if first.keys() != second.keys():
+        raise ValueError("paired models must be scored on the same documents")
+    return {document: value - second[document] for document, value in first.items()}
 
 
 def combine_shares(shares: Sequence[Share], preferences: Sequence[float]) -> Estimate:
@@ -169,7 +179,3 @@ def paired_difference(
     total = combine_shares(shares, preferences)
     reach = Z_95 * total.standard_error
     return Difference(total.value, total.value - reach, total.value + reach)
-
-
-def _keys(share: Share) -> dict[str, set[int]]:
-    return {task: set(values) for task, values in share.documents.items()}

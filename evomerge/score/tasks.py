@@ -301,7 +301,7 @@ class TaskSet:
             name = entry.name or self._group_name(entry)
         else:
             kind = OBJECTIVES.make(entry, resolve)
-            name = kind.single.name if kind.single is not None else entry.name or entry.kind
+            name = kind.single.name if kind.single is not None else entry.name or entry.default_name
         single = kind.single
         if name in self.kinds:
             raise InputError(f"score.objectives: {name!r} is named twice")

@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evomerge.errors import CandidateError
+from evomerge.errors import CandidateError, EvomergeError
 from evomerge.journal import Candidate
-from evomerge.objectives import Measure, Measured, Term
-from evomerge.score import Share, Split
+from evomerge.journal.candidate import Derived, DerivedTerm
+from evomerge.objectives import Measure
+from evomerge.score import Estimate, Split
+from evomerge.score.faults import told_as
 from evomerge.search.run import Run
 from evomerge.space import recipes
 
 
-class NotScoredError(Exception):
+class NotScoredError(EvomergeError):
     """A model that an objective compares with has no scores yet."""
 
 
@@ -64,24 +66,39 @@ def _one(run: Run, candidate: Candidate, split: Split, name: str) -> dict[str, A
     """An objective's value, as the journal has it."""
     rows = _Rows(run, candidate, split)
     kind = run.setup.tasks.kinds[name]
-    measured = kind.measure(run.recipe(candidate), run.setup.pool, rows)
+    with told_as(CandidateError, f"objective {name!r} has no value"):
+        measured = kind.measure(run.recipe(candidate), run.setup.pool, rows)
     if not math.isfinite(measured.value) or not math.isfinite(measured.standard_error):
         raise CandidateError(f"{name}: the value is not finite")
-    estimate = rows.share(measured).estimate
+    terms = tuple(
+        DerivedTerm(
+            term.measure,
+            term.coefficient,
+            None if term.model is None else rows.candidate_of(term.model).id,
+        )
+        for term in measured.terms
+    )
+    found = Derived(measured.value, 0.0, 0, terms, measured.standard_error)
+    estimate = _estimate(run, candidate, split, found)
     return {
-        "value": measured.value,
+        "value": found.value,
         "standard_error": estimate.standard_error,
         "num_documents": estimate.num_documents,
-        "own_error": measured.standard_error,
-        "terms": [
-            [
-                term.measure,
-                term.coefficient,
-                None if term.model is None else rows.candidate_of(term.model).id,
-            ]
-            for term in measured.terms
-        ],
+        "own_error": found.own_error,
+        "terms": [[term.measure, term.coefficient, term.candidate] for term in terms],
     }
+
+
+def _estimate(run: Run, candidate: Candidate, split: Split, found: Derived) -> Estimate:
+    """A value with its standard error: from moments where they say it, else from documents."""
+    tasks = {measure.name: measure.task for measure in run.setup.tasks.measures}
+    used = [tasks[term.measure] for term in found.terms]
+    if len(used) > len(set(used)) or any(term.candidate for term in found.terms):
+        return run.results.derived_share(candidate.id, split, found).estimate
+    scores = candidate.measured[split].scores()
+    parts = [(term.coefficient, scores[term.measure]) for term in found.terms]
+    variance = found.own_error**2 + sum((c * e.standard_error) ** 2 for c, e in parts)
+    return Estimate(found.value, math.sqrt(variance), sum(e.num_documents for _, e in parts))
 
 
 class _Rows:
@@ -120,17 +137,3 @@ class _Rows:
             if candidate.is_scored(self._split):
                 return candidate
         raise NotScoredError(f"the model {model!r} of the pool has no {self._split} scores")
-
-    def share(self, measured: Measured) -> Share:
-        """The value with the documents of its terms."""
-        documents: dict[str, dict[int, float]] = {}
-        measures = {measure.name: measure for measure in self._run.setup.tasks.measures}
-        for term in measured.terms:
-            measure = measures[term.measure]
-            added: dict[int, float] = documents.setdefault(measure.task, {})
-            for document, value in self._of(term).values(measure).items():
-                added[document] = added.get(document, 0.0) + term.coefficient * value
-        return Share.of_value(measured.value, documents, measured.standard_error)
-
-    def _of(self, term: Term) -> _Rows:
-        return self if term.model is None else self.of(term.model)

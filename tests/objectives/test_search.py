@@ -18,6 +18,7 @@ import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.journal.state import replay
+from evomerge.objectives.compared import WorstOf
 from evomerge.search.check import check
 
 METRICS = [{"task": "toy_choose"}, {"task": "toy_write"}]
@@ -170,6 +171,28 @@ def test_wrong_ones_are_refused(objectives, words, tmp_path):
     config = make_workspace(tmp_path, score={"objectives": objectives})
     with pytest.raises(InputError, match=words):
         check(load_config(config), tmp_path)
+
+
+def test_a_kind_that_raises_fails_its_candidate_alone(tmp_path, monkeypatch):
+    whole = WorstOf.measure
+    merges = []
+
+    def measure(kind, recipe, pool, rows):
+        if not recipe.is_member and recipe.sha256 not in merges:
+            merges.append(recipe.sha256)
+        # Un-evolved merges come first.
+        if merges[8:] and recipe.sha256 == merges[8]:
+            raise ZeroDivisionError("float division by zero")
+        return whole(kind, recipe, pool, rows)
+
+    monkeypatch.setattr(WorstOf, "measure", measure)
+    objectives = [{"task": "toy_choose"}, OBJECTIVES[4]]
+    config = make_workspace(tmp_path, score={"objectives": objectives}, workers=INLINE)
+    result = evomerge.run(config, tmp_path / "run")
+    failed = {c.id: c.failed for c in replay(tmp_path / "run").candidates.values() if c.failed}
+    (reason,) = failed.values()
+    assert reason == "objective 'worst' has no value: ZeroDivisionError: float division by zero"
+    assert result.best not in failed
 
 
 def test_lm_evals_engine_counts_no_answers(tmp_path):

@@ -172,6 +172,16 @@ class TestPairedDifference:
         assert combined.standard_error == pytest.approx(0.0, abs=1e-12)
         assert combined.num_documents == 50
 
+    def test_models_that_depend_on_other_tasks(self):
+        """As the worst of several is."""
+        rng = np.random.default_rng(5)
+        one, other = (dict(enumerate(rng.normal(0.5, 0.3, n).tolist())) for n in (40, 60))
+        difference = paired_difference(means([one], ["one"]), means([other], ["other"]), [1.0])
+        parts = [mean(list(values.values())) for values in (one, other)]
+        assert difference.value == pytest.approx(parts[0].value - parts[1].value)
+        error = math.hypot(*(part.standard_error for part in parts))
+        assert difference.high - difference.value == pytest.approx(1.959963984540054 * error)
+
     def test_other_documents(self):
         with pytest.raises(ValueError, match="same documents"):
             paired_difference(means([{1: 0.5, 2: 0.5}]), means([{1: 0.5, 3: 0.5}]), [1.0])
