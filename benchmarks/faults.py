@@ -32,11 +32,10 @@ from harness import describe_machine, parse_arguments, print_table, write_figure
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import conftest  # noqa: F401  (offline, one thread)
-from commands import fork, num_lines
-from fixtures import make_config, make_workspace
-
 import evomerge
+from commands import fork, num_lines
 from evomerge.journal import normal_form, read_journal
+from fixtures import make_config, make_workspace
 
 NUM_CANDIDATES = 60
 COUNTS = {"quick": (2, 2, 1), "bar": (50, 50, 5), "full": (100, 100, 10)}

@@ -12,9 +12,8 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-from forks import Fork
-
 from evomerge.cli import main
+from forks import Fork
 
 
 def run_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

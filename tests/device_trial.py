@@ -11,8 +11,6 @@ import types
 from pathlib import Path
 
 import torch
-from fixtures import make_config, make_pool, make_workspace
-from pools import CONFIGS, build, mixed, open_at, part, recipe_of
 
 from evomerge.config import load_config
 from evomerge.merge import Engine, Residence
@@ -23,6 +21,8 @@ from evomerge.space import recipes
 from evomerge.workers import worker as worker_module
 from evomerge.workers.protocol import Job, JobResult
 from evomerge.workers.worker import MergeWorker
+from fixtures import make_config, make_pool, make_workspace
+from pools import CONFIGS, build, mixed, open_at, part, recipe_of
 
 SOME_BYTES = {1: 6_000, 3: 20_000}
 """Room for some of a test pool's tensors, by its layers."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fixtures import ALPHABET, make_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from evomerge.pool import Pool, PoolConfig, open_pool
+from fixtures import ALPHABET, make_tokenizer
 
 NUM_LAYERS = 4
 SLIDING_WINDOW = 4

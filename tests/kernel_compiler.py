@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import triton
-from one_pass import CONFIGS, coefficients, operands
 from triton._C.libtriton import native_specialize_impl
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
@@ -24,6 +23,7 @@ from evomerge.kernels.support import NUM_FLAGS
 from evomerge.merge import launches
 from evomerge.methods import METHODS
 from evomerge.methods.terms import TrimmedSum
+from one_pass import CONFIGS, coefficients, operands
 
 TARGET = GPUTarget("cuda", 90, 32)
 BACKEND = CUDABackend(TARGET)

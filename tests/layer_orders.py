@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 
-from fixtures import make_pool
-from genomes import genomes
 from hypothesis import strategies as st
 
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.space import SPACES, Space
 from evomerge.space.path_config import LayerOrderConfig
+from fixtures import make_pool
+from genomes import genomes
 
 NUM_LAYERS = 3
 A = "expert0"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_tokenizer
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.fit import find_batching
 from evomerge.score import LmEvalScorer, ScoreConfig, TaskSet, cut_blocks, mean
+from fixtures import make_tokenizer
 
 BATCH_TOKENS = 200
 ENGINE = "own"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pools import NAMES
-
 from evomerge.methods.breadcrumbs import BreadcrumbsConfig
 from evomerge.methods.dare import DareLinearConfig
 from evomerge.methods.karcher import KarcherConfig
@@ -14,6 +12,7 @@ from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Hop, LayerPath, Part, Selector
+from pools import NAMES
 
 
 def merge(config, select=(), models=NAMES, **parameters) -> Part:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from merges import settled, values
 
 from evomerge.kernels.quantiles import STEP
 from evomerge.methods import METHODS, Operands
@@ -18,6 +17,7 @@ from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
+from merges import settled, values
 
 SIZE = 5_003
 EDGES = (19660.0009, 19660.0, 19659.9991, 0.4, 65535.5)

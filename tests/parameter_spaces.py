@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fixtures import make_pool
-
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.space import ParameterSpace, ParameterSpaceConfig
+from fixtures import make_pool
 
 EXPERTS = ("expert0", "expert1", "expert2")
 

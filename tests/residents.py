@@ -9,11 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from families import (
-    MEMBERS,
-    NUM_LAYERS,
-    VOCAB_SIZE,
-)
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -23,6 +18,11 @@ from evomerge.models.resident import ResidentModel
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
+from families import (
+    MEMBERS,
+    NUM_LAYERS,
+    VOCAB_SIZE,
+)
 
 Step = tuple[str, int, float]
 

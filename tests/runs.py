@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from fixtures import make_workspace
 
 from evomerge.config import load_config
 from evomerge.journal import Candidate, write_part
 from evomerge.score import Row, moments_of, to_table
 from evomerge.search import Run, set_up, start_run
+from fixtures import make_workspace
 
 
 def new_run(

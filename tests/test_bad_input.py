@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from bad_input import configs, fronts, models, paths, runs, spaces, tasks, workers
 from commands import run_here
-from fixtures import make_workspace
-
 from evomerge.cli import main
+from fixtures import make_workspace
 
 MODULES = (configs, models, tasks, runs, paths, fronts, spaces, workers)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}

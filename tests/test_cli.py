@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import run_here
-from fixtures import make_workspace
-from mergekit_configurations import CONFIGURATIONS
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from commands import run_here
 from evomerge import cli
 from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH, PARETO_PATH
 from evomerge.search import Result
+from fixtures import make_workspace
+from mergekit_configurations import CONFIGURATIONS
 
 LINE = r"toy_(choose|write): \d\.\d{4} ±\d\.\d{4} \((\d+) documents\)"
 

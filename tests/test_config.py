@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_config, make_workspace
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from evomerge.journal import CONFIG_FILE
 from evomerge.search.run import start_run
 from evomerge.search.setup import set_up
+from fixtures import make_config, make_workspace
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("evomerge/demo/*.yaml")])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fixtures import make_config
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from fixtures import make_config
 
 
 def test_overrides_replace_add_and_index(tmp_path):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fixtures import make_workspace
 
 ROOT = Path(__file__).parents[1]

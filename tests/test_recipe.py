@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_recipes import NAMES, as_mapping, make_recipe, members, ties_part, write
 
 from evomerge.errors import InputError
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
@@ -14,6 +13,7 @@ from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Member, Part, Recipe, Selector, read_recipe
+from sample_recipes import NAMES, as_mapping, make_recipe, members, ties_part, write
 
 
 class TestRoundTrip:

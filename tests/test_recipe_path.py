@@ -8,11 +8,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_recipes import NAMES, as_mapping, make_recipe, write
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_json
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe, read_recipe
+from sample_recipes import NAMES, as_mapping, make_recipe, write
 
 
 def path_recipe(outer="math", steps=(("math", 0, 1.0), ("code", 3, 0.7)), **changes) -> Recipe:

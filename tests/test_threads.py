@@ -9,15 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapters import open_with, save_adapter, save_gpt2
-from computing import threads_in_use
-from fixtures import make_config, make_pool, make_tasks, save_model
-from merges import settled, values
-from pools import CONFIGS
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from adapters import open_with, save_adapter, save_gpt2
+from computing import threads_in_use
 from evomerge.config import load_config
 from evomerge.methods import METHODS, MethodConfig, Operands
 from evomerge.methods.arithmetic import l1_norm, mean_square
@@ -35,6 +32,9 @@ from evomerge.pool.checkpoint import SINGLE_FILE, open_checkpoint
 from evomerge.pool.vocabulary.rows import TokenRows
 from evomerge.search.setup import set_up
 from evomerge.threads import one_thread, torch_threads
+from fixtures import make_config, make_pool, make_tasks, save_model
+from merges import settled, values
+from pools import CONFIGS
 
 COUNTS = (1, 2, 3)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fixtures import ALPHABET, llama_config, make_tokenizer
 from safetensors.torch import load_file
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
+from fixtures import ALPHABET, llama_config, make_tokenizer
 
 NUM_OWN = len(ALPHABET) + 2
 """Tokens before any is added."""

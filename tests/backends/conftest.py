@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from families import FAMILIES, family_config
-from fixtures import make_tokenizer
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -18,6 +16,8 @@ from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.fit import find_batching
 from evomerge.backends.passes import Way
 from evomerge.score.token_answers import TokenAsker
+from families import FAMILIES, family_config
+from fixtures import make_tokenizer
 
 LETTERS = "abcdefgh"
 

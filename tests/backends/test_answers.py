@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from backends.conftest import DEVICE, GREEDY, Hflm, ask, asker, close, pairs, random_model, word
-from families import family_config
 from lm_eval.api.instance import Instance
 
+from backends.conftest import DEVICE, GREEDY, Hflm, ask, asker, close, pairs, random_model, word
 from evomerge.errors import InputError
+from families import family_config
 
 
 @pytest.mark.parametrize("way", [None, "plain", "plain_whole"])

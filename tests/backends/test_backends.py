@@ -9,10 +9,6 @@ import psutil
 import pytest
 import torch
 import yaml
-from families import family_config, make_random_pool
-from fixtures import make_config, make_workspace
-from piped_backend import PipedBackend, PipedEngine
-from residents import path_recipe
 from transformers import AutoModelForCausalLM
 
 import evomerge
@@ -35,6 +31,10 @@ from evomerge.space import recipes
 from evomerge.testing.backends import check_backend
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
+from families import family_config, make_random_pool
+from fixtures import make_config, make_workspace
+from piped_backend import PipedBackend, PipedEngine
+from residents import path_recipe
 
 CPU = torch.device("cpu")
 

@@ -6,13 +6,13 @@ import random
 
 import pytest
 import torch
-from backends.conftest import DEVICE, GREEDY, Hflm, ask, asker, random_model, word
-from families import family_config
-from fixtures import make_tokenizer
 from lm_eval.api.instance import Instance
 
+from backends.conftest import DEVICE, GREEDY, Hflm, ask, asker, random_model, word
 from evomerge.backends.passes import WAYS
 from evomerge.errors import CandidateError, InputError
+from families import family_config
+from fixtures import make_tokenizer
 
 
 @pytest.mark.parametrize("way", [None, "plain"])

@@ -7,11 +7,9 @@ from itertools import count
 
 import pytest
 import torch
-from backends.conftest import GREEDY, ask, asker, close, pairs, random_model, word
-from families import family_config
-from fixtures import make_tokenizer
 from transformers import LlamaConfig
 
+from backends.conftest import GREEDY, ask, asker, close, pairs, random_model, word
 from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.config import Batching
 from evomerge.backends.fit import CACHE_SHARE, find_batching
@@ -19,6 +17,8 @@ from evomerge.backends.passes import Runner
 from evomerge.backends.sizes import TokenSize
 from evomerge.errors import CandidateError
 from evomerge.score.backend import Continuation
+from families import family_config
+from fixtures import make_tokenizer
 
 
 def test_what_attention_copies_counts():

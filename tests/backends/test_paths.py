@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from backends.conftest import Hflm, pairs, word
 from backends.test_answers import GREEDY, ask, asker, close
+from evomerge.space import recipes
 from families import FAMILIES, NUM_LAYERS, family_config, make_random_pool
 from residents import Resident, path_recipe
-
-from evomerge.space import recipes
 
 STEPS = {
     "repeated": [("base", n, 1.0) for n in (0, 1, 1, 2, 0, 3, 3)],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from backends.conftest import GREEDY, Hflm, ask, asker, close, pairs, random_model
-from families import FAMILIES, family_config
 from transformers import (
     BloomConfig,
     DeepseekV32Config,
@@ -16,10 +14,12 @@ from transformers import (
 from transformers.models.gemma3n import Gemma3nTextConfig
 from transformers.models.gemma4 import Gemma4TextConfig
 
+from backends.conftest import GREEDY, Hflm, ask, asker, close, pairs, random_model
 from evomerge.backends.passes import WAYS
 from evomerge.backends.proof import exact_way
 from evomerge.backends.rotary import forget_lengths
 from evomerge.backends.sizes import TokenSize
+from families import FAMILIES, family_config
 
 BY_TYPE = ("Qwen2", "Qwen3", "Gemma2", "Gemma3")
 

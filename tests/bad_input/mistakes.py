@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from fixtures import make_config, save_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+
+from fixtures import make_config, save_model
 
 EXPERT = "pool/expert1"
 WEIGHTS = f"{EXPERT}/model.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from bad_input.mistakes import (
     EXPERT,
     HEAD,

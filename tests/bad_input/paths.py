@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import yaml
+from transformers import GPT2Config, OlmoConfig, PreTrainedConfig
+
 from bad_input.mistakes import EXPERT, Case, Change, both, edit_recipe, recipe_file
 from families import FAMILIES, MEMBERS, save_random
 from fixtures import save_model
-from transformers import GPT2Config, OlmoConfig, PreTrainedConfig
 
 BUILD = ("build recipe.yaml --out out",)
 

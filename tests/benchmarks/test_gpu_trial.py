@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from missing_packages import WITHOUT
 from one_pass import ALL
 

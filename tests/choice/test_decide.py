@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from runs import give_scores, new_run
 
 from evomerge.choice.decide import decide_front
 from evomerge.errors import InputError
 from evomerge.search import Result
+from runs import give_scores, new_run
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fixtures import make_workspace
 
 import evomerge
 from evomerge.score import mean
+from fixtures import make_workspace
 
 
 @pytest.fixture(scope="module")

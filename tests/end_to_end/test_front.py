@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import yaml
-from commands import fork, kill_and_resume, says
-from computing import threads_in_use
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import evomerge
+from commands import fork, kill_and_resume, says
+from computing import threads_in_use
 from evomerge.choice import Results
 from evomerge.choice.decide import decide_front
 from evomerge.choice.finalists import choose_finalists

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures import make_workspace
-from missing_packages import WITHOUT
 
 import evomerge
 from evomerge.errors import InputError
+from fixtures import make_workspace
+from missing_packages import WITHOUT
 
 TESTS = Path(__file__).parents[1]
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import psutil
 import pytest
-from commands import fork, kill_and_resume, num_lines, says, start, wait_for
 
 import evomerge
+from commands import fork, kill_and_resume, num_lines, says, start, wait_for
 from evomerge.journal import normal_form, read_journal
 
 # How often, and who scores.

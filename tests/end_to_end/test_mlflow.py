@@ -13,12 +13,12 @@ import time
 
 import pytest
 import yaml
-from forks import Fork
 from mlflow import MlflowClient
 
 import evomerge
 from evomerge.record import mlflow_sync
 from evomerge.record.follow import sync_now
+from forks import Fork
 
 
 @pytest.fixture(scope="module")

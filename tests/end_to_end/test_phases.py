@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import fork, kill_and_resume, says
-from families import family_config, save_random
 
 import evomerge
+from commands import fork, kill_and_resume, says
 from evomerge.config import Config
 from evomerge.journal import normal_form, read_journal
 from evomerge.optimize import Goal
 from evomerge.recipe import Recipe
 from evomerge.search.setup import set_up
+from families import family_config, save_random
 
 ROOT = Path(__file__).parents[2]
 EXPERTS = ("shisa", "wizardmath", "abel")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_config, make_tasks
-from vocabularies import NUM_OWN, ids, save
 
 import evomerge
 from evomerge.config import load_config
@@ -15,6 +13,8 @@ from evomerge.errors import InputError
 from evomerge.promote import promote
 from evomerge.recipe import read_recipe
 from evomerge.search.check import check
+from fixtures import make_config, make_tasks
+from vocabularies import NUM_OWN, ids, save
 
 EXPERTS = {"expert0": ("<b>", "<x>"), "expert1": ("<|y|>", "<b>", "<z>")}
 

@@ -9,8 +9,8 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from commands import run_here
 
+from commands import run_here
 from evomerge.errors import StoppedError
 from evomerge.journal import normal_form, read_journal, room
 from evomerge.search.run import reopen_run

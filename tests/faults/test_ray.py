@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from fixtures import make_config, make_workspace
 
 import evomerge
 from evomerge.config import load_config
@@ -22,6 +21,7 @@ from evomerge.space import recipes
 from evomerge.workers import Job, WorkersConfig, start_group
 from evomerge.workers.ray_actors import WorkerActor
 from evomerge.workers.worker import MergeWorker
+from fixtures import make_config, make_workspace
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from commands import fork, num_lines, start, wait_for
-from fixtures import make_workspace
 
 import evomerge
+from commands import fork, num_lines, start, wait_for
 from evomerge.journal import normal_form, read_journal
 from evomerge.stopping import StopNow, stopping
+from fixtures import make_workspace
 
 
 @pytest.fixture(scope="module")

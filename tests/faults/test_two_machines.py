@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import ray
-from fixtures import make_config, make_workspace
 
 import evomerge
 from evomerge.journal import normal_form, read_journal
 from evomerge.search.hooks import Quiet
+from fixtures import make_config, make_workspace
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+
 from commands import num_lines
 from prefect_server import serve_endless_search
 

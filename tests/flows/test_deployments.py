@@ -10,10 +10,10 @@ import time
 
 import psutil
 import pytest
-from fixtures import make_config
-from prefect_server import PREFECT, serve_endless_search
 
 from evomerge.journal import read_journal
+from fixtures import make_config
+from prefect_server import PREFECT, serve_endless_search
 
 STAGES = ["check", "baselines", "search", "finalists", "holdout", "report"]
 

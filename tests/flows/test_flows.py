@@ -8,7 +8,6 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from fixtures import make_config, make_workspace
 from mlflow import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -17,6 +16,7 @@ from prefect.testing.utilities import prefect_test_harness
 from evomerge.errors import EvomergeError, InputError
 from evomerge.journal import read_journal
 from evomerge.search import Result
+from fixtures import make_config, make_workspace
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 from mlflow import MlflowClient
-from prefect_server import PREFECT, Prefect, copy_flows
 from transformers import AutoModelForCausalLM
 
 from evomerge.record.keys import PROMOTED
 from evomerge.search import Result
 from evomerge.search.alone import score_model
+from prefect_server import PREFECT, Prefect, copy_flows
 
 
 @pytest.fixture(scope="module")

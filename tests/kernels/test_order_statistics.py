@@ -7,9 +7,9 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import quick
 
 from evomerge.kernels.order_statistics import select
+from merges import quick
 
 numbers = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40)
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fixtures import make_pool
-from pools import Built, open_at
 
 from evomerge.pool import Pool
+from fixtures import make_pool
+from pools import Built, open_at
 
 
 @pytest.fixture(scope="session")

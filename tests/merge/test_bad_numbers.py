@@ -9,7 +9,16 @@ from math import inf, nan
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
 from combinations import everywhere
+from evomerge.errors import CandidateError
+from evomerge.merge import Engine
+from evomerge.merge.host import Passes
+from evomerge.pool import Pool
+from evomerge.recipe import Selector
+from evomerge.space import recipes
 from pools import (
     CONFIGS,
     NAMES,
@@ -18,15 +27,6 @@ from pools import (
     part,
     recipe_of,
 )
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
-
-from evomerge.errors import CandidateError
-from evomerge.merge import Engine
-from evomerge.merge.host import Passes
-from evomerge.pool import Pool
-from evomerge.recipe import Selector
-from evomerge.space import recipes
 
 LOWER = Selector(layers=("outside", 0, 1))
 

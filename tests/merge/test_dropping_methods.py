@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pools import NAMES, PARAMETERS, assert_same, build, recipe_of
 from transformers import AutoModelForCausalLM
 
 from evomerge.merge import Engine
@@ -18,6 +17,7 @@ from evomerge.methods.della import DellaConfig, DellaLinearConfig
 from evomerge.methods.pcb import PcbConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Part, Recipe
+from pools import NAMES, PARAMETERS, assert_same, build, recipe_of
 
 CONFIGS = {
     "ties by count": TiesConfig(election="count", rescale="l1"),

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
 from combinations import everywhere
+from evomerge.errors import InputError
+from evomerge.merge import TORCH_DTYPES, Engine
+from evomerge.merge import host as host_module
+from evomerge.methods import METHODS, Operands
+from evomerge.pool import open_members
+from evomerge.recipe import Recipe, Selector
+from evomerge.space import recipes
 from fixtures import make_pool
 from merges import settled
 from pools import (
@@ -18,17 +29,6 @@ from pools import (
     part,
     recipe_of,
 )
-from pydantic import ValidationError
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
-
-from evomerge.errors import InputError
-from evomerge.merge import TORCH_DTYPES, Engine
-from evomerge.merge import host as host_module
-from evomerge.methods import METHODS, Operands
-from evomerge.pool import open_members
-from evomerge.recipe import Recipe, Selector
-from evomerge.space import recipes
 
 
 def test_every_method_is_here():

@@ -16,6 +16,15 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from evomerge.kernels.gpu import draw_uniforms
+from evomerge.kernels.philox import uniform_uint16
+from evomerge.kernels.quantiles import Bracket
+from evomerge.kernels.support import NUM_FLAGS
+from evomerge.merge.launches import is_known, launch
+from evomerge.methods import METHODS, Operands
+from evomerge.methods.linear import LinearConfig
+from evomerge.methods.ties import TiesConfig
 from merges import values
 from one_pass import (
     CONFIGS,
@@ -30,15 +39,6 @@ from one_pass import (
     overflowing_in_a_bracket,
     same_bits,
 )
-
-from evomerge.kernels.gpu import draw_uniforms
-from evomerge.kernels.philox import uniform_uint16
-from evomerge.kernels.quantiles import Bracket
-from evomerge.kernels.support import NUM_FLAGS
-from evomerge.merge.launches import is_known, launch
-from evomerge.methods import METHODS, Operands
-from evomerge.methods.linear import LinearConfig
-from evomerge.methods.ties import TiesConfig
 
 pytestmark = [
     pytest.mark.usefixtures("kernels"),

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import save_adapter
-from combinations import REPRESENTATIVES
-from fixtures import make_pool
-from pools import CONFIGS, DTYPES, NAMES, assert_same, build, open_at, part, recipe_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from adapters import save_adapter
+from combinations import REPRESENTATIVES
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.models import export_checkpoint
 from evomerge.pool import Pool
 from evomerge.space import recipes
+from fixtures import make_pool
+from pools import CONFIGS, DTYPES, NAMES, assert_same, build, open_at, part, recipe_of
 
 MEMBERS = ("base", *NAMES)
 ORDERS = list(itertools.permutations(DTYPES))

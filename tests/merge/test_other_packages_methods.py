@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fixtures import make_workspace
 
 from evomerge.config import load_config
 from evomerge.errors import CandidateError, SpoiltError
@@ -13,6 +12,7 @@ from evomerge.methods.task_arithmetic import TaskArithmetic
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
 from evomerge.workers import Job, WorkersConfig, start_group
+from fixtures import make_workspace
 
 
 @pytest.fixture

@@ -8,6 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
+from evomerge.kernels.philox import uniform_uint16
+from evomerge.kernels.quantiles import STEP, Bracket, bracket, quantile_table
+from evomerge.merge.passes import make_pass
+from evomerge.methods import METHODS, Operands
+from evomerge.methods.dare import DareTiesConfig
+from evomerge.methods.linear import LinearConfig
+from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from evomerge.methods.ties import TiesConfig
 from merges import values
 from one_pass import (
     ALL,
@@ -24,16 +34,6 @@ from one_pass import (
     overflowing_in_a_bracket,
     same_bits,
 )
-from scipy import stats
-
-from evomerge.kernels.philox import uniform_uint16
-from evomerge.kernels.quantiles import STEP, Bracket, bracket, quantile_table
-from evomerge.merge.passes import make_pass
-from evomerge.methods import METHODS, Operands
-from evomerge.methods.dare import DareTiesConfig
-from evomerge.methods.linear import LinearConfig
-from evomerge.methods.task_arithmetic import TaskArithmeticConfig
-from evomerge.methods.ties import TiesConfig
 
 
 def fuse(method, whole, statistics, given, target):

@@ -10,12 +10,10 @@ import shutil
 
 import pytest
 import torch
-from adapters import save_adapter
-from combinations import everywhere
-from fixtures import make_pool
-from pools import CONFIGS, NAMES, assert_same, build, mixed, open_at, part, recipe_of
 from safetensors.torch import load_file, save_file
 
+from adapters import save_adapter
+from combinations import everywhere
 from evomerge.errors import CandidateError
 from evomerge.merge import Engine, Residence, lane_bytes
 from evomerge.merge import device as device_module
@@ -23,6 +21,8 @@ from evomerge.merge.plan import plan
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
+from fixtures import make_pool
+from pools import CONFIGS, NAMES, assert_same, build, mixed, open_at, part, recipe_of
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fixtures import make_pool
-from pools import open_at
 
 from evomerge.merge import Engine
 from evomerge.merge.tables import tables_bytes
@@ -17,6 +15,8 @@ from evomerge.methods.model_stock import ModelStockConfig
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Part, Recipe, Selector
+from fixtures import make_pool
+from pools import open_at
 
 OPTIONS = [
     BreadcrumbsConfig(vectors="same"),

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from mergekit_configurations import CONFIGURATIONS, make_named_pool
 from torch import Tensor
 
 from evomerge.mergekit import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
+from mergekit_configurations import CONFIGURATIONS, make_named_pool
 
 
 @dataclass(frozen=True)

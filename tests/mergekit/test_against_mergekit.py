@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mergekit_configurations import CONFIGURATIONS
-from mergekit_itself import NEEDED, assert_close, run_mergekit
-from mergekit_recipes import RECIPES
-from pools import open_at
 from safetensors.torch import load_file
 
 from evomerge.mergekit import mergekit_yaml, open_mergekit
@@ -17,6 +13,10 @@ from evomerge.models.export import recipe_tensors
 from evomerge.models.stack import stack
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
+from mergekit_configurations import CONFIGURATIONS
+from mergekit_itself import NEEDED, assert_close, run_mergekit
+from mergekit_recipes import RECIPES
+from pools import open_at
 
 pytestmark = NEEDED
 

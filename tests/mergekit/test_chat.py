@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_config, make_tasks
-from mergekit_configurations import CONFIGURATIONS
-from mergekit_recipes import AVERAGE, RECIPES
-from pools import open_at
 from transformers import AutoTokenizer
 
 from evomerge.config import load_config
@@ -25,6 +21,10 @@ from evomerge.search.setup import set_up
 from evomerge.space.recipes import uniform
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
+from fixtures import make_config, make_tasks
+from mergekit_configurations import CONFIGURATIONS
+from mergekit_recipes import AVERAGE, RECIPES
+from pools import open_at
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
 OTHER = TEMPLATE.replace("[", "<").replace("]", ">")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 import yaml
-from commands import run_here
-from mergekit_configurations import CONFIGURATIONS
-from mergekit_recipes import RECIPES
-from pools import open_at
 
+from commands import run_here
 from evomerge.mergekit import is_mergekit, open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.recipe import Recipe, read_recipe
+from mergekit_configurations import CONFIGURATIONS
+from mergekit_recipes import RECIPES
+from pools import open_at
 
 
 def write(folder: Path, pool, **fields) -> Path:

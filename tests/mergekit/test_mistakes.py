@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mergekit_configurations import CONFIGURATIONS
 
 from evomerge.errors import InputError
 from evomerge.mergekit import open_mergekit
+from mergekit_configurations import CONFIGURATIONS
 
 
 def write(folder: Path, text: str) -> Path:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run_here
-from mergekit_configurations import CONFIGURATIONS
 from safetensors.torch import load_file
 
+from commands import run_here
 from evomerge.mergekit import is_mergekit, open_mergekit
 from evomerge.mergekit.models import model_entries, read_model
 from evomerge.mergekit.values import Entry, Where
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.recipe import Hop, LayerPath, Recipe, Selector, read_recipe
+from mergekit_configurations import CONFIGURATIONS
 
 
 def read(folder: Path, text: str) -> Recipe:

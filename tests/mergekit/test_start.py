@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import vocabularies
-from fixtures import make_config, make_pool, make_tasks, save_model
-from mergekit_configurations import CONFIGURATIONS
 
+import vocabularies
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.mergekit import start
@@ -19,6 +17,8 @@ from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
+from fixtures import make_config, make_pool, make_tasks, save_model
+from mergekit_configurations import CONFIGURATIONS
 
 NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"}
 

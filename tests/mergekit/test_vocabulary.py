@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fixtures import make_pool
-from mergekit_itself import NEEDED, assert_close, run_mergekit
 from safetensors.torch import load_file
-from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
 from evomerge.errors import InputError
 from evomerge.merge import Engine
@@ -22,6 +19,9 @@ from evomerge.models import export_checkpoint
 from evomerge.pool import Pool
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes
+from fixtures import make_pool
+from mergekit_itself import NEEDED, assert_close, run_mergekit
+from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
 TOKENS = {
     "base": ("<|a|>", "<b>", "<c>"),

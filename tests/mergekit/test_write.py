@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mergekit_configurations import CONFIGURATIONS
-from mergekit_recipes import MLP, RECIPES, copy_of, merge
-from pools import NAMES, open_at
 from torch import Tensor
 
 from evomerge.errors import InputError
@@ -22,6 +19,9 @@ from evomerge.methods.ties import TiesConfig
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Hop, LayerPath, Recipe
+from mergekit_configurations import CONFIGURATIONS
+from mergekit_recipes import MLP, RECIPES, copy_of, merge
+from pools import NAMES, open_at
 
 # A model that takes no part has weight 0, and members' order may differ: sums in another order.
 TOLERANCE = 2e-6

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import merge, quick, values
-from six_elements import BASE, TAUS, assert_close, over_zero
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.breadcrumbs import BreadcrumbsConfig, BreadcrumbsTiesConfig
 from evomerge.methods.ties import merge_agreeing
+from merges import merge, quick, values
+from six_elements import BASE, TAUS, assert_close, over_zero
 
 TEN = (0.40, -0.10, 0.02, 0.30, -0.20, 0.05, -0.60, 0.01, 0.15, -0.03)
 BOTH = pytest.mark.parametrize("kind", [BreadcrumbsConfig, BreadcrumbsTiesConfig])

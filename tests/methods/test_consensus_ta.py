@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, number, quick
 from pydantic import ValidationError
-from six_elements import TAUS, assert_close, over_base, over_zero
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
 from evomerge.methods.consensus_ta import ConsensusTaConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
+from merges import blocks, merge, number, quick
+from six_elements import TAUS, assert_close, over_base, over_zero
 
 
 def test_worked_example():

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import merge, quick
 from torch import Tensor
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
+from merges import merge, quick
 
 
 def kept_elements(config, block: Operands, share: float, mask_seed: int = 0) -> Tensor:

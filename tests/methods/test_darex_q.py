@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, positive, quick, values
-from six_elements import TAUS, assert_close, over_zero
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
 from evomerge.methods.dare import DareLinearConfig
 from evomerge.methods.darex_q import DarexQConfig
+from merges import blocks, density, merge, positive, quick, values
+from six_elements import TAUS, assert_close, over_zero
 
 KEPT, DROPPED = 0, 65535
 

@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, quick, values
-from six_elements import TAUS, assert_close, over_zero
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS, Operands
@@ -18,6 +16,8 @@ from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.della import DellaConfig, DellaLinearConfig, keep_probabilities
 from evomerge.methods.masks import ascending_ranks
 from evomerge.methods.ties import merge_agreeing
+from merges import blocks, merge, quick, values
+from six_elements import TAUS, assert_close, over_zero
 
 KEPT, DROPPED = 0, 65535
 # Ascending magnitudes of the first task vector: elements 2, 5, 1, 4, 3, 0.

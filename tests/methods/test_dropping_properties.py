@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, positive, quick, settled, values
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.breadcrumbs import BreadcrumbsConfig, BreadcrumbsTiesConfig
@@ -20,6 +19,7 @@ from evomerge.methods.della import DellaConfig, DellaLinearConfig
 from evomerge.methods.pcb import PcbConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
+from merges import blocks, density, merge, positive, quick, settled, values
 
 SUMS = {
     "task arithmetic mean": TaskArithmeticConfig(normalize=True),

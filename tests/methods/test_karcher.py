@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, number, positive, quick, values
-from worked import assert_close, operands
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
 from evomerge.methods.karcher import KarcherConfig
 from evomerge.methods.multislerp import MultislerpConfig
+from merges import blocks, merge, number, positive, quick, values
+from worked import assert_close, operands
 
 THREE = ((2.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.6, 0.8))
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, number, quick, values
-from worked import MODELS, assert_close, operands
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
 from evomerge.methods.lcsc import LcscConfig
 from evomerge.methods.linear import LinearConfig
+from merges import blocks, merge, number, quick, values
+from worked import MODELS, assert_close, operands
 
 EXACT = LcscConfig(off_sum="refuse")
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, positive, quick, values
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.karcher import KarcherConfig
@@ -17,6 +16,7 @@ from evomerge.methods.model_stock import ModelStockConfig
 from evomerge.methods.multislerp import MultislerpConfig
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.sce import SceConfig
+from merges import blocks, merge, positive, quick, values
 
 CONFIGS = {
     "nuslerp": NuslerpConfig(),

@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, positive, quick, settled, values
-from six_elements import BASE, TAUS, assert_close, over_zero
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
@@ -18,6 +16,8 @@ from evomerge.methods.dare import DareLinearConfig, DareTiesConfig, mask_and_res
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig, merge_agreeing
+from merges import blocks, density, merge, positive, quick, settled, values
+from six_elements import BASE, TAUS, assert_close, over_zero
 
 MASKS = ("101100", "011010", "110001")
 HALF = (0.5, 0.5, 0.5)

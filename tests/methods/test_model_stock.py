@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, number, quick
-from worked import BASE, MODELS, TAUS, ZERO, assert_close, operands
 
 from evomerge.methods import METHODS
 from evomerge.methods.model_stock import ModelStockConfig
+from merges import blocks, merge, number, quick
+from worked import BASE, MODELS, TAUS, ZERO, assert_close, operands
 
 TRIPLE = ((1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0))
 NULL = (0.0, 0.0, 0.0)

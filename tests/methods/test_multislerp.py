@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from merges import blocks, merge, positive, quick, values
-from worked import assert_close, operands
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS
 from evomerge.methods.multislerp import MultislerpConfig
+from merges import blocks, merge, positive, quick, values
+from worked import assert_close, operands
 
 THREE = ((2.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.6, 0.8))
 

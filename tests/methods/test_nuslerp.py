@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, number, positive, quick
-from worked import BASE, MODELS, TAUS, assert_close, operands
 
 from evomerge.methods import METHODS
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.slerp import SlerpConfig
+from merges import blocks, merge, number, positive, quick
+from worked import BASE, MODELS, TAUS, assert_close, operands
 
 MATRICES = (((1.0, 0.0), (3.0, 4.0)), ((1.0, 1.0), (4.0, -3.0)))
 

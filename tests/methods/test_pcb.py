@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, positive, quick, values
 from pydantic import ValidationError
-from six_elements import BASE, TAUS, assert_close, over_base, over_zero
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.pcb import PcbConfig
+from merges import blocks, merge, positive, quick, values
+from six_elements import BASE, TAUS, assert_close, over_base, over_zero
 
 ONE = (0.364922, 0.0, 0.0, 0.289827, 0.5, -0.3)
 OTHER = (0.430891, 0.0, 0.0, 0.345757, 0.4, -0.3)

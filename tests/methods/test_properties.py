@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, density, merge, number, positive, quick, settled, values
 from torch import Tensor
 
 from evomerge.errors import CandidateError
@@ -19,6 +18,7 @@ from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
+from merges import blocks, density, merge, number, positive, quick, settled, values
 
 CONFIGS = {
     "linear": LinearConfig(),

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merges import blocks, merge, quick
 from torch import Tensor
-from worked import BASE, MODELS, TAUS, ZERO, assert_close, operands
 
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.sce import Sce, SceConfig
+from merges import blocks, merge, quick
+from worked import BASE, MODELS, TAUS, ZERO, assert_close, operands
 
 SAME = SceConfig(vectors="same")
 MATRIX = (2, 3)

@@ -11,10 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixtures import make_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pools import NAMES, assert_same, build, open_at, recipe_of
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -27,6 +25,8 @@ from evomerge.methods.opcm import OpcmConfig
 from evomerge.methods.tsv_m import TsvMConfig
 from evomerge.pool import Pool
 from evomerge.recipe import Part, Selector
+from fixtures import make_pool
+from pools import NAMES, assert_same, build, open_at, recipe_of
 
 TOLERANCE = 1e-6
 CONFIGS = {

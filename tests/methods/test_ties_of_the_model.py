@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from merges import values
-from six_elements import assert_close
 
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.ties import TiesConfig
+from merges import values
+from six_elements import assert_close
 
 
 def tensors(*rows, shapes=None):

@@ -12,7 +12,6 @@ import math
 
 import pytest
 import torch
-from merges import settled
 from torch import Tensor
 
 from evomerge.kernels.blocks import weighted_sum
@@ -23,6 +22,7 @@ from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig, merge_agreeing
+from merges import settled
 
 TOLERANCE = 1e-6
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
+
+from evomerge.pool import Pool
 from families import (
     FAMILIES,
     family_config,
@@ -15,8 +17,6 @@ from residents import (
     Family,
     Resident,
 )
-
-from evomerge.pool import Pool
 
 
 @pytest.fixture(scope="session")

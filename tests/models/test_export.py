@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures import make_tokenizer, make_workspace
-from lm_eval_tasks import make_backend
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
@@ -36,6 +34,8 @@ from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part, Recipe, Selector, read_recipe
 from evomerge.score import LmEvalScorer, TaskSet, cut_blocks
 from evomerge.space import recipes
+from fixtures import make_tokenizer, make_workspace
+from lm_eval_tasks import make_backend
 
 CARD = "# merged\n\na card\n"
 

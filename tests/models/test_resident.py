@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import OlmoConfig, PhiConfig
+
+from evomerge.errors import CandidateError, InputError
+from evomerge.files import sha256_file
+from evomerge.pool import Pool
+from evomerge.recipe import MERGED
+from evomerge.space import recipes
 from families import (
     FAMILIES,
     MEMBERS,
@@ -31,14 +39,6 @@ from residents import (
     some_ids,
     write,
 )
-from safetensors.torch import load_file
-from transformers import OlmoConfig, PhiConfig
-
-from evomerge.errors import CandidateError, InputError
-from evomerge.files import sha256_file
-from evomerge.pool import Pool
-from evomerge.recipe import MERGED
-from evomerge.space import recipes
 
 of_representatives = pytest.mark.parametrize("family", REPRESENTATIVES, indirect=True)
 

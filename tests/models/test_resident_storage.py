@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
+from evomerge.models.modeling_path import share
+from evomerge.pool import layers_name
+from evomerge.recipe import MERGED
+from evomerge.space import recipes
 from families import REPRESENTATIVES, reopen_pool
 from residents import (
     MIXED_STEPS,
@@ -16,12 +22,6 @@ from residents import (
     path_recipe,
     some_ids,
 )
-from torch import nn
-
-from evomerge.models.modeling_path import share
-from evomerge.pool import layers_name
-from evomerge.recipe import MERGED
-from evomerge.space import recipes
 
 of_representatives = pytest.mark.parametrize("family", REPRESENTATIVES, indirect=True)
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, REPRESENTATIVES, VOCAB_SIZE, reopen_pool
-from residents import Resident
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,6 +21,8 @@ from evomerge.models.stack import MODELING_FILE
 from evomerge.pool import Pool, layers_name
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
+from families import FAMILIES, REPRESENTATIVES, VOCAB_SIZE, reopen_pool
+from residents import Resident
 
 Step = tuple[str, int, float]
 

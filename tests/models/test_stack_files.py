@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 import yaml
-from adapters import save_adapter
-from families import NUM_LAYERS, family_config, make_random_pool
 
+from adapters import save_adapter
 from evomerge.errors import InputError
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models import export_checkpoint
@@ -18,6 +17,7 @@ from evomerge.models.stack import stack, stack_tensors
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
+from families import NUM_LAYERS, family_config, make_random_pool
 
 Step = tuple[str, int, float]
 

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from combinations import everywhere
-from commands import run_here
-from families import FAMILIES, family_config
-from fixtures import make_config, make_tasks
-from pools import CONFIGS, part, recipe_of
-from residents import Resident
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
+from combinations import everywhere
+from commands import run_here
 from evomerge.merge import Engine
 from evomerge.methods.linear import LinearConfig
 from evomerge.models import export_checkpoint
@@ -26,6 +21,11 @@ from evomerge.pool import Pool, load_tokenizer, open_members
 from evomerge.recipe import Hop, LayerPath, Part, Recipe, read_recipe
 from evomerge.search.alone import score_model
 from evomerge.space import recipes
+from families import FAMILIES, family_config
+from fixtures import make_config, make_tasks
+from pools import CONFIGS, part, recipe_of
+from residents import Resident
+from vocabularies import EMBEDDING, HEAD, NUM_OWN, ids, open_with, save
 
 CPU = torch.device("cpu")
 BASE = ("<|a|>", "<b>", "<c>")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import MEMBERS, family_config, make_random_pool, reopen_pool
 from safetensors.torch import load_file, save_file
 
 from evomerge.errors import InputError
@@ -17,6 +16,7 @@ from evomerge.models.whole import check_whole
 from evomerge.pool import Pool, open_members
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.space import recipes
+from families import MEMBERS, family_config, make_random_pool, reopen_pool
 
 FILE = "model.safetensors"
 LOST = "model.layers.2.mlp.up_proj.weight"

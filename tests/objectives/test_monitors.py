@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from fixtures import make_config, make_workspace
 
 import evomerge
 from evomerge.config import load_config
@@ -14,6 +13,7 @@ from evomerge.journal.journal import read_journal
 from evomerge.journal.state import normal_form, replay
 from evomerge.record.report import markdown_table, monitor_lines
 from evomerge.search.check import check
+from fixtures import make_config, make_workspace
 
 INLINE = {"kind": "inline"}
 SPLITS = {"search": 10, "validation": 10, "holdout": 20}

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from fixtures import make_config, make_workspace
 from safetensors.torch import load_file
 
 import evomerge
@@ -20,6 +19,7 @@ from evomerge.errors import InputError
 from evomerge.journal.state import replay
 from evomerge.objectives.compared import WorstOf
 from evomerge.search.check import check
+from fixtures import make_config, make_workspace
 
 METRICS = [{"task": "toy_choose"}, {"task": "toy_write"}]
 OBJECTIVES = [

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from adapters import save_adapter, save_gpt2
 from fixtures import save_model
 from vocabularies import save_pool

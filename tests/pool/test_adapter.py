@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import KEY, Q, config, merged_by_peft, open_with, save_adapter
-from fixtures import make_pool, save_model
-from pools import CONFIGS, NAMES, assert_same, build, part, recipe_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from adapters import KEY, Q, config, merged_by_peft, open_with, save_adapter
 from evomerge.merge import TORCH_DTYPES, Engine
 from evomerge.pool import Adapter, open_members, open_pool
 from evomerge.space import recipes
+from fixtures import make_pool, save_model
+from pools import CONFIGS, NAMES, assert_same, build, part, recipe_of
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fixtures import llama_config, make_config, make_tasks
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
@@ -19,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Tokenizer,
 )
-from vocabularies import open_with
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -28,6 +26,8 @@ from evomerge.pool import load_tokenizer, write_added_tokens
 from evomerge.pool.added_tokens import copy_companions
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
+from fixtures import llama_config, make_config, make_tasks
+from vocabularies import open_with
 
 TEXT = "hello world of merged models, a quick brown fox"
 PIECES = ["<unk>", "<s>", "</s>", "<pad>", "<eos>", "<bos>", "<mask>", "▁", *"abcdefghijklm"]

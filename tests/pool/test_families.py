@@ -9,8 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import MEMBERS, reopen_pool
-from residents import Resident
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -42,6 +40,8 @@ from evomerge.pool import Pool
 from evomerge.pool.families import KNOWN
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes
+from families import MEMBERS, reopen_pool
+from residents import Resident
 
 SMALL = {
     "vocab_size": 32,

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_here
-from fixtures import make_workspace
 from transformers import AutoConfig, AutoTokenizer
 
+from commands import run_here
 from evomerge.cli import main
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -24,6 +23,7 @@ from evomerge.pool import Pool, load_tokenizer, open_pool, read_config
 from evomerge.pool.foreign_code import without_code
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.space import recipes
+from fixtures import make_workspace
 
 MODULE = """
 from pathlib import Path

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapters import save_adapter
-from fixtures import make_pool, save_model
-from pools import open_at
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from adapters import save_adapter
 from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_file
 from evomerge.merge import Engine
 from evomerge.pool import PoolConfig, open_members, open_pool
 from evomerge.pool.hashing import CHUNK_BYTES, hash_and_check
 from evomerge.space import recipes
+from fixtures import make_pool, save_model
+from pools import open_at
 
 HEAD = "lm_head.weight"
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from families import MEMBERS, VOCAB_SIZE, reopen_pool
-from fixtures import make_config, make_tasks, make_tokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -38,6 +36,8 @@ from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.space import recipes
+from families import MEMBERS, VOCAB_SIZE, reopen_pool
+from fixtures import make_config, make_tasks, make_tokenizer
 
 FILE = "model.safetensors"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}

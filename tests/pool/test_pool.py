@@ -10,7 +10,6 @@ import huggingface_hub
 import psutil
 import pytest
 import torch
-from fixtures import make_pool, save_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +19,7 @@ from evomerge.pool import ModelConfig, PoolConfig, open_members, open_pool
 from evomerge.pool.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
 from evomerge.pool.hub import locate
 from evomerge.space import recipes
+from fixtures import make_pool, save_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

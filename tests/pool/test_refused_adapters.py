@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import KEY, config, open_with, save_adapter
 from safetensors.torch import load_file, save_file
 
+from adapters import KEY, config, open_with, save_adapter
 from evomerge.errors import InputError
 
 

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, family_config
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+from evomerge.errors import InputError
+from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_members, open_pool
+from evomerge.pool.checkpoint import SINGLE_FILE
+from evomerge.pool.vocabulary.rows import vocabulary_tensors
+from evomerge.recipe import Vocabulary
+from evomerge.space import recipes
+from families import FAMILIES, family_config
 from vocabularies import (
     BASE,
     EMBEDDING,
@@ -24,13 +31,6 @@ from vocabularies import (
     stored,
     tokenizer_with,
 )
-
-from evomerge.errors import InputError
-from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_members, open_pool
-from evomerge.pool.checkpoint import SINGLE_FILE
-from evomerge.pool.vocabulary.rows import vocabulary_tensors
-from evomerge.recipe import Vocabulary
-from evomerge.space import recipes
 
 
 def rows_by_token(pool: Pool, model: str, name: str) -> dict[str, torch.Tensor]:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import save_adapter
-from fixtures import make_pool, save_model
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers, pre_tokenizers
+
+from adapters import save_adapter
+from evomerge.errors import InputError
+from evomerge.pool import PoolConfig, open_pool
+from evomerge.pool.checkpoint import SINGLE_FILE
+from evomerge.recipe import Vocabulary
+from fixtures import make_pool, save_model
 from vocabularies import (
     BASE,
     HEAD,
@@ -23,11 +28,6 @@ from vocabularies import (
     stored,
     tokenizer_with,
 )
-
-from evomerge.errors import InputError
-from evomerge.pool import PoolConfig, open_pool
-from evomerge.pool.checkpoint import SINGLE_FILE
-from evomerge.recipe import Vocabulary
 
 
 def change_tokenizer(folder: Path, change) -> None:

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
-from runs import give_scores, new_run
 
 from evomerge.record import mlflow_sync, picks
 from evomerge.record.follow import Syncer
 from evomerge.record.mlflow_store import tagged
+from runs import give_scores, new_run
 
 NAMES = ("it's", 'say "hi"', "both ' and \" and \\ and `", "100%_of [it]; -- é ' OR '1' = '1")
 

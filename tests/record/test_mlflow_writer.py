@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import run_here
-from forks import Fork
 from mlflow import MlflowClient
-from runs import give_scores, new_run
 
+from commands import run_here
 from evomerge.errors import NotNowError
 from evomerge.journal.folder import MLFLOW_LOCK_FILE
 from evomerge.record import mlflow_sync, picks
 from evomerge.record.follow import Syncer, sync_now
 from evomerge.record.writer import sole_writer
 from evomerge.search.run import reopen_run
+from forks import Fork
+from runs import give_scores, new_run
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from runs import give_scores, new_run
 
 from evomerge.record.path_pictures import path_pictures
+from runs import give_scores, new_run
 
 SPACE = {"kind": "layer_order", "models": ["expert0", "expert1"], "ends": "free"}
 

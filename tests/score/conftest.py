@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM
+
 from fixtures import make_tasks, make_tokenizer, save_model
 from lm_eval_tasks import (
     MORE_TASKS,
 )
-from transformers import AutoModelForCausalLM
 
 
 @pytest.fixture(scope="module")

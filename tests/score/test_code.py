@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_config, make_workspace
 from jinja2.exceptions import SecurityError
 from lm_eval.utils import apply_template
 
@@ -17,6 +16,7 @@ from evomerge.errors import InputError
 from evomerge.score.code import AllowedCode, code_of
 from evomerge.score.load import _compile_templates_once, load
 from evomerge.search.check import check
+from fixtures import make_config, make_workspace
 
 LEAVES_A_MARK = """
 from pathlib import Path

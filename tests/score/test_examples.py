@@ -6,10 +6,10 @@ import json
 
 import pytest
 import yaml
-from fixtures import make_tasks
-from lm_eval_tasks import CHOOSE, make_score_config
 
 from evomerge.score import TaskSet
+from fixtures import make_tasks
+from lm_eval_tasks import CHOOSE, make_score_config
 
 SHOWN = 5
 """Documents of the test file that the other file has as well."""

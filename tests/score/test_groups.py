@@ -8,7 +8,6 @@ import random
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from fixtures import make_config, make_tokenizer, make_workspace
 from lm_eval import evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
@@ -20,6 +19,7 @@ from evomerge.journal.state import replay
 from evomerge.score.code import AllowedCode
 from evomerge.score.load import _factory, _manager
 from evomerge.search.check import check
+from fixtures import make_config, make_tokenizer, make_workspace
 
 SIZES = (40, 30, 60, 25, 80)
 SPLITS = {"search": 30, "validation": 30, "holdout": 47}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-import lm_eval_tasks
 import pytest
 import torch
+
+import lm_eval_tasks
+from evomerge.errors import CandidateError
+from evomerge.score import cut_blocks, mean, moments_of
 from fixtures import make_tasks
 from lm_eval_tasks import (
     FIRST,
@@ -19,9 +22,6 @@ from lm_eval_tasks import (
     search_documents,
     write_task,
 )
-
-from evomerge.errors import CandidateError
-from evomerge.score import cut_blocks, mean, moments_of
 
 
 @pytest.fixture(params=["own", "hflm"], autouse=True)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import AutoModelForCausalLM
+
+from evomerge.errors import CandidateError
+from evomerge.score import cut_blocks
+from evomerge.testing.scorers import check_scorer
 from fixtures import make_tasks, save_model
 from lm_eval_tasks import (
     check_equal,
@@ -15,11 +20,6 @@ from lm_eval_tasks import (
     score,
     search_documents,
 )
-from transformers import AutoModelForCausalLM
-
-from evomerge.errors import CandidateError
-from evomerge.score import cut_blocks
-from evomerge.testing.scorers import check_scorer
 
 
 def test_scores_follow_the_weights(tasks_dir, tmp_path):

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from evomerge.errors import InputError
+from evomerge.score import TaskSet
+from evomerge.score.requests import chat_of
+from evomerge.score.trial import try_tasks
 from fixtures import make_tasks, make_tokenizer
 from lm_eval_tasks import (
     CHOOSE,
@@ -17,11 +22,6 @@ from lm_eval_tasks import (
     make_score_config,
     write_task,
 )
-
-from evomerge.errors import InputError
-from evomerge.score import TaskSet
-from evomerge.score.requests import chat_of
-from evomerge.score.trial import try_tasks
 
 GENERATE = {
     **WRITE,

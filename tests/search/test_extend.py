@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from commands import run_here
 
+from commands import run_here
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.journal import read_journal, replay

@@ -7,8 +7,8 @@ import random
 import shutil
 
 import pytest
-from commands import run_here
 
+from commands import run_here
 from evomerge.errors import InputError
 from evomerge.journal import Event, Journal, normal_form, read_journal, replay
 from evomerge.search.mend import note_lost_documents, repair

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures import make_config, make_workspace
 
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from evomerge.search.check import check
+from fixtures import make_config, make_workspace
 
 ROOT = Path(__file__).parents[2]
 

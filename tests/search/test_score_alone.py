@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from fixtures import make_workspace
 
 from evomerge.search.alone import score_model
 from evomerge.threads import torch_threads
+from fixtures import make_workspace
 
 
 def test_what_is_searched_does_not_matter(tmp_path):

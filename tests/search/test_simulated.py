@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from fixtures import make_workspace
 
 from evomerge.config import load_config
 from evomerge.errors import CandidateError
@@ -17,6 +16,7 @@ from evomerge.search.setup import Setup, set_up
 from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
+from fixtures import make_workspace
 from runs import give_scores, new_run
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from layer_orders import VARIANTS, new_space, open_at
 
 from evomerge.pool import Pool
 from evomerge.space import Space
+from layer_orders import VARIANTS, new_space, open_at
 
 
 @pytest.fixture(scope="session")

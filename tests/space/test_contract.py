@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from parameter_spaces import open_three
 
 from evomerge.space import SPACES
 from evomerge.testing.spaces import check_space
+from parameter_spaces import open_three
 
 CONFIGS = [
     {"kind": "parameter", "method": {"kind": "task_arithmetic"}},

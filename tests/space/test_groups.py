@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fixtures import make_pool
 from pydantic import ValidationError
 
 from evomerge.errors import InputError
@@ -11,6 +10,7 @@ from evomerge.methods import METHODS
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.space import ParameterSpace, ParameterSpaceConfig
+from fixtures import make_pool
 
 NUM_LAYERS = 3
 

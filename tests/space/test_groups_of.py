@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from combinations import in_pairs
-from genomes import STEADY, check_genome, check_inside, genomes, start
 from hypothesis import given, settings
-from parameter_spaces import make, open_three
 
+from combinations import in_pairs
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, Selector
 from evomerge.space import ParameterSpace, ParameterSpaceConfig
 from evomerge.space.selectors import common, selected
+from genomes import STEADY, check_genome, check_inside, genomes, start
+from parameter_spaces import make, open_three
 
 TIES, LINEAR, PLAIN = {"kind": "ties"}, {"kind": "linear"}, {"kind": "task_arithmetic"}
 NAMES = [{"name": "qk", "names": ["q_proj", "layers.1.self"]}, {"name": "rest"}]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from genomes import STEADY, check_genome, check_inside, genomes, start, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
+from evomerge.space import recipes
+from genomes import STEADY, check_genome, check_inside, genomes, start, steps
 from layer_orders import (
     A_ALONE,
     NUM_LAYERS,
@@ -21,9 +24,6 @@ from layer_orders import (
     values,
     written_out,
 )
-
-from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
-from evomerge.space import recipes
 
 
 class TestFirst:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
-from genomes import STEADY, check_genome, start, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from transformers import OlmoConfig
+
+from evomerge.errors import InputError
+from evomerge.pool import Pool
+from evomerge.recipe import MERGED, Recipe
+from evomerge.space import Range, recipes
+from evomerge.space.path_config import LayerOrderConfig
+from genomes import STEADY, check_genome, start, steps
 from layer_orders import (
     NUM_LAYERS,
     A,
@@ -17,14 +25,6 @@ from layer_orders import (
     set_named,
     some_genome,
 )
-from pydantic import ValidationError
-from transformers import OlmoConfig
-
-from evomerge.errors import InputError
-from evomerge.pool import Pool
-from evomerge.recipe import MERGED, Recipe
-from evomerge.space import Range, recipes
-from evomerge.space.path_config import LayerOrderConfig
 
 
 class TestEndsAndLimits:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fixtures import make_pool
 
 from evomerge.merge import Engine
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe
 from evomerge.space import SPACES
 from evomerge.space.path_config import LayerSwapConfig
+from fixtures import make_pool
 
 LANGUAGE = "expert0"
 MATH = "expert1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fixtures import make_pool
 from pydantic import ValidationError
 
 from evomerge.errors import InputError
@@ -15,6 +14,7 @@ from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Part
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, Range
+from fixtures import make_pool
 
 EXPERTS = ("expert0", "expert1", "expert2")
 BOTH_SIGNS = {"weight": Range(low=-0.5, high=1.5)}

@@ -6,18 +6,18 @@ import itertools
 import math
 
 import pytest
-from combinations import in_pairs
-from genomes import STEADY, check_genome, check_inside, genomes, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parameter_spaces import EXPERTS, make, open_three
 
+from combinations import in_pairs
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
 from evomerge.space.joint import JointSpace
 from evomerge.space.path_config import JointSpaceConfig
 from evomerge.space.weight_sums import to_sum_one
+from genomes import STEADY, check_genome, check_inside, genomes, start
+from parameter_spaces import EXPERTS, make, open_three
 
 TIES, DARE = {"kind": "ties"}, {"kind": "dare_ties"}
 LINEAR, PLAIN = {"kind": "linear"}, {"kind": "task_arithmetic"}

@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-from combinations import everywhere
-from fixtures import make_pool, make_tokenizer, save_model
 
+from combinations import everywhere
 from evomerge.errors import InputError
 from evomerge.methods import METHODS
 from evomerge.pool import Pool, PoolConfig, open_pool
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, Range, recipes
+from fixtures import make_pool, make_tokenizer, save_model
 
 NUM_LAYERS = 3
 EXPERTS = ("expert0", "expert1", "expert2")

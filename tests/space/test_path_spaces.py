@@ -6,9 +6,6 @@ import itertools
 
 import pytest
 import torch
-from families import FAMILIES, make_random_pool
-from fixtures import make_pool
-from genomes import STEADY, check_genome, check_inside, genomes, start, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import OlmoConfig
@@ -27,6 +24,9 @@ from evomerge.space.path_config import (
     RepeatSpanConfig,
     SlicesConfig,
 )
+from families import FAMILIES, make_random_pool
+from fixtures import make_pool
+from genomes import STEADY, check_genome, check_inside, genomes, start, steps
 
 NUM_LAYERS = 5
 A = "expert0"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures import make_config, make_workspace
 
 import evomerge
 from evomerge.config import load_config
@@ -23,6 +22,7 @@ from evomerge.space import recipes
 from evomerge.workers import Job
 from evomerge.workers.answer_cache import AnswerCache
 from evomerge.workers.worker import MergeWorker
+from fixtures import make_config, make_workspace
 
 ANSWERS = Answers([[(-1.25, True)], [(-0.1, False)]])
 SCORE = {

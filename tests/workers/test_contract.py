@@ -6,8 +6,6 @@ import logging
 from dataclasses import replace
 
 import pytest
-from fixtures import make_workspace
-from pools import part, recipe_of
 
 from evomerge.config import load_config
 from evomerge.search.setup import set_up
@@ -16,6 +14,8 @@ from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker, check_group, check_worker
 from evomerge.workers import Job, WorkersConfig, start_group
 from evomerge.workers.worker import MergeWorker
+from fixtures import make_workspace
+from pools import part, recipe_of
 
 KINDS = ("merge", "simulated")
 

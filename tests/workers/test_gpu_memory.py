@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from fixtures import make_workspace
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -17,6 +16,7 @@ from evomerge.search.setup import set_up
 from evomerge.workers import WorkersConfig
 from evomerge.workers.config import GIB, num_fitting
 from evomerge.workers.gpu_memory import gpu_need, require_gpu_memory
+from fixtures import make_workspace
 
 
 @pytest.mark.parametrize(

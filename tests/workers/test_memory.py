@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from fixtures import make_pool
-from pools import open_at
 
 from evomerge.workers import WorkersConfig, memory
 from evomerge.workers.config import GIB
 from evomerge.workers.memory import gpu_need, machine_bytes, model_bytes, statistics_budget
+from fixtures import make_pool
+from pools import open_at
 
 
 @pytest.fixture(scope="module")

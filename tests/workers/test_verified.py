@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixtures import make_workspace
 from safetensors.torch import load_file, save_file
 
 from evomerge.config import load_config
@@ -17,6 +16,7 @@ from evomerge.pool import pool as pool_module
 from evomerge.search.setup import set_up
 from evomerge.workers import verified
 from evomerge.workers.verified import note_verified, verify
+from fixtures import make_workspace
 
 
 @pytest.fixture(scope="module")
