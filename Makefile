@@ -44,5 +44,5 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[flows,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[flows,languages,dev]'
 	touch $@

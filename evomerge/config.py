@@ -113,6 +113,7 @@ class ResolvedConfig(Section):
         documents_sha256: Hash of the document ids of every split.
         batch_tokens: Tokens of a batch.
         batching: How requests are batched; none where lm-eval's own model answers them.
+        chat_template_sha256: Of the chat template's text; none without one.
         versions: Of the packages that numbers depend on.
     """
 
@@ -120,6 +121,7 @@ class ResolvedConfig(Section):
     documents_sha256: str
     batch_tokens: int
     batching: Batching | None = None
+    chat_template_sha256: str | None = None
     versions: dict[str, str]
 
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from evomerge.choice.table import final_table
 from evomerge.record.config import tracking_uri
-from evomerge.record.report import cell, comparison_lines, front_lines, monitor_lines
+from evomerge.record.report import cell, front_lines, verdict_lines
 from evomerge.search import Progress as SearchProgress
 from evomerge.search import Result
 
@@ -82,7 +83,7 @@ class Display:
 
 def print_result(result: Result) -> None:
     """Print the final table, where the run folder is, and how to look closer."""
-    table = result.results.table()
+    table = final_table(result.results)
     console = Console(width=None if sys.stdout.isatty() else 120)
     grid = Table(title=f"{table['name']}: {table['num_candidates']} candidates searched")
     grid.add_column("model")
@@ -99,7 +100,7 @@ def print_result(result: Result) -> None:
         )
     console.print(grid)
     console.print("Columns of single objectives are on holdout; ± is one standard error.")
-    for line in (*comparison_lines(table), *monitor_lines(table)):
+    for line in verdict_lines(table):
         console.print(line, highlight=False)
     if result.results.front is not None:
         print_front(result, console)

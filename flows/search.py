@@ -21,6 +21,7 @@ from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from evomerge.choice.table import final_table
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE
@@ -137,5 +138,5 @@ def search(
         The run folder.
     """
     result = search_with(FlowHooks(), config, run_dir, resume)
-    create_markdown_artifact(markdown_table(result.results.table()), key="final-table")
+    create_markdown_artifact(markdown_table(final_table(result.results)), key="final-table")
     return str(result.run_dir)

@@ -129,4 +129,5 @@ class GenerationsByTransformers:
             end = next(ended, end)
         has_ended = tokens[end - 1] in self._settings.ends or endings.found([tokens[:end]])[0]
         text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        return Generation(str(text), end, not has_ended and end == prompt.max_new_tokens)
+        is_cut = not has_ended and end == prompt.max_new_tokens
+        return Generation(str(text), tuple(tokens[:end]), is_cut)

@@ -200,7 +200,7 @@ class PreparedGenerations:
         self._go_on(answers, logits, table, cache)
         for answer in answers:
             text = str(self._tokenizer.decode(answer.tokens, skip_special_tokens=True))
-            made[answer.number] = Generation(text, len(answer.tokens), answer.is_cut)
+            made[answer.number] = Generation(text, tuple(answer.tokens), answer.is_cut)
 
     def _begin(self, number: int) -> _Answer:
         prompt = self._prompts[number]

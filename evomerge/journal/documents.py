@@ -101,3 +101,27 @@ def read_values(
             if (c, s, t) == (candidate, split, task) and document not in values:
                 values[document] = value
     return values
+
+
+def read_flags(
+    run_dir: Path, parts: Sequence[str], candidate: str, split: str
+) -> dict[str, dict[int, list[str]]]:
+    """Remarks on the documents of a candidate.
+
+    Args:
+        run_dir: The run folder.
+        parts: The Parquet files that the journal names for the candidate.
+        candidate: Its id.
+        split: The split.
+
+    Returns:
+        By task and document id; where a document came twice, the first counts.
+    """
+    is_its = [("candidate", "=", candidate), ("split", "=", split)]
+    flags: dict[str, dict[int, list[str]]] = {}
+    for part in parts:
+        columns = ["task", "document", "flags"]
+        table = pq.read_table(run_dir / DOCUMENTS_DIR / part, columns=columns, filters=is_its)
+        for row in table.to_pylist():
+            flags.setdefault(row["task"], {}).setdefault(row["document"], row["flags"])
+    return flags

@@ -39,7 +39,8 @@ class MetricConfig(MetricName, ObjectiveConfig):
     @property
     def metrics(self) -> tuple[MetricName, ...]:
         """See `ObjectiveConfig`."""
-        return (MetricName(task=self.task, metric=self.metric, filter=self.filter),)
+        names = {name: getattr(self, name) for name in MetricName.model_fields if name != "kind"}
+        return (MetricName(**names),)
 
 
 class Metric(ObjectiveKind):

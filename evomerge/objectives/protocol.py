@@ -26,11 +26,14 @@ class MetricName(Section):
         task: An lm-eval task's name.
         metric: One of the task's metrics; by default its first.
         filter: One of the task's filters; by default its first.
+        answer_language: An ISO 639 code of lid.176 ("ja"): an answer in another language counts
+            as the metric's worst value. By default every language counts.
     """
 
     task: str
     metric: str | None = None
     filter: str | None = None
+    answer_language: str | None = None
 
 
 class ObjectiveConfig(Choice):
@@ -95,6 +98,7 @@ class Measure:
         metric: The metric's name.
         filter: The filter that post-processes answers.
         higher_is_better: The metric's direction.
+        language: Answers in another one have the metric's worst value; None: all count.
     """
 
     name: str
@@ -102,11 +106,18 @@ class Measure:
     metric: str
     filter: str
     higher_is_better: bool
+    language: str | None = None
+
+    @property
+    def any_language(self) -> str:
+        """Name of the metric among a document's values, whatever the answer's language."""
+        return self.metric if self.filter == "none" else f"{self.metric}/{self.filter}"
 
     @property
     def column(self) -> str:
-        """Name of the metric among a document's values."""
-        return self.metric if self.filter == "none" else f"{self.metric}/{self.filter}"
+        """Name of the measure among a document's values."""
+        suffix = "" if self.language is None else f"@{self.language}"
+        return f"{self.any_language}{suffix}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ FAILED = "evomerge.failed"
 CHOSEN = "evomerge.chosen"
 """The chosen candidate's id, on the search's run."""
 
+VERDICT = "evomerge.verdict"
+"""What is said of the final table, a line each, on the search's run."""
+
 FRONT = "evomerge.front"
 RANK = "evomerge.rank"
 CROWDING = "evomerge.crowding"

@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 
 from evomerge.choice.results import Results
+from evomerge.choice.table import final_table
 from evomerge.errors import EvomergeError
 from evomerge.journal import JOURNAL_FILE, Candidate, RunState, apply_all, iterate
 from evomerge.journal.folder import (
@@ -47,6 +48,7 @@ from evomerge.record.mlflow_store import (
     run_key,
     tagged,
 )
+from evomerge.record.report import verdict_lines
 from evomerge.record.writer import WAIT_S, sole_writer
 
 logger = logging.getLogger(__name__)
@@ -126,11 +128,23 @@ class MlflowRecord:
             self._client.set_tag(self._parent, keys.CHOSEN, chosen)
             metrics = self._metrics(self.state.candidates[chosen])
             self._client.log_batch(self._parent, metrics=metrics)
+        if self._has_ended():
+            self._write_verdict()
         if self._goes_on():
             self._client.update_run(self._parent, "RUNNING")
         else:
             status = "FINISHED" if self._has_ended() else "KILLED"
             self._client.set_terminated(self._parent, status)
+
+    def _write_verdict(self) -> None:
+        """What is said of the final table, and the chosen model's shares of sick documents."""
+        assert self._client is not None
+        table = final_table(self.results)
+        self._client.set_tag(self._parent, keys.VERDICT, "\n".join(verdict_lines(table))[:5000])
+        for entry in table.get("health", ()):
+            share = entry["counts"].get(table["chosen"], 0) / entry["num_documents"]
+            name = _metric_name(f"health/{entry['task']}/{entry['sign']}")
+            self._client.log_metric(self._parent, name, share)
 
     def _has_ended(self) -> bool:
         return self.state.stages.get("report") == "ended"

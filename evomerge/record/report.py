@@ -9,10 +9,18 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from evomerge.choice.front import Front
 from evomerge.choice.results import Results
+from evomerge.choice.table import final_table
 from evomerge.journal.state import RecipeOf
+from evomerge.record.health_words import health_lines
 from evomerge.record.path_pictures import path_pictures
+from evomerge.score.health import SIGNS
 
 ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
+
+
+def verdict_lines(table: dict[str, Any]) -> list[str]:
+    """Everything that is said of a final table, in words."""
+    return [*comparison_lines(table), *monitor_lines(table), *health_lines(table)]
 
 
 def comparison_lines(table: dict[str, Any]) -> list[str]:
@@ -113,7 +121,7 @@ def markdown_table(table: dict[str, Any]) -> str:
         cells += [cell(splits, split, None) for split in ("search", "validation", "holdout")]
         cells += [cell(splits, "holdout", objective) for objective in table["objectives"]]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [*comparison_lines(table), *monitor_lines(table)]
+    notes = verdict_lines(table)
     if table["front"] is not None:
         front = Front.from_dict(table["front"])
         names = table["objectives"]
@@ -136,11 +144,12 @@ def render_html(results: Results, recipe_of: RecipeOf) -> str:
     environment = Environment(
         loader=PackageLoader("evomerge.record", "."), autoescape=select_autoescape(default=True)
     )
-    table = results.table()
+    table = final_table(results)
     chosen = results.state.candidates[table["chosen"]] if table["chosen"] else None
     return environment.get_template("report.jinja").render(
         table=table,
-        lines=[*comparison_lines(table), *monitor_lines(table)],
+        lines=verdict_lines(table),
+        signs=SIGNS,
         cell=cell,
         plot=_progress(results),
         paths=path_pictures(results, recipe_of),

@@ -18,10 +18,13 @@ class Answers:
         responses: By request, one for each of its repeats: (log-likelihood, whether greedy), a
             log-likelihood, or a text; as lm-eval's models give them.
         num_new_tokens: By request: tokens that were written; None where nobody counts them.
+        num_cut: By request: answers that reached the most tokens of an answer, and did not end;
+            None where nobody counts them.
     """
 
     responses: list[list[Any]]
     num_new_tokens: list[int] | None = None
+    num_cut: list[int] | None = None
 
 
 class Asking(Protocol):

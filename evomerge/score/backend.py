@@ -69,13 +69,18 @@ class Generation:
 
     Attributes:
         text: Without special tokens; a stop may stand in it, with what came behind it.
-        num_tokens: Tokens that were written.
+        tokens: What was written, special tokens and the last one too.
         is_cut: Whether the answer stopped because it reached `max_new_tokens`.
     """
 
     text: str
-    num_tokens: int
+    tokens: tuple[int, ...]
     is_cut: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that were written."""
+        return len(self.tokens)
 
 
 Answer = TypeVar("Answer")

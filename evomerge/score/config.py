@@ -8,12 +8,23 @@ from pydantic import Field, field_validator, model_validator
 
 from evomerge.objectives import OBJECTIVES, ObjectiveConfig
 from evomerge.registry import Choice, Registry, Section
+from evomerge.score.health import Sign
 from evomerge.score.protocol import Scorer
 
 Split = Literal["search", "validation", "holdout"]
 
 SPLITS: tuple[Split, ...] = ("search", "validation", "holdout")
 """Search documents steer the optimizer, validation ranks finalists, holdout reports the chosen."""
+
+
+TAKEN_BY_TEMPLATES = frozenset(
+    (
+        *("add_generation_prompt", "chat_template", "continue_final_message", "conversation"),
+        *("enable_thinking", "messages", "tokenize", "tokenizer_kwargs", "return_dict"),
+        *("return_tensors", "padding", "truncation", "max_length", "return_assistant_tokens_mask"),
+    )
+)
+"""Names that a chat template's own variables cannot have."""
 
 
 HFLM = "hflm"
@@ -75,11 +86,21 @@ class ScoreConfig(Choice):
         fewshot_by: "document": examples are drawn for each document from the seed and its number,
             the default; "block": for the documents of a block one after another, as runs of
             earlier releases go on to do.
-        apply_chat_template: Wrap prompts in the tokenizer's chat template.
+        apply_chat_template: Wrap prompts in the chat template of the base's tokenizer; a name
+            where it has several.
+        system_instruction: Stands before everything else of a prompt.
+        fewshot_as_multiturn: Show examples as questions and answers of the chat, the default;
+            false, as runs of earlier releases go on to do: as parts of one message.
+        enable_thinking: Given to the chat template under this name.
+        chat_template_args: Other variables of the chat template.
+        gen_prefix: How every answer begins, in the place of the tasks' own.
+        think_end_token: Behind which an answer counts: a text, or a token's id.
         engine: What runs the model: "own", the default; "hflm", lm-eval's own, as runs of earlier
             releases go on to do; or the name of another package's, with its settings where it
             has some.
         cache: A folder where answers are kept across runs and resumes; by default none.
+        health: Shares of a task's documents, by sign, above which a search does not begin: the
+            models of the pool are judged on search documents. By default people are warned.
         batch_tokens: Tokens of a batch, padding included; by default fitted to the device.
         block_documents: Documents of a block, the least piece of work that is handed out. Batches
             are cut within a block, so that sharing a candidate among workers changes no score. A
@@ -94,9 +115,16 @@ class ScoreConfig(Choice):
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
     fewshot_by: Literal["document", "block"] | None = None
-    apply_chat_template: bool = False
+    apply_chat_template: bool | str = False
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    enable_thinking: bool | None = None
+    chat_template_args: dict[str, Any] = Field(default_factory=dict)
+    gen_prefix: str | None = None
+    think_end_token: str | int | None = None
     engine: str | dict[str, Any] | None = None
     cache: CacheConfig | None = None
+    health: dict[Sign, Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=dict)
     batch_tokens: int | None = Field(default=None, gt=0)
     block_documents: int = Field(default=256, gt=0)
 
@@ -104,6 +132,46 @@ class ScoreConfig(Choice):
     def is_by_hflm(self) -> bool:
         """Whether lm-eval's own model answers; it does in runs of releases that had no other."""
         return self.engine in (None, HFLM, {"kind": HFLM})
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """Variables of the chat template that it says."""
+        if self.enable_thinking is None:
+            return self.chat_template_args
+        return {**self.chat_template_args, "enable_thinking": self.enable_thinking}
+
+    @field_validator("chat_template_args")
+    @classmethod
+    def _free_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(TAKEN_BY_TEMPLATES & value.keys())
+        if taken:
+            raise ValueError(f"{taken[0]!r} is set by evomerge itself; leave it out")
+        return value
+
+    @field_validator("think_end_token")
+    @classmethod
+    def _some_token(cls, value: str | int | None) -> str | int | None:
+        if value == "" or (isinstance(value, int) and value < 0):
+            raise ValueError("expected a text, or a token's id; valid: '</think>', 151668")
+        # As in lm-eval: numbers are ids, however they are written.
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
+    @model_validator(mode="after")
+    def _chats_only(self) -> Self:
+        if not self.apply_chat_template:
+            of_chats = ("fewshot_as_multiturn", "enable_thinking", "chat_template_args")
+            named = [name for name in of_chats if getattr(self, name) not in (None, {})]
+            if named:
+                raise ValueError(
+                    f"{named[0]} is part of a chat, and prompts are no chats; set "
+                    "apply_chat_template: true"
+                )
+        if self.enable_thinking and self.think_end_token is None:
+            raise ValueError(
+                "enable_thinking: true, and nothing says where the thinking ends; set "
+                "think_end_token, such as '</think>'"
+            )
+        return self
 
     @field_validator("objectives", mode="before")
     @classmethod

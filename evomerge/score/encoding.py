@@ -40,7 +40,10 @@ class Encoder:
     def _tokens(self, text: str, begin: str | None) -> list[int]:
         has_begin = begin is not None and text.startswith(begin)
         special = {"add_special_tokens": False} if has_begin else {}
-        return list(self._tokenizer.encode(text, **special))
+        tokens = list(self._tokenizer.encode(text, **special))
+        # A chat template's text may begin with it in a way that lm-eval does not see.
+        is_twice = tokens[:2] == [self._prefix] * 2 and not has_begin
+        return tokens[1:] if is_twice else tokens
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """A context's tokens and those of its continuation, nothing cut off.

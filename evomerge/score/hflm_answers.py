@@ -32,10 +32,15 @@ class HflmAsker:
         model: The model.
         tokenizer: The pool's.
         batch_tokens: Tokens of a batch, padding included.
+        think_end: Behind which an answer counts: a text, or a token's id.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int,
+        think_end: str | int | None = None,
     ) -> None:
         from lm_eval.models.huggingface import HFLM
 
@@ -47,6 +52,7 @@ class HflmAsker:
             batch_size=1,
             softmax_dtype="float32",
             trust_remote_code=False,
+            think_end_token=think_end,
         )
         self._encoder = Encoder(tokenizer, self._lm.max_length)
 

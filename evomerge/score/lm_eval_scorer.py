@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,16 @@ from evomerge.errors import CandidateError
 from evomerge.objectives import ANSWER_TOKENS
 from evomerge.score.answers import Answers, Asker, Asking
 from evomerge.score.backend import Backend
+from evomerge.score.chat import chat_of
 from evomerge.score.config import ScoreConfig
+from evomerge.score.health import fallbacks_of, flags_of_answers
 from evomerge.score.hflm_answers import HflmAsker
+from evomerge.score.language import is_in_language
+from evomerge.score.measures import worst_value
 from evomerge.score.protocol import Block, Row
 from evomerge.score.requests import (
     Asked,
     build_requests,
-    chat_of,
     document_values,
     filter_answers,
     joint_values,
@@ -67,12 +71,12 @@ class LmEvalScorer:
         self.config = config
         self.tasks = tasks
         tasks.reserve_examples(splits)
-        self._chat = chat_of(tokenizer) if config.apply_chat_template else None
+        self._chat = chat_of(config, tokenizer, "the base")
         model: Any = getattr(backend, "model", None)
         self._asker: Asker = (
-            HflmAsker(model, tokenizer, batch_tokens)
+            HflmAsker(model, tokenizer, batch_tokens, config.think_end_token)
             if config.is_by_hflm
-            else TokenAsker(backend, tokenizer, config.fewshot_seed)
+            else TokenAsker(backend, tokenizer, config.fewshot_seed, config.think_end_token)
         )
         self._requests: dict[Block, _Requests] = {}
         self._filters = {
@@ -80,6 +84,15 @@ class LmEvalScorer:
                 {m.filter for m in tasks.measures if m.task == name and m.metric != ANSWER_TOKENS}
             )
             for name in tasks.tasks
+        }
+        self._fallbacks = {
+            name: [
+                fallback
+                for ensemble in task._filters
+                if ensemble.name in self._filters[name]
+                for fallback in fallbacks_of(ensemble)
+            ]
+            for name, task in tasks.tasks.items()
         }
         self._counted = {m.task for m in tasks.measures if m.metric == ANSWER_TOKENS}
 
@@ -108,6 +121,21 @@ class LmEvalScorer:
             instances = [instance for asked in documents for instance in asked.instances]
             self._requests[block] = _Requests(documents, self._asker.prepare(instances))
         return self._requests[block]
+
+    def _judge(self, row: Row, asked: Asked, num_cut: int) -> None:
+        """Remarks on a document's generated answers, and what they count by their language."""
+        answers = [str(answer) for instance in asked.instances for answer in instance.resps]
+        filtered = [value for one in asked.instances for value in one.filtered_resps.values()]
+        row.flags += flags_of_answers(answers, filtered, self._fallbacks[row.task], num_cut)
+        for measure in self.tasks.measures:
+            if measure.task == row.task and measure.language is not None:
+                is_in = is_in_language(answers, measure.language)
+                worst = worst_value(measure)
+                assert worst is not None
+                value = row.metrics.get(measure.any_language, math.nan)
+                row.metrics[measure.column] = value if is_in else worst
+                if not is_in and "other_language" not in row.flags:
+                    row.flags.append("other_language")
 
     def _lengths(self, task: str, asked: Asked, num_tokens: int) -> dict[str, float]:
         """The answers' mean length, where an objective wants it."""
@@ -146,6 +174,8 @@ class LmEvalScorer:
             first = [instance.resps[0] for instance in asked.instances]
             if isinstance(first[0], str):
                 row.text = first[0]
+                num_cut = 0 if answers.num_cut is None else sum(answers.num_cut[part])
+                self._judge(row, asked, num_cut)
             else:
                 row.log_likelihoods = [float(x[0] if isinstance(x, tuple) else x) for x in first]
             if any(requests.asking.is_truncated[part]):

@@ -10,6 +10,7 @@ from typing import Any
 from evomerge.errors import InputError, closest
 from evomerge.objectives import (
     ANSWER_TOKENS,
+    METRIC_RANGES,
     OBJECTIVES,
     GroupMetric,
     Measure,
@@ -18,6 +19,7 @@ from evomerge.objectives import (
     ObjectiveConfig,
     ObjectiveKind,
 )
+from evomerge.score.language import require_language
 from evomerge.score.load import Loaded
 from evomerge.score.objective import Objective
 
@@ -74,7 +76,7 @@ class Measuring:
             directions: dict[str, Any] = task.higher_is_better()
             # What has another metric is left out, as in lm-eval.
             if metric is None or metric in directions:
-                one = MetricName(task=name, metric=metric, filter=chosen)
+                one = wanted.model_copy(update={"task": name, "metric": metric, "filter": chosen})
                 found.append(self._measure(one))
         if not found:
             has = {m for task in loaded.tasks.values() for m in task.higher_is_better()}
@@ -119,7 +121,30 @@ class Measuring:
                 f"score.objectives: task {wanted.task!r} has no filter {chosen!r}; "
                 f"{closest(chosen, filters)}"
             )
-        return Measure("", wanted.task, metric, chosen, bool(directions[metric]))
+        measure = Measure(
+            "", wanted.task, metric, chosen, bool(directions[metric]), wanted.answer_language
+        )
+        if measure.language is not None:
+            self._check_language(measure)
+        return measure
+
+    def _check_language(self, measure: Measure) -> None:
+        """Refuse an answer's language where no answer has one, or nothing is the worst value."""
+        assert measure.language is not None
+        task = self._tasks[measure.task]
+        what = f"score.objectives: answer_language of task {measure.task!r}"
+        if task.OUTPUT_TYPE != "generate_until":
+            raise InputError(f"{what}: its answers are not generated; leave answer_language out")
+        if not is_mean(task.aggregation()[measure.metric]):
+            raise InputError(
+                f"{what}: {measure.metric!r} is no mean over documents; take a metric that is"
+            )
+        if worst_value(measure) is None:
+            known = ", ".join(sorted(METRIC_RANGES))
+            raise InputError(
+                f"{what}: nobody knows the worst value of {measure.metric!r}; valid: {known}"
+            )
+        require_language(measure.language)
 
     def _objective(
         self, entry: ObjectiveConfig, measures: dict[MetricName, list[Measure]]
@@ -161,6 +186,7 @@ class Measuring:
             low=low,
             high=high,
             monitor=entry.monitor,
+            language=None if single is None else single.language,
         )
 
     def _group_name(self, entry: MetricConfig) -> str:
@@ -194,6 +220,7 @@ def _named(measures: list[Measure]) -> dict[Measure, Measure]:
     """Measures with as much of task, metric and filter in their names as tells them apart."""
     tasks = Counter(m.task for m in measures)
     metrics = Counter((m.task, m.metric) for m in measures)
+    filters = Counter((m.task, m.metric, m.filter) for m in measures)
     result = {}
     for m in measures:
         name = m.task
@@ -201,8 +228,21 @@ def _named(measures: list[Measure]) -> dict[Measure, Measure]:
             name += f"/{m.metric}"
         if metrics[m.task, m.metric] > 1:
             name += f"/{m.filter}"
+        if filters[m.task, m.metric, m.filter] > 1 and m.language is not None:
+            name += f"/{m.language}"
         result[m] = replace(m, name=name)
     return result
+
+
+def is_mean(aggregation: Any) -> bool:
+    """Whether a metric is the mean over documents of what the task gives it."""
+    return getattr(aggregation, "__name__", "") in ("mean", "nanmean")
+
+
+def worst_value(measure: Measure) -> float | None:
+    """The worst value that a metric can have; None where there is none, or nobody knows it."""
+    low, high = METRIC_RANGES.get(measure.metric, (None, None))
+    return low if measure.higher_is_better else high
 
 
 def _check_unique(names: list[str]) -> None:

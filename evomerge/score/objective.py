@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evomerge.objectives import METRIC_RANGES
+from evomerge.objectives import METRIC_RANGES, Measure
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Objective:
         high: Greatest value.
         parts: Measures of a group's tasks.
         monitor: Whether it is measured of finalists and baselines only, and steers nothing.
+        language: The measure's, where it is the mean of one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Objective:
     high: float | None = None
     parts: tuple[str, ...] = ()
     monitor: bool = False
+    language: str | None = None
 
     def loss(self, value: float) -> float:
         """The value as something to minimize; the one place where directions are turned."""
@@ -63,5 +65,7 @@ class Objective:
 
     @property
     def column(self) -> str:
-        """Name of the metric among a document's values."""
-        return self.metric if self.filter == "none" else f"{self.metric}/{self.filter}"
+        """Name of the measure among a document's values."""
+        return Measure(
+            self.name, self.task, self.metric, self.filter, self.higher_is_better, self.language
+        ).column

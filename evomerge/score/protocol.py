@@ -30,7 +30,7 @@ class Row:
         num_tokens: Tokens of the document's requests, generated ones not counted; what it shares
             with documents before it in its block counts there.
         num_answer_tokens: Tokens that were generated; None where nobody counts them.
-        flags: Remarks ("truncated").
+        flags: Remarks, as `score.health.SIGNS` has them.
     """
 
     task: str

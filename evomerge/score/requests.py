@@ -6,34 +6,18 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import CandidateError
+from evomerge.score.chat import Chat
 from evomerge.score.faults import told_as
 from evomerge.score.influence import influences
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-    from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Chat:
-    """How prompts become chats.
-
-    Attributes:
-        apply: The text of a list of messages.
-        tokenizer_name: Whose chat template it is.
-    """
-
-    apply: Callable[..., str]
-    tokenizer_name: str
 
 
 class Asked(NamedTuple):
@@ -50,19 +34,11 @@ class Asked(NamedTuple):
     instances: list[Instance]
 
 
-def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """How lm-eval wraps prompts in a tokenizer's chat template, without a model."""
-    from lm_eval.models.huggingface import HFLM
-
-    lm = SimpleNamespace(tokenizer=tokenizer, chat_template_args={})
-    return Chat(partial(HFLM.apply_chat_template, lm), str(tokenizer.name_or_path))
-
-
 def build_requests(
     task: Any,
     document_ids: Sequence[int],
     fewshot_seed: int,
-    chat: Chat | None,
+    chat: Chat,
     *,
     by_document: bool,
 ) -> list[Asked]:
@@ -72,7 +48,7 @@ def build_requests(
         task: lm-eval's.
         document_ids: Ascending.
         fewshot_seed: Draws the examples; they depend on no request that was built before.
-        chat: Wraps prompts; None for plain text.
+        chat: How messages become texts.
         by_document: Draw them for each document by itself, and not for all one after another.
     """
     task.set_fewshot_seed(fewshot_seed)
@@ -84,9 +60,10 @@ def build_requests(
     ):
         task.build_all_requests(
             samples=list(document_ids),
-            apply_chat_template=chat is not None,
-            chat_template=chat.apply if chat is not None else None,
-            tokenizer_name=chat.tokenizer_name if chat is not None else "",
+            system_instruction=chat.system_instruction,
+            apply_chat_template=chat.apply is not None,
+            fewshot_as_multiturn=chat.as_turns,
+            chat_template=chat.apply,
         )
     by_position: dict[int, list[Instance]] = {}
     for instance in task.instances:

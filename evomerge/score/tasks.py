@@ -13,7 +13,7 @@ from evomerge.score.code import AllowedCode
 from evomerge.score.config import SPLITS, ScoreConfig, Split
 from evomerge.score.faults import told_as
 from evomerge.score.load import load
-from evomerge.score.measures import Measuring
+from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.splits import Sizes, Splits, content_key, draw_splits
 
@@ -50,6 +50,9 @@ class TaskSet:
         for task in self.tasks.values():
             if config.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
+            if config.gen_prefix is not None:
+                task.set_config(key="gen_prefix", value=config.gen_prefix)
+                task.fewshot_cfg.gen_prefix = config.gen_prefix
         measuring = Measuring(config.objectives, self._loaded, self.tasks)
         self.measures, self.kinds = measuring.measures, measuring.kinds
         self.objectives = measuring.objectives
@@ -153,9 +156,7 @@ class TaskSet:
         return {
             m.metric: aggregations[m.metric]
             for m in self.measures
-            if m.task == name
-            and m.metric != ANSWER_TOKENS
-            and getattr(aggregations[m.metric], "__name__", "") not in ("mean", "nanmean")
+            if m.task == name and m.metric != ANSWER_TOKENS and not is_mean(aggregations[m.metric])
         }
 
     def cut_blocks(self, name: str, documents: Sequence[int]) -> list[Block]:

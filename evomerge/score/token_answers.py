@@ -26,12 +26,20 @@ class TokenAsker:
         backend: Runs the model.
         tokenizer: The pool's.
         seed: Of what is drawn where a task samples.
+        think_end: Behind which an answer counts: a text, or a token's id.
     """
 
-    def __init__(self, backend: Backend, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        think_end: str | int | None = None,
+    ) -> None:
         self._backend = backend
         self._encoder = Encoder(tokenizer, backend.max_length)
         self._seed = seed
+        self._read = AnswerReader(tokenizer, think_end)
 
     def prepare(self, instances: Sequence[Instance]) -> TokenAsking:
         """See `Asker`.
@@ -40,7 +48,7 @@ class TokenAsker:
             InputError: A request that no model can answer.
         """
         made = [encode(self._encoder, instance, self._seed) for instance in instances]
-        return TokenAsking(self._backend, instances[0].request_type, made)
+        return TokenAsking(self._backend, instances[0].request_type, made, self._read)
 
 
 def encode(encoder: Encoder, instance: Instance, seed: int) -> _Encoded:
@@ -96,9 +104,17 @@ class TokenAsking:
         backend: Runs the model.
         request_type: lm-eval's name for what is asked.
         made: Each instance as tokens.
+        reader: Makes texts of what is written.
     """
 
-    def __init__(self, backend: Backend, request_type: str, made: Sequence[_Encoded]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        request_type: str,
+        made: Sequence[_Encoded],
+        reader: AnswerReader,
+    ) -> None:
+        self._reader = reader
         self._type = request_type
         self._counts = [len(one.requests) for one in made]
         requests: list[Any] = [request for one in made for request in one.requests]
@@ -124,17 +140,22 @@ class TokenAsking:
             else (request.context, request.targets)
             for request in self._requests
         ]
-        return sha256_json([self._type, self._counts, told])
+        more = () if self._reader.think_end is None else (self._reader.think_end,)
+        return sha256_json([self._type, self._counts, told, *more])
 
     def answer(self) -> Answers:
         """See `Asking`."""
         answered = self._parts([] if self._prepared is None else self._prepared.answer())
         if self._type == "generate_until":
             texts: list[list[Any]] = [
-                [_text(answer, prompt) for answer, prompt in zip(part, prompts, strict=True)]
+                [self._reader.text(*pair) for pair in zip(part, prompts, strict=True)]
                 for part, prompts in zip(answered, self._parts(self._requests), strict=True)
             ]
-            return Answers(texts, [sum(one.num_tokens for one in part) for part in answered])
+            return Answers(
+                texts,
+                num_new_tokens=[sum(one.num_tokens for one in part) for part in answered],
+                num_cut=[sum(one.is_cut for one in part) for part in answered],
+            )
         if self._type == "loglikelihood_rolling":
             return Answers([[sum(one.value for one in part)] for part in answered])
         return Answers([[_pair(one) for one in part] for part in answered])
@@ -152,8 +173,28 @@ def _pair(answer: LogLikelihood) -> tuple[float, bool]:
     return answer.value, answer.is_greedy
 
 
-def _text(answer: Generation, prompt: Prompt) -> str:
-    """The answer up to its first stop, as lm-eval cuts it."""
-    from lm_eval.models.utils import postprocess_generated_text
+class AnswerReader:
+    """Makes texts of what models write, as lm-eval does.
 
-    return str(postprocess_generated_text(answer.text, list(prompt.stops), None))
+    Args:
+        tokenizer: The pool's.
+        think_end: Behind which an answer counts: a text, or a token's id.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, think_end: str | int | None) -> None:
+        self._tokenizer = tokenizer
+        self.think_end = think_end
+
+    def text(self, answer: Generation, prompt: Prompt) -> str:
+        """The answer behind the thinking, up to its first stop."""
+        from lm_eval.models.utils import postprocess_generated_text
+
+        text, end = answer.text, self.think_end
+        if isinstance(end, int):
+            if end in answer.tokens:
+                last = len(answer.tokens) - answer.tokens[::-1].index(end)
+                text = str(
+                    self._tokenizer.decode(list(answer.tokens[last:]), skip_special_tokens=True)
+                )
+            text, end = text.lstrip(), None
+        return str(postprocess_generated_text(text, list(prompt.stops), end))

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.score.chat import PLAIN, Chat
 from evomerge.score.encoding import Encoder
 from evomerge.score.faults import told_as
 from evomerge.score.requests import (
     Asked,
-    Chat,
     build_requests,
     document_values,
     filter_answers,
@@ -37,20 +37,24 @@ NUM_ENCODED = 100
 
 
 def try_tasks(
-    tasks: TaskSet, splits: Splits, chat: Chat | None, encoder: Encoder | None = None
-) -> None:
+    tasks: TaskSet, splits: Splits, chat: Chat = PLAIN, encoder: Encoder | None = None
+) -> dict[str, int]:
     """Build the requests of every document, and score answers that are made up.
 
     Args:
         tasks: The tasks; examples are drawn from what is in no split.
         splits: Document ids.
-        chat: Wraps prompts; None for plain text.
+        chat: How messages become texts.
         encoder: Makes the requests of some documents tokens; None where the engine does.
+
+    Returns:
+        By task: how many of the documents with the longest texts are longer than the model reads.
 
     Raises:
         InputError: A task's prompts cannot be made, or one of lm-eval's filters or an aggregation
             fails whatever the answers.
     """
+    num_cut = dict.fromkeys(splits, 0)
     # Tasks' own functions warn and print as they like.
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -69,9 +73,10 @@ def try_tasks(
             chosen = [one for one in asked if one.document_id in searched]
             if encoder is not None:
                 for one in sorted(asked, key=_length, reverse=True)[:NUM_ENCODED]:
-                    for instance in one.instances:
-                        encode(encoder, instance, tasks.config.fewshot_seed)
+                    made = [encode(encoder, i, tasks.config.fewshot_seed) for i in one.instances]
+                    num_cut[name] += any(each.is_truncated for each in made)
             _try_answers(name, tasks, chosen)
+    return num_cut
 
 
 def _length(asked: Asked) -> int:

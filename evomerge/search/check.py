@@ -16,6 +16,7 @@ from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.score import SPLITS, Objective
+from evomerge.score.chat import chat_of
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
@@ -137,8 +138,34 @@ def _documents(setup: Setup) -> list[str]:
             f"{_limit(objective)}"
         )
     assert setup.config.resolved is not None
-    lines.append(_batches(setup.config))
-    return lines
+    lines += [
+        f"prompts cut: {count} documents of task {task!r} are longer than the models read; the "
+        "first tokens of their prompts are left out"
+        for task, count in setup.num_cut.items()
+        if count
+    ]
+    return [*lines, *_prompts(setup), _batches(setup.config)]
+
+
+def _prompts(setup: Setup) -> list[str]:
+    """Whether prompts are chats, beside whether the base knows any."""
+    score = setup.config.score
+    if score.kind != "lm_eval":
+        return []
+    tokenizer = load_tokenizer(setup.pool)
+    chat = chat_of(score, tokenizer, setup.pool.base.source)
+    if chat.sha256 is None:
+        if tokenizer.chat_template is None:
+            return ["prompts: plain text; the base's tokenizer has no chat template"]
+        return [
+            "prompts: plain text; the base's tokenizer has a chat template, which "
+            "score.apply_chat_template: true applies"
+        ]
+    examples = "examples as turns" if chat.as_turns else "examples in one message"
+    line = f"prompts: chats by the base's template (SHA-256 {chat.sha256[:12]}), {examples}"
+    if not chat.takes_system and any(t.config.description for t in setup.tasks.tasks.values()):
+        line += "; it takes no system message, so that tasks' descriptions are left out"
+    return [line]
 
 
 def _batches(config: Config) -> str:

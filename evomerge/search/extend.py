@@ -16,6 +16,7 @@ CHANGEABLE = (
     "search.finalists",
     "search.export",
     "score.cache",
+    "score.health",
     "workers",
     "record",
 )

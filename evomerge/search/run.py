@@ -21,6 +21,7 @@ from evomerge.journal.journal import Kind, check_is_run, refuse_without_journal
 from evomerge.journal.room import when_there_is_room
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
+from evomerge.score.chance import chances
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
 from evomerge.workers.gpu_memory import require_gpu_memory
@@ -195,6 +196,7 @@ def facts_of(setup: Setup) -> dict[str, Any]:
         ],
         "objectives": [asdict(objective) for objective in setup.objectives],
         "monitors": [asdict(objective) for objective in setup.monitors],
+        "chance": chances(setup.tasks, setup.splits),
         "measures": [asdict(measure) for measure in setup.tasks.measures],
         "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
     }

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from evomerge.backends import BATCHED, Batching, EngineConfig, engine_of
+from evomerge.backends import Batching, EngineConfig, engine_of
 from evomerge.backends.fit import find_batching
 from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
@@ -16,16 +15,20 @@ from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.mergekit.start import read_start
 from evomerge.models.build import config_of
-from evomerge.objectives import ANSWER_TOKENS
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
-from evomerge.score.config import HFLM
+from evomerge.score.chat import PLAIN, chat_of
 from evomerge.score.encoding import Encoder
-from evomerge.score.requests import Chat, chat_of
 from evomerge.score.trial import try_tasks
 from evomerge.search.ends import most_hops, with_references
+from evomerge.search.score_section import (
+    check_engine,
+    check_thinking,
+    with_defaults,
+    with_whole_paths,
+)
 from evomerge.space import SPACES, Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.answer_cache import make_folder
@@ -61,6 +64,8 @@ class Setup:
             the phase before has a winner.
         start_from: Recipes to try first.
         tasks: The tasks, loaded.
+        num_cut: Documents of each task, of those with the longest texts, that are longer than the
+            models read.
     """
 
     config: Config
@@ -71,6 +76,7 @@ class Setup:
     spaces: tuple[Space, ...]
     start_from: list[Recipe]
     tasks: TaskSet
+    num_cut: dict[str, int]
 
     def blocks(self, split: Split) -> list[Block]:
         """The fixed pieces that a split is scored in."""
@@ -119,9 +125,9 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         InputError: Something is missing, wrong, or other than when the run began.
     """
     if config.resolved is None:
-        config = config.model_copy(update={"score": _with_defaults(config.score)})
+        config = config.model_copy(update={"score": with_defaults(config.score)})
     engine = engine_of(config.score)
-    _check_engine(config.score, engine)
+    check_engine(config.score, engine)
     pool = open_pool(config.pool, config_dir)
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
@@ -129,9 +135,12 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
+    chat, num_cut = PLAIN, {}
     if config.score.kind == "lm_eval":
-        chat = _chat(pool) if config.score.apply_chat_template else None
-        try_tasks(tasks, splits, chat, None if config.score.is_by_hflm else encoder_of(pool))
+        chat = chat_of(config.score, load_tokenizer(pool), pool.base.source)
+        check_thinking(config.score, tasks, load_tokenizer(pool))
+        encoder = None if config.score.is_by_hflm else encoder_of(pool)
+        num_cut = try_tasks(tasks, splits, chat, encoder)
     spaces = _make_spaces(config, pool, engine)
     start_from = [
         read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
@@ -150,6 +159,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             int(pool.base.config.get("vocab_size", 32_000)), is_on_gpu=on_gpu(config.workers)
         ),
         batching=batching,
+        chat_template_sha256=chat.sha256,
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -158,7 +168,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     resolved = config.model_copy(
         update={
             "pool": pool.resolved(),
-            "score": _with_whole_paths(config.score, config_dir),
+            "score": with_whole_paths(config.score, config_dir),
             "search": config.search.model_copy(
                 update={
                     "start_from": tuple(
@@ -179,6 +189,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         spaces,
         start_from,
         tasks,
+        num_cut,
     )
     optimizers = _check_optimizers(setup)
     if config.resolved is None:
@@ -190,55 +201,6 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         search = setup.config.search.model_copy(update={"tell": tell, "in_flight": in_flight})
         setup.config = setup.config.model_copy(update={"search": search})
     return setup
-
-
-def _check_engine(score: Any, engine: EngineConfig) -> None:
-    """Refuse settings that the engine does not heed."""
-    wanted = [metric for entry in getattr(score, "objectives", ()) for metric in entry.metrics]
-    if engine.kind == HFLM and any(metric.metric == ANSWER_TOKENS for metric in wanted):
-        raise InputError(
-            "score.objectives: the engine hflm counts no tokens of answers; set engine: own"
-        )
-    if engine.kind == HFLM and getattr(score, "cache", None) is not None:
-        raise InputError(
-            "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
-            "with engine: own"
-        )
-    if engine.kind not in BATCHED and getattr(score, "batch_tokens", None) is not None:
-        raise InputError(
-            f"score.batch_tokens: the engine {engine.kind} cuts its batches itself; leave "
-            "score.batch_tokens out, or set engine: own"
-        )
-
-
-def _with_defaults(score: Any) -> Any:
-    """What a new run takes where nobody says it; runs of earlier releases have it otherwise."""
-    defaults = {"engine": "own", "fewshot_by": "document"}
-    return score.model_copy(
-        update={
-            name: value
-            for name, value in defaults.items()
-            if name in type(score).model_fields and getattr(score, name) is None
-        }
-    )
-
-
-def _with_whole_paths(score: Any, config_dir: Path) -> Any:
-    """The section with its folders absolute."""
-
-    def whole(folder: str) -> str:
-        return str((config_dir / Path(folder).expanduser()).resolve())
-
-    update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
-    allowed = getattr(score, "allow_code", ())
-    if allowed:
-        # Others are names of tasks.
-        is_folder = {name: Path(whole(name)).is_dir() for name in allowed}
-        update["allow_code"] = tuple(whole(n) if is_folder[n] else n for n in allowed)
-    cache = getattr(score, "cache", None)
-    if cache is not None:
-        update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
-    return score.model_copy(update=update)
 
 
 def _batching(config: Config, pool: Pool, num_layers: int | None) -> Batching:
@@ -270,15 +232,6 @@ def window_of(optimizer: Optimizer) -> int:
     """How many candidates are under way at a time, where nobody says it."""
     population = optimizer.population or MOST_IN_FLIGHT
     return min(MOST_IN_FLIGHT, optimizer.max_outstanding, population)
-
-
-def _chat(pool: Pool) -> Chat:
-    tokenizer = load_tokenizer(pool)
-    if tokenizer.chat_template is None:
-        raise InputError(
-            f"score.apply_chat_template: the tokenizer of {pool.base.source} has no chat template"
-        )
-    return chat_of(tokenizer)
 
 
 def _check_optimizers(setup: Setup) -> list[Optimizer]:
@@ -369,6 +322,8 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
                 f"model {name!r} has changed since the run began: hash {sha256[:12]} then, "
                 f"{str(now.pool_sha256.get(name))[:12]} now"
             )
+    if then.chat_template_sha256 not in (None, now.chat_template_sha256):
+        raise InputError("the base's chat template has changed since the run began")
     if then.documents_sha256 != now.documents_sha256:
         raise InputError(
             "the tasks' documents have changed since the run began: their splits differ"

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from evomerge.choice.finalists import choose_finalists, choose_rivals, choose_winner
+from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE
 from evomerge.errors import EvomergeError
 from evomerge.journal.folder import EXPORT_DIR
@@ -100,6 +101,7 @@ class Stages:
         self.run.commit()
         candidates = self.run.state.of_origin("baseline")
         self.scoring.score(candidates, "search", "baselines")
+        require_health(self.run.results, getattr(self.run.setup.config.score, "health", {}))
         self.scoring.score(candidates, "validation", "baselines")
         failed = [c for c in candidates if c.failed is not None]
         if len(failed) == len(candidates):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 
+from evomerge.choice.table import final_table
 from evomerge.files import replacing, write_text
 from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.front_plots import render_front
-from evomerge.record.report import comparison_lines, monitor_lines, write_html
+from evomerge.record.report import verdict_lines, write_html
 from evomerge.search.run import Run
 
 
 def write_summary(run: Run) -> None:
     """Write the final table for machines and the report for people."""
-    table = run.results.table()
+    table = final_table(run.results)
     write_text(run.run_dir / SUMMARY_FILE, json.dumps(table, indent=2) + "\n")
     with replacing(run.run_dir / REPORT_FILE) as path:
         write_html(run.results, run.recipe, path)
@@ -58,8 +59,8 @@ def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
                 f"| {estimate.num_documents} |"
             )
     if candidate_id == run.state.decided.get("chosen"):
-        table = run.results.table()
-        lines += ["", *comparison_lines(table), *monitor_lines(table)]
+        table = final_table(run.results)
+        lines += ["", *verdict_lines(table)]
     lines += [
         "",
         "## Recipe",

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from evomerge.score import Answers
 
 logger = logging.getLogger(__name__)
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Of everything between a recipe with a request's tokens and the answer, merging included; a new
 one finds nothing of an old."""
 
@@ -72,6 +73,7 @@ class AnswerCache:
             answers = Answers(
                 [[_answer(one) for one in responses] for responses in kept["responses"]],
                 kept["num_new_tokens"],
+                kept["num_cut"],
             )
         except FileNotFoundError:
             return None
@@ -85,7 +87,7 @@ class AnswerCache:
 
     def keep(self, key: str, answers: Answers) -> None:
         """Keep answers; a folder that cannot be written is said once and does no harm."""
-        kept = {"responses": answers.responses, "num_new_tokens": answers.num_new_tokens}
+        kept = asdict(answers)
         try:
             text = canonical_json({"answers": kept, "sha256": sha256_json([key, kept])})
             # A crash of the machine costs no more than to ask again.

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.score import TaskSet
-from evomerge.score.requests import chat_of
+from evomerge.score.chat import PLAIN, chat_of
 from evomerge.score.trial import try_tasks
 from fixtures import make_tasks, make_tokenizer
 from lm_eval_tasks import (
@@ -41,7 +41,7 @@ def gather(items):
 """
 
 
-def attempt(folder: Path, chat=None, **entry) -> None:
+def attempt(folder: Path, chat=PLAIN, **entry) -> None:
     config = make_score_config(folder, {"task": "toy", **entry})
     tasks = TaskSet(config, Path())
     splits = tasks.draw_splits()
@@ -124,11 +124,15 @@ def test_a_fault_of_the_configuration_is_one_message(changes, code, says, folder
 def test_a_chat_template_that_raises_is_one_message(folder):
     write_task(folder, GENERATE)
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('no chats') }}"
+    config = make_score_config(folder, {"task": "toy"}, apply_chat_template=True)
+    texts = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{% if '>' in messages[0]['content'] %}{{ raise_exception('no chats') }}{% endif %}" + texts
+    )
     with pytest.raises(InputError, match="'toy': its prompts cannot be made: TemplateError: no ch"):
-        attempt(folder, chat_of(tokenizer))
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    attempt(folder, chat_of(tokenizer))
+        attempt(folder, chat_of(config, tokenizer, "base"))
+    tokenizer.chat_template = texts
+    attempt(folder, chat_of(config, tokenizer, "base"))
 
 
 @pytest.mark.parametrize("name", MORE_TASKS)

@@ -45,7 +45,7 @@ class Bigram:
         tokens = [prompt.tokens[-1]]
         for _ in range(prompt.max_new_tokens):
             tokens.append(int(self._table[tokens[-1]].argmax()))
-        return Generation(self._tokenizer.decode(tokens[1:]), len(tokens) - 1, True)
+        return Generation(self._tokenizer.decode(tokens[1:]), tuple(tokens[1:]), True)
 
 
 class Prepared:

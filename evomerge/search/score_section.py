@@ -1,0 +1,88 @@
+"""What the score section of a configuration means: its defaults, its folders, what nobody heeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.backends import BATCHED, EngineConfig
+from evomerge.errors import InputError
+from evomerge.objectives import ANSWER_TOKENS
+from evomerge.score import TaskSet
+from evomerge.score.config import HFLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def check_engine(score: Any, engine: EngineConfig) -> None:
+    """Refuse settings that the engine does not heed."""
+    wanted = [metric for entry in getattr(score, "objectives", ()) for metric in entry.metrics]
+    if engine.kind == HFLM and any(metric.metric == ANSWER_TOKENS for metric in wanted):
+        raise InputError(
+            "score.objectives: the engine hflm counts no tokens of answers; set engine: own"
+        )
+    if engine.kind == HFLM and getattr(score, "cache", None) is not None:
+        raise InputError(
+            "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
+            "with engine: own"
+        )
+    if engine.kind not in BATCHED and getattr(score, "batch_tokens", None) is not None:
+        raise InputError(
+            f"score.batch_tokens: the engine {engine.kind} cuts its batches itself; leave "
+            "score.batch_tokens out, or set engine: own"
+        )
+
+
+def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse tasks that leave no room to think, and an end of it that nobody would find."""
+    for name, task in tasks.tasks.items():
+        if score.enable_thinking and task.OUTPUT_TYPE != "generate_until":
+            raise InputError(
+                f"score.enable_thinking: task {name!r} asks for {task.OUTPUT_TYPE}, before which "
+                "nobody can think; take tasks that generate, or leave enable_thinking out"
+            )
+    end = score.think_end_token
+    if isinstance(end, int) and end >= len(tokenizer):
+        raise InputError(
+            f"score.think_end_token: the tokenizer has no token {end}; valid: a text, or 0 to "
+            f"{len(tokenizer) - 1}"
+        )
+    if isinstance(end, str) and end in tokenizer.all_special_tokens:
+        number = tokenizer.convert_tokens_to_ids(end)
+        raise InputError(
+            f"score.think_end_token: {end!r} is a special token, which answers are read without; "
+            f"give its id: {number}"
+        )
+
+
+def with_defaults(score: Any) -> Any:
+    """What a new run takes where nobody says it; runs of earlier releases have it otherwise."""
+    defaults: dict[str, Any] = {"engine": "own", "fewshot_by": "document"}
+    if getattr(score, "apply_chat_template", False):
+        defaults["fewshot_as_multiturn"] = True
+    return score.model_copy(
+        update={
+            name: value
+            for name, value in defaults.items()
+            if name in type(score).model_fields and getattr(score, name) is None
+        }
+    )
+
+
+def with_whole_paths(score: Any, config_dir: Path) -> Any:
+    """The section with its folders absolute."""
+
+    def whole(folder: str) -> str:
+        return str((config_dir / Path(folder).expanduser()).resolve())
+
+    update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
+    allowed = getattr(score, "allow_code", ())
+    if allowed:
+        # Others are names of tasks.
+        is_folder = {name: Path(whole(name)).is_dir() for name in allowed}
+        update["allow_code"] = tuple(whole(n) if is_folder[n] else n for n in allowed)
+    cache = getattr(score, "cache", None)
+    if cache is not None:
+        update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
+    return score.model_copy(update=update)
