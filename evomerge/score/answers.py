@@ -43,6 +43,10 @@ class Asking(Protocol):
     def is_truncated(self) -> Sequence[bool]:
         """Shape [requests]."""
 
+    @property
+    def sha256(self) -> str | None:
+        """Of all that is asked, in hex; None where answers cannot be kept by it."""
+
     def answer(self) -> Answers:
         """Answer with the model's present weights.
 

@@ -81,7 +81,8 @@ class ScoreConfig(Choice):
         include_path: Folders with task YAML files, relative to the configuration's own.
         allow_code: Names of tasks whose code may run, and folders with such tasks: functions that
             are not lm-eval's own, and the execution of code that models write. By default none.
-        num_fewshot: Examples in the prompt; by default the task's own number.
+        num_fewshot: Examples in the prompt; by default the task's own number. As in lm-eval, a task
+            whose own number is 0 keeps it.
         fewshot_seed: Draws the examples, and what a task samples.
         fewshot_by: "document": examples are drawn for each document from the seed and its number,
             the default; "block": for the documents of a block one after another, as runs of

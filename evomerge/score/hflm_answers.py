@@ -110,6 +110,8 @@ class HflmAsking:
         self._batch_size = batch_size
         self.num_tokens = num_tokens
         self.is_truncated = is_truncated
+        # Its batches and its bits follow from more than what is asked.
+        self.sha256 = None
 
     def answer(self) -> Answers:
         """See `Asking`."""

@@ -17,6 +17,7 @@ from evomerge.score.health import fallbacks_of, flags_of_answers
 from evomerge.score.hflm_answers import HflmAsker
 from evomerge.score.language import is_in_language
 from evomerge.score.measures import worst_value
+from evomerge.score.mixed_answers import prepare
 from evomerge.score.protocol import Block, Row
 from evomerge.score.requests import (
     Asked,
@@ -27,7 +28,7 @@ from evomerge.score.requests import (
 )
 from evomerge.score.splits import Splits
 from evomerge.score.tasks import TaskSet
-from evomerge.score.token_answers import TokenAsker, TokenAsking
+from evomerge.score.token_answers import TokenAsker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,8 +107,7 @@ class LmEvalScorer:
 
     def requests_sha256(self, block: Block) -> str | None:
         """See `Scorer`."""
-        asking = self._built(block).asking
-        return asking.sha256 if isinstance(asking, TokenAsking) else None
+        return self._built(block).asking.sha256
 
     def _built(self, block: Block) -> _Requests:
         if block not in self._requests:
@@ -119,7 +119,7 @@ class LmEvalScorer:
                 by_document=self.config.fewshot_by == "document",
             )
             instances = [instance for asked in documents for instance in asked.instances]
-            self._requests[block] = _Requests(documents, self._asker.prepare(instances))
+            self._requests[block] = _Requests(documents, prepare(self._asker, instances))
         return self._requests[block]
 
     def _judge(self, row: Row, asked: Asked, num_cut: int) -> None:

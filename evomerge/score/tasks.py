@@ -48,7 +48,9 @@ class TaskSet:
         for loaded in self._loaded.values():
             self.tasks |= {name: t for name, t in loaded.tasks.items() if name not in self.tasks}
         for task in self.tasks.values():
-            if config.num_fewshot is not None:
+            # As in lm-eval, a task that says it takes none gets none; earlier releases gave some.
+            takes_none = task.config.num_fewshot == 0 and config.fewshot_by is not None
+            if config.num_fewshot is not None and not takes_none:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
             if config.gen_prefix is not None:
                 task.set_config(key="gen_prefix", value=config.gen_prefix)
@@ -194,8 +196,32 @@ class TaskSet:
             if not (task.config.num_fewshot or 0):
                 continue
             with told_as(InputError, f"task {name!r}: its examples cannot be read"):
-                source = getattr(task.fewshot_cfg, "split", None)
-                test = task.config.test_split or task.config.validation_split
-                if task.fewshot_cfg.samples is not None or (source is not None and source != test):
+                has_own = (
+                    _had_separate_examples(task)
+                    if self.config.fewshot_by is None
+                    else _has_separate_examples(task)
+                )
+                if has_own:
                     examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
         return examples
+
+
+def _has_separate_examples(task: Any) -> bool:
+    """Whether lm-eval takes a task's examples from elsewhere than the documents it scores."""
+    config, source = task.config, task.fewshot_cfg.split
+    scored = config.test_split if task.has_test_docs() else config.validation_split
+    if source is None and task.fewshot_cfg.samples is not None:
+        return True
+    if source is None and task.has_training_docs():
+        # A task that is a class may name no split.
+        return config.training_split is None or config.training_split != scored
+    if source is None:
+        source = config.validation_split if task.has_validation_docs() else config.test_split
+    return bool(source != scored)
+
+
+def _had_separate_examples(task: Any) -> bool:
+    """The same for runs of earlier releases, which took no examples of the training split."""
+    source = getattr(task.fewshot_cfg, "split", None)
+    scored = task.config.test_split or task.config.validation_split
+    return task.fewshot_cfg.samples is not None or (source is not None and source != scored)

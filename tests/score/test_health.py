@@ -41,11 +41,13 @@ def test_what_repeats_itself(text, does):
     assert repeats_itself(text) is does
 
 
-def flags_of(scorer, task: str, answers: list[str], num_cut: list[int] | None = None):
-    """Rows of a task's first documents, whose answers are given."""
+def flags_of(scorer, task: str, answers: list[str], num_cut: list[int] | None = None, right=None):
+    """Rows of a task's first documents, whose answers are given, and which is right."""
     documents = scorer.tasks.draw_splits()[task]["search"][: len(answers)]
     (block,) = cut_blocks(task, documents, 100)
     scorer.answer(block)
+    for asked in scorer._requests[block].documents:
+        asked.document["answer"] = right or asked.document["answer"]
     given = Answers([[answer] for answer in answers], [2] * len(answers), num_cut)
     return scorer.rows(block, given)
 
@@ -72,22 +74,15 @@ def test_an_answer_in_another_language_has_the_worst_value(tasks_dir, model):
     scorer = make_scorer(config, model)
     names = [measure.name for measure in scorer.tasks.measures]
     assert names == ["toy_write/exact_match/none", "japanese"]
-    documents = scorer.tasks.documents["toy_write"]
-    asked = scorer.tasks.draw_splits()["toy_write"]["search"][:3]
-    for number in asked:
-        documents[number]["answer"] = "答えは四です"
-    scorer._requests.clear()
-    rows = flags_of(scorer, "toy_write", ["答えは四です", "the answer is four", "4"])
+    texts = ["答えは四です", "the answer is four", "4"]
+    rows = flags_of(scorer, "toy_write", texts, right=texts[0])
     assert [row.metrics for row in rows] == [
         {"exact_match": 1.0, "exact_match@ja": 1.0},
         {"exact_match": 0.0, "exact_match@ja": 0.0},
         {"exact_match": 0.0, "exact_match@ja": 0.0},
     ]
     assert [row.flags for row in rows] == [[], ["other_language"], ["other_language"]]
-    for number in asked:
-        documents[number]["answer"] = "the answer is four"
-    scorer._requests.clear()
-    (row,) = flags_of(scorer, "toy_write", ["the answer is four"])
+    (row,) = flags_of(scorer, "toy_write", texts[1:2], right=texts[1])
     assert row.metrics == {"exact_match": 1.0, "exact_match@ja": 0.0}
 
 

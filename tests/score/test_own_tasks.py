@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,10 @@ def data(tmp_path_factory):
     level = logging.getLogger("lm_eval").level
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for library in (datasets, evaluate):
-            patch.setattr(library.config, "HF_MODULES_CACHE", folder / "modules")
+        patch.setattr(sys, "path", [*sys.path])
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder / "cache")
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder / "modules")
         # A second for a list of what is installed, and nothing of a score.
         patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
         yield folder
@@ -131,8 +133,8 @@ def lm_evals(name: str, lm: LM, documents: tuple[int, ...]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def expected():
-    """What lm-eval makes of a task with the same model."""
+def expected() -> dict[str, dict[str, Any]]:
+    """By task: what lm-eval makes of it with the same model, found once for both engines."""
     return {}
 
 
