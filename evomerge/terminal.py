@@ -14,7 +14,8 @@ from rich.table import Table
 
 from evomerge.choice.table import final_table
 from evomerge.record.config import tracking_uri
-from evomerge.record.report import cell, front_lines, verdict_lines
+from evomerge.record.report import cell, front_lines, rows_of
+from evomerge.record.verdicts import verdict_lines
 from evomerge.search import Progress as SearchProgress
 from evomerge.search import Result
 
@@ -89,7 +90,7 @@ def print_result(result: Result) -> None:
     grid.add_column("model")
     for heading in ("search", "validation", "holdout", *table["objectives"]):
         grid.add_column(heading, justify="right")
-    for row in table["rows"]:
+    for row in rows_of(table):
         splits = row["splits"]
         is_chosen = row["candidate"] == table["chosen"]
         grid.add_row(

@@ -87,7 +87,7 @@ class Results:
     def _shares_documents(self, candidate: str, split: Split) -> bool:
         """Whether two objectives that count follow from documents of one task."""
         derived = self.state.candidates[candidate].measured[split].derived
-        measures = self._measures
+        measures = self.measures
         counted: list[str] = []
         for objective in self.objectives:
             if not objective.preference:
@@ -170,7 +170,7 @@ class Results:
         self, candidate: str, split: Split, found: Derived, sign: float = 1.0
     ) -> Share:
         """A derived value, times a sign, with the documents of its terms."""
-        measures = self._measures
+        measures = self.measures
         documents: dict[str, dict[int, float]] = {}
         for term in found.terms:
             measure = measures[term.measure]
@@ -181,7 +181,7 @@ class Results:
         return Share.of_value(sign * found.value, documents, found.own_error)
 
     @property
-    def _measures(self) -> dict[str, Measure | Objective]:
+    def measures(self) -> dict[str, Measure | Objective]:
         """What workers measure, by name."""
         entries = self.state.started.get("measures")
         if entries is None:

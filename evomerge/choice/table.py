@@ -6,7 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from evomerge.choice.health import at_chance, signs_of
+from evomerge.choice.leaks import leaks
+from evomerge.choice.overfit import shrinkages
 from evomerge.choice.results import Results
+from evomerge.choice.synergy import synergy
 from evomerge.score import Split
 
 
@@ -17,16 +20,23 @@ def final_table(results: Results) -> dict[str, Any]:
         results: The run's.
 
     Returns:
-        `Results.table`, and where there is something to say: "health", signs by task, sign and
-        model; "at_chance", objectives on which models do no better than by guessing.
+        `Results.table`, and where there is something to say: "synergy", see `synergy`;
+        "shrinkage", see `Shrinkage`; "health", signs by task, sign and model; "at_chance",
+        objectives on which models do no better than by guessing; "leaks", what models gain on
+        documents of the training text; "duplicates", documents that share a split.
     """
     table = results.table()
     split: Split = "validation" if table["chosen"] else "search"
     names = [row["candidate"] for row in table["rows"]]
+    opened: Split = "holdout" if results.state.holdout_opened else split
     more: dict[str, Any] = {
+        "synergy": synergy(results),
+        "shrinkage": [asdict(each) for each in shrinkages(results)],
         "health": [{"split": split, **asdict(signs)} for signs in signs_of(results, names, split)],
         "at_chance": [
             {"split": split, **asdict(found)} for found in at_chance(results, names, split)
         ],
+        "leaks": leaks(results, names, opened),
+        "duplicates": results.state.started.get("duplicates"),
     }
     return table | {name: value for name, value in more.items() if value}

@@ -48,7 +48,7 @@ from evomerge.record.mlflow_store import (
     run_key,
     tagged,
 )
-from evomerge.record.report import verdict_lines
+from evomerge.record.verdicts import verdict_lines
 from evomerge.record.writer import WAIT_S, sole_writer
 
 logger = logging.getLogger(__name__)

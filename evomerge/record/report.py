@@ -11,58 +11,17 @@ from evomerge.choice.front import Front
 from evomerge.choice.results import Results
 from evomerge.choice.table import final_table
 from evomerge.journal.state import RecipeOf
-from evomerge.record.health_words import health_lines
 from evomerge.record.path_pictures import path_pictures
+from evomerge.record.verdicts import verdict_lines
 from evomerge.score.health import SIGNS
 
-ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
 
-
-def verdict_lines(table: dict[str, Any]) -> list[str]:
-    """Everything that is said of a final table, in words."""
-    return [*comparison_lines(table), *monitor_lines(table), *health_lines(table)]
-
-
-def comparison_lines(table: dict[str, Any]) -> list[str]:
-    """The paired differences on holdout, in words, in points (hundredths)."""
-    lines = []
-    for entry in table["comparisons"]:
-        interval = f"95 % interval {100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}"
-        verdict = "" if entry["distinguishable"] else ": not distinguishable"
-        lines.append(
-            f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
-            f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
-        )
-    earlier = table.get("earlier", [])
-    if earlier:
-        look = {1: "second", 2: "third"}.get(len(earlier), f"{len(earlier) + 1}th")
-        lines.append(
-            f"{look} look: the search went on after {', '.join(dict.fromkeys(earlier))} had been "
-            "chosen and the holdout opened; holdout scores of a new choice are no first look"
-        )
-    return lines
-
-
-def monitor_lines(table: dict[str, Any]) -> list[str]:
-    """What held-out tasks say, which steered nothing, in words."""
-    lines = []
-    for entry in table.get("monitors", ()):
-        if "gain" not in entry:
-            lines.append(f"held out, {entry['name']} ({entry['metric']}): not measured yet")
-            continue
-        gain, ours, theirs = entry["gain"], entry["chosen"], entry["best_parent"]
-        if not gain["distinguishable"]:
-            verdict = "not distinguishable"
-        else:
-            verdict = "better" if gain["value"] > 0.0 else "worse"
-        lines.append(
-            f"held out, {entry['name']} ({entry['metric']}): {ours['candidate']} "
-            f"{ours['value']:.3f} ±{ours['standard_error']:.3f}, the best parent "
-            f"({theirs['candidate']}) {theirs['value']:.3f} ±{theirs['standard_error']:.3f}; gain "
-            f"{gain['value']:+.3f}, 95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}: "
-            f"{verdict}"
-        )
-    return lines
+def rows_of(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that people see: models, and the best parent of each objective together."""
+    if "synergy" not in table:
+        return list(table["rows"])
+    together = {"candidate": "best parent of each", "failed": None}
+    return [*table["rows"], together | {"splits": table["synergy"]["splits"]}]
 
 
 def front_lines(front: Front) -> list[str]:
@@ -114,7 +73,7 @@ def markdown_table(table: dict[str, Any]) -> str:
     headings = ["model", "search", "validation", "holdout"]
     headings += [f"{name} (holdout)" for name in table["objectives"]]
     lines = [f"| {' | '.join(headings)} |", "| --- |" + " ---: |" * (len(headings) - 1)]
-    for row in table["rows"]:
+    for row in rows_of(table):
         splits = row["splits"]
         name = row["candidate"]
         cells = [f"**{name}**" if name == table["chosen"] else name]
@@ -149,6 +108,7 @@ def render_html(results: Results, recipe_of: RecipeOf) -> str:
     return environment.get_template("report.jinja").render(
         table=table,
         lines=verdict_lines(table),
+        rows=rows_of(table),
         signs=SIGNS,
         cell=cell,
         plot=_progress(results),

@@ -41,6 +41,8 @@ class SplitsConfig(Section):
         seed: Of the draw.
         group_by: A field of the documents; those that agree in it, across all tasks, share a
             split. By default documents of equal content do.
+        duplicates: "near", the default: documents that say nearly the same, across all tasks,
+            share a split as well; "equal", as runs of earlier releases go on to do: they do not.
     """
 
     search: int = Field(gt=0)
@@ -48,6 +50,7 @@ class SplitsConfig(Section):
     holdout: int = Field(gt=0)
     seed: int = 0
     group_by: str | None = None
+    duplicates: Literal["near", "equal"] | None = None
 
     def size(self, split: Split) -> int:
         """Documents of a task in a split."""
@@ -81,6 +84,8 @@ class ScoreConfig(Choice):
         include_path: Folders with task YAML files, relative to the configuration's own.
         allow_code: Names of tasks whose code may run, and folders with such tasks: functions that
             are not lm-eval's own, and the execution of code that models write. By default none.
+        training_text: Text, JSON or JSON Lines files with what the experts were trained on; the
+            report tells of documents that stand in them. Relative to the configuration's own.
         num_fewshot: Examples in the prompt; by default the task's own number. As in lm-eval, a task
             whose own number is 0 keeps it.
         fewshot_seed: Draws the examples, and what a task samples.
@@ -113,6 +118,7 @@ class ScoreConfig(Choice):
     splits: SplitsConfig
     include_path: tuple[str, ...] = ()
     allow_code: tuple[str, ...] = ()
+    training_text: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
     fewshot_by: Literal["document", "block"] | None = None

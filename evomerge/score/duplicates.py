@@ -87,7 +87,7 @@ def near_duplicates(texts: Sequence[str]) -> list[list[int]]:
     for members in by_numbers.values():
         if len(members) > 1:
             links += _alike([clean[number] for number in members], members)
-    return _joined(links, len(texts))
+    return joined(links, len(texts))
 
 
 def _alike(texts: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -139,7 +139,7 @@ def _overlap(first: Pieces, second: Pieces) -> float:
     return shared / (len(first) + len(second) - shared)
 
 
-def _joined(links: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
+def joined(links: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
     """Groups of two or more that links connect."""
     above = list(range(count))
 

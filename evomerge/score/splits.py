@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.files import canonical_json, sha256_json
 from evomerge.score.config import SPLITS, Split, SplitsConfig
+from evomerge.score.duplicates import joined, near_duplicates, text_of
 
 DocumentIds = tuple[int, ...]
 """Positions of documents in their task's data, ascending."""
@@ -19,6 +21,71 @@ Splits = dict[str, dict[Split, DocumentIds]]
 
 Sizes = Mapping[str, Mapping[Split, int]]
 """Numbers of documents by task and split."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Documents that share a split, whichever it is.
+
+    Attributes:
+        members: Task and position of the documents of each group; every document is in one.
+        shown: Numbers of the groups that have an example of a prompt, which no split takes.
+        num_near: By task: documents that say nearly the same as others.
+    """
+
+    members: list[list[tuple[str, int]]]
+    shown: frozenset[int]
+    num_near: Mapping[str, int]
+
+    def number_of(self) -> dict[tuple[str, int], int]:
+        """The group of each document."""
+        return {place: n for n, members in enumerate(self.members) for place in members}
+
+
+def group_documents(
+    documents: Mapping[str, Sequence[Mapping[str, Any]]],
+    config: SplitsConfig,
+    fewshot: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> Groups:
+    """Find the documents that share a split: those of equal content, or that agree in a field, and
+    those that say nearly the same.
+
+    Args:
+        documents: Every task's documents, by task.
+        config: Says what they share.
+        fewshot: Documents that are shown as examples.
+
+    Raises:
+        InputError: A document lacks the field to group by.
+    """
+    places: list[tuple[str, int]] = []
+    held: list[Mapping[str, Any]] = []
+    for task, task_documents in documents.items():
+        _check_field(task, task_documents, config.group_by)
+        places += [(task, index) for index in range(len(task_documents))]
+        held += task_documents
+    held += [example for examples in (fewshot or {}).values() for example in examples]
+    first: dict[Hashable, int] = {}
+    links = []
+    for number, document in enumerate(held):
+        # An example may lack the field.
+        if config.group_by is None or config.group_by in document:
+            key = content_key(document, config.group_by)
+            links.append((first.setdefault(key, number), number))
+    near = near_duplicates([text_of(d) for d in held]) if config.duplicates == "near" else []
+    links += [(members[0], other) for members in near for other in members[1:]]
+    found = joined(links, len(held))
+    alone = set(range(len(held))) - {number for members in found for number in members}
+    members: list[list[tuple[str, int]]] = []
+    shown = set()
+    for numbers in [*found, *([number] for number in sorted(alone))]:
+        own = [places[number] for number in numbers if number < len(places)]
+        if own:
+            if len(own) < len(numbers):
+                shown.add(len(members))
+            members.append(own)
+    in_groups = [places[n][0] for group in near for n in group if n < len(places)]
+    return Groups(members, frozenset(shown), Counter(in_groups))
 
 
 def content_key(document: Mapping[str, Any], group_by: str | None) -> Hashable:
@@ -33,14 +100,16 @@ def draw_splits(
     config: SplitsConfig,
     fewshot: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     sizes: Sizes | None = None,
+    groups: Groups | None = None,
 ) -> Splits:
     """Draw the documents of each split.
 
     Args:
         documents: Every task's documents, by task.
         config: Sizes, seed and grouping.
-        fewshot: Documents that are shown as examples; what shares their content is in no split.
+        fewshot: Documents that are shown as examples; what is grouped with them is in no split.
         sizes: How many documents; by default those of the configuration for every task.
+        groups: Of the documents and these examples, where they are known.
 
     Returns:
         Document ids by task and split; the same for the same documents and config.
@@ -48,16 +117,9 @@ def draw_splits(
     Raises:
         InputError: A task has too few documents, or lacks the field to group by.
     """
-    groups: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)
-    for task, task_documents in documents.items():
-        _check_field(task, task_documents, config.group_by)
-        for index, document in enumerate(task_documents):
-            groups[content_key(document, config.group_by)].append((task, index))
-    for examples in (fewshot or {}).values():
-        for document in examples:
-            if config.group_by is None or config.group_by in document:
-                groups.pop(content_key(document, config.group_by), None)
-    order = sorted(sorted(group) for group in groups.values())
+    if groups is None:
+        groups = group_documents(documents, config, fewshot)
+    order = sorted(sorted(m) for n, m in enumerate(groups.members) if n not in groups.shown)
     random.Random(f"evomerge splits {config.seed}").shuffle(order)
 
     if sizes is None:
@@ -81,10 +143,17 @@ def draw_splits(
         missing = sum(wanted[split][task] for split in SPLITS)
         if missing:
             needed = sum(sizes[task].values())
+            near = groups.num_near.get(task, 0)
+            more = (
+                f"{near} of them say nearly the same as others, and share a split with these; "
+                "set score.splits.duplicates: equal, or "
+                if near
+                else ""
+            )
             raise InputError(
                 f"task {task!r} has {len(documents[task])} documents, the splits need {needed} "
                 f"of different content in groups that fit ({missing} too few)\n"
-                "make score.splits smaller"
+                f"{more}make score.splits smaller"
             )
     return {
         task: {split: tuple(sorted(indices)) for split, indices in by_split.items()}

@@ -15,7 +15,7 @@ from evomerge.score.faults import told_as
 from evomerge.score.load import load
 from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
-from evomerge.score.splits import Sizes, Splits, content_key, draw_splits
+from evomerge.score.splits import Groups, Sizes, Splits, draw_splits, group_documents
 
 LEAST_OF_A_TASK = 2
 """Documents of a group's task in a split."""
@@ -77,8 +77,13 @@ class TaskSet:
     def draw_splits(self) -> Splits:
         """The documents of each split; examples shown in prompts come from none of them."""
         return draw_splits(
-            self.documents, self.config.splits, self._separate_examples(), self._sizes()
+            self.documents, self.config.splits, sizes=self._sizes(), groups=self.groups
         )
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Which documents share a split."""
+        return group_documents(self.documents, self.config.splits, self._separate_examples())
 
     def _sizes(self) -> Sizes:
         """How many documents of each task a split has: what steers nothing is not searched on."""
@@ -128,14 +133,15 @@ class TaskSet:
             num_examples = task.config.num_fewshot or 0
             if not num_examples or name in self._separate_examples():
                 continue
-            documents, group_by = self.documents[name], self.config.splits.group_by
+            group_of = self.groups.number_of()
             used = {
-                content_key(self.documents[other][index], group_by)
+                group_of[other, index]
                 for other, by_split in splits.items()
                 for indices in by_split.values()
                 for index in indices
             }
-            free = [d for d in documents if content_key(d, group_by) not in used]
+            documents = self.documents[name]
+            free = [d for i, d in enumerate(documents) if group_of[name, i] not in used]
             # One more than needed: lm-eval sets one aside in case it is the document itself.
             if len(free) <= num_examples:
                 raise InputError(

@@ -15,8 +15,11 @@ from evomerge.config import SIMPLE, Config
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
+from evomerge.record.verdicts import duplicate_lines
 from evomerge.score import SPLITS, Objective
 from evomerge.score.chat import chat_of
+from evomerge.score.leaks import NUM_WORDS
+from evomerge.search.run import duplicates_of
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
@@ -144,6 +147,14 @@ def _documents(setup: Setup) -> list[str]:
         for task, count in setup.num_cut.items()
         if count
     ]
+    lines += duplicate_lines(duplicates_of(setup))
+    for task, leaks in setup.leaks.items():
+        half = sum(share >= 0.5 for share in leaks.values())
+        size = sum(map(len, setup.splits[task].values()))
+        lines.append(
+            f"training text: {len(leaks)} of {size} documents of task {task!r} share "
+            f"{NUM_WORDS} words or more with it; of {half} it has half or more in one piece"
+        )
     return [*lines, *_prompts(setup), _batches(setup.config)]
 
 

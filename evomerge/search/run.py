@@ -198,8 +198,22 @@ def facts_of(setup: Setup) -> dict[str, Any]:
         "monitors": [asdict(objective) for objective in setup.monitors],
         "chance": chances(setup.tasks, setup.splits),
         "measures": [asdict(measure) for measure in setup.tasks.measures],
+        "duplicates": duplicates_of(setup),
+        "leaks": setup.leaks,
         "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
     }
+
+
+def duplicates_of(setup: Setup) -> dict[str, Any]:
+    """How many documents share a split because they say nearly the same, or agree in a field."""
+    groups, field = setup.tasks.groups, setup.config.score.splits.group_by
+    found: dict[str, Any] = {}
+    if groups.num_near:
+        found["near"] = dict(groups.num_near)
+    shared = sum(len(members) > 1 for members in groups.members)
+    if field is not None and shared:
+        found["group_by"] = {"field": field, "num_groups": shared}
+    return found
 
 
 def reopen_run(run_dir: Path, *, strict: bool = False, config: Config | None = None) -> Run:

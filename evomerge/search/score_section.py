@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 from evomerge.backends import BATCHED, EngineConfig
 from evomerge.errors import InputError
 from evomerge.objectives import ANSWER_TOKENS
-from evomerge.score import TaskSet
+from evomerge.score import Splits, TaskSet
 from evomerge.score.config import HFLM
+from evomerge.score.leaks import longest_matches
+
+Leaks = dict[str, dict[int, float]]
+"""By task and document: how much of it stands in the training text in one piece, above 0 to 1."""
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,18 +60,41 @@ def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBas
         )
 
 
+def leaks_of(score: Any, tasks: TaskSet, splits: Splits, config_dir: Path) -> Leaks:
+    """Documents of the splits that stand in the training text, with how much of each.
+
+    Raises:
+        InputError: A file of it cannot be read.
+    """
+    paths = [(config_dir / Path(n).expanduser()).resolve() for n in score.training_text]
+    if not paths:
+        return {}
+    places = [
+        (task, number)
+        for task, by_split in splits.items()
+        for number in sorted({n for numbers in by_split.values() for n in numbers})
+    ]
+    found = longest_matches([tasks.documents[task][number] for task, number in places], paths)
+    leaks: Leaks = {}
+    for place, share in found.items():
+        task, number = places[place]
+        leaks.setdefault(task, {})[number] = share
+    return leaks
+
+
 def with_defaults(score: Any) -> Any:
     """What a new run takes where nobody says it; runs of earlier releases have it otherwise."""
     defaults: dict[str, Any] = {"engine": "own", "fewshot_by": "document"}
     if getattr(score, "apply_chat_template", False):
         defaults["fewshot_as_multiturn"] = True
-    return score.model_copy(
-        update={
-            name: value
-            for name, value in defaults.items()
-            if name in type(score).model_fields and getattr(score, name) is None
-        }
-    )
+    update = {
+        name: value
+        for name, value in defaults.items()
+        if name in type(score).model_fields and getattr(score, name) is None
+    }
+    if score.splits.duplicates is None:
+        update["splits"] = score.splits.model_copy(update={"duplicates": "near"})
+    return score.model_copy(update=update)
 
 
 def with_whole_paths(score: Any, config_dir: Path) -> Any:
@@ -77,6 +104,8 @@ def with_whole_paths(score: Any, config_dir: Path) -> Any:
         return str((config_dir / Path(folder).expanduser()).resolve())
 
     update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
+    if getattr(score, "training_text", ()):
+        update["training_text"] = tuple(map(whole, score.training_text))
     allowed = getattr(score, "allow_code", ())
     if allowed:
         # Others are names of tasks.

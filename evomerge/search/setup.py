@@ -24,8 +24,10 @@ from evomerge.score.encoding import Encoder
 from evomerge.score.trial import try_tasks
 from evomerge.search.ends import most_hops, with_references
 from evomerge.search.score_section import (
+    Leaks,
     check_engine,
     check_thinking,
+    leaks_of,
     with_defaults,
     with_whole_paths,
 )
@@ -66,6 +68,7 @@ class Setup:
         tasks: The tasks, loaded.
         num_cut: Documents of each task, of those with the longest texts, that are longer than the
             models read.
+        leaks: Of a new run: see `Leaks`.
     """
 
     config: Config
@@ -77,6 +80,7 @@ class Setup:
     start_from: list[Recipe]
     tasks: TaskSet
     num_cut: dict[str, int]
+    leaks: Leaks
 
     def blocks(self, split: Split) -> list[Block]:
         """The fixed pieces that a split is scored in."""
@@ -135,12 +139,14 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
-    chat, num_cut = PLAIN, {}
+    chat, num_cut, leaks = PLAIN, {}, {}
     if config.score.kind == "lm_eval":
         chat = chat_of(config.score, load_tokenizer(pool), pool.base.source)
         check_thinking(config.score, tasks, load_tokenizer(pool))
         encoder = None if config.score.is_by_hflm else encoder_of(pool)
         num_cut = try_tasks(tasks, splits, chat, encoder)
+        if config.resolved is None:
+            leaks = leaks_of(config.score, tasks, splits, config_dir)
     spaces = _make_spaces(config, pool, engine)
     start_from = [
         read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
@@ -190,6 +196,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         start_from,
         tasks,
         num_cut,
+        leaks,
     )
     optimizers = _check_optimizers(setup)
     if config.resolved is None:

@@ -9,7 +9,8 @@ from evomerge.files import replacing, write_text
 from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.front_plots import render_front
-from evomerge.record.report import verdict_lines, write_html
+from evomerge.record.report import write_html
+from evomerge.record.verdicts import verdict_lines
 from evomerge.search.run import Run
 
 

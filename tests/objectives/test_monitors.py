@@ -11,7 +11,8 @@ from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.journal.journal import read_journal
 from evomerge.journal.state import normal_form, replay
-from evomerge.record.report import markdown_table, monitor_lines
+from evomerge.record.report import markdown_table
+from evomerge.record.verdicts import monitor_lines
 from evomerge.search.check import check
 from fixtures import make_config, make_workspace
 

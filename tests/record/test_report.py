@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from evomerge.choice.front import Entry, Front
-from evomerge.record.report import cell, comparison_lines, front_lines, markdown_table
+from evomerge.record.report import cell, front_lines, markdown_table
+from evomerge.record.verdicts import comparison_lines
 
 TRUSTED = {"r2": 0.912, "r2_beyond_noise": 0.951, "link": "logit", "trusted": True, "reason": ""}
 

@@ -1,0 +1,157 @@
+"""What a final table comes to, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evomerge.score.health import SIGNS
+
+ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
+
+
+def verdict_lines(table: dict[str, Any]) -> list[str]:
+    """Everything that is said of a final table, in words."""
+    return [
+        *comparison_lines(table),
+        *synergy_lines(table),
+        *monitor_lines(table),
+        *shrinkage_lines(table),
+        *leak_lines(table),
+        *health_lines(table),
+        *duplicate_lines(table.get("duplicates", {})),
+    ]
+
+
+def comparison_lines(table: dict[str, Any]) -> list[str]:
+    """The paired differences on holdout, in words, in points (hundredths)."""
+    lines = []
+    for entry in table["comparisons"]:
+        interval = f"95 % interval {100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}"
+        verdict = "" if entry["distinguishable"] else ": not distinguishable"
+        lines.append(
+            f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
+            f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
+        )
+    earlier = table.get("earlier", [])
+    if earlier:
+        look = {1: "second", 2: "third"}.get(len(earlier), f"{len(earlier) + 1}th")
+        lines.append(
+            f"{look} look: the search went on after {', '.join(dict.fromkeys(earlier))} had been "
+            "chosen and the holdout opened; holdout scores of a new choice are no first look"
+        )
+    return lines
+
+
+def monitor_lines(table: dict[str, Any]) -> list[str]:
+    """What held-out tasks say, which steered nothing, in words."""
+    lines = []
+    for entry in table.get("monitors", ()):
+        if "gain" not in entry:
+            lines.append(f"held out, {entry['name']} ({entry['metric']}): not measured yet")
+            continue
+        gain, ours, theirs = entry["gain"], entry["chosen"], entry["best_parent"]
+        if not gain["distinguishable"]:
+            verdict = "not distinguishable"
+        else:
+            verdict = "better" if gain["value"] > 0.0 else "worse"
+        lines.append(
+            f"held out, {entry['name']} ({entry['metric']}): {ours['candidate']} "
+            f"{ours['value']:.3f} ±{ours['standard_error']:.3f}, the best parent "
+            f"({theirs['candidate']}) {theirs['value']:.3f} ±{theirs['standard_error']:.3f}; gain "
+            f"{gain['value']:+.3f}, 95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}: "
+            f"{verdict}"
+        )
+    return lines
+
+
+def duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
+    """Which documents share a split, a line each."""
+    lines = []
+    near = duplicates.get("near")
+    if near:
+        counts = ", ".join(f"{count:,} of {task}" for task, count in near.items())
+        lines.append(f"near-duplicates: documents that say nearly the same share a split: {counts}")
+    shared = duplicates.get("group_by")
+    if shared:
+        lines.append(
+            f"group_by: documents that agree in {shared['field']!r} share a split: "
+            f"{shared['num_groups']:,} groups of two or more"
+        )
+    return lines
+
+
+def shrinkage_lines(table: dict[str, Any]) -> list[str]:
+    """Gains that shrink by more than their errors explain, a line each."""
+    lines = []
+    for entry in table.get("shrinkage", ()):
+        if entry["low"] <= 0.0:
+            continue
+        if entry["of"] == "finalists":
+            who = f"the mean gain of {len(entry['candidates'])} finalists"
+            remedy = "take more search documents, or search for less long"
+        else:
+            who, remedy = f"the gain of {entry['candidates'][0]}", "take more validation documents"
+        lines.append(
+            f"overfit: {who} over base and experts fell from {entry['gain_first']:+.3f} on "
+            f"{entry['first']} to {entry['gain_second']:+.3f} on {entry['second']} documents, by "
+            f"{entry['value']:.3f} (95 % interval {entry['low']:+.3f} to {entry['high']:+.3f}), "
+            f"which is more than the standard errors explain; {remedy}"
+        )
+    return lines
+
+
+def synergy_lines(table: dict[str, Any]) -> list[str]:
+    """The chosen model against the best parent of each task."""
+    found = table.get("synergy")
+    if not found:
+        return []
+    best = ", ".join(f"{objective}: {name}" for objective, name in found["best"].items())
+    verdict = "" if found["distinguishable"] else ": not distinguishable"
+    return [
+        f"synergy, {table['chosen']} against the best parent of each objective ({best}) on "
+        f"holdout: {found['value']:+.3f}, 95 % interval {found['low']:+.3f} to "
+        f"{found['high']:+.3f}{verdict}"
+    ]
+
+
+def leak_lines(table: dict[str, Any]) -> list[str]:
+    """What models gain on documents that stand in the training text, a line for each measure."""
+    lines = []
+    for entry in table.get("leaks", ()):
+        if not entry["models"]:
+            lines.append(
+                f"leak, {entry['measure']}: {entry['num_leaked']} of {entry['num_documents']} "
+                f"{entry['split']} documents stand in the training text in part; too few, or too "
+                "many, to compare with the others"
+            )
+        for name, gain in entry["models"].items():
+            verdict = "" if gain["low"] > 0.0 else ": not distinguishable"
+            lines.append(
+                f"leak, {entry['measure']}: {name} scores {gain['marked']:.3f} on "
+                f"{gain['num_marked']} {entry['split']} documents that stand in the training text "
+                f"and {gain['clean']:.3f} on {gain['num_clean']} others; gain {gain['gain']:+.3f}, "
+                f"95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}{verdict}"
+            )
+    return lines
+
+
+def health_lines(table: dict[str, Any]) -> list[str]:
+    """Signs of a sick evaluation that people should know of, a line each."""
+    lines = []
+    for entry in table.get("health", ()):
+        told = SIGNS[entry["sign"]]
+        shares = {name: count / entry["num_documents"] for name, count in entry["counts"].items()}
+        if max(shares.values()) >= told.warns_from:
+            models = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            lines.append(
+                f"health, {entry['task']}: {told.what}: {models} "
+                f"(of {entry['num_documents']} {entry['split']} documents)"
+            )
+    for entry in table.get("at_chance", ()):
+        chance = f"chance ({entry['chance']:.3f})" if entry["chance"] else "zero"
+        who = "every model" if entry["is_all"] else ", ".join(entry["candidates"])
+        lines.append(
+            f"health, {entry['objective']}: {who} cannot be told from {chance} on "
+            f"{entry['split']} documents"
+        )
+    return lines
