@@ -83,6 +83,9 @@ class SearchConfig(Section):
         finalists: Best candidates on search documents that validation ranks; by default 10, and 30
             of a search for a front.
         task_arithmetic_scales: Baselines: equal weights at these scales.
+        baselines: What the search is compared with besides: "greedy_soup", the average of experts
+            as long as one more helps on validation documents; "random", as many candidates again,
+            drawn at random, scored and chosen in the same way.
         start_from: Recipe files or mergekit configurations to try first, relative to the
             configuration's folder.
         tell: "in_order": the optimizer learns of candidates in the order in which they were asked,
@@ -98,6 +101,7 @@ class SearchConfig(Section):
     budget: BudgetConfig | None = None
     finalists: int | None = Field(default=None, ge=1)
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+    baselines: tuple[Literal["greedy_soup", "random"], ...] = ()
     start_from: tuple[str, ...] = ()
     tell: Literal["in_order", "as_finished"] | None = None
     in_flight: int | None = Field(default=None, ge=1)

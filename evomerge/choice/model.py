@@ -63,6 +63,9 @@ def model_of(results: Results, phase: SearchedPhase) -> SearchModel | None:
     rows: dict[str, tuple[Candidate, list[float], list[float]]] = {}
     twins: dict[str, str] = {}
     for candidate in results.state.candidates.values():
+        # What random search found is nothing that the search knows.
+        if candidate.origin == "random":
+            continue
         scored = results.losses(candidate.id, "search")
         if candidate.phase == phase.number and candidate.genome is not None and scored is not None:
             # One model measured twice, as a baseline and as asked, is one measurement.

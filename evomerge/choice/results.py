@@ -197,9 +197,10 @@ class Results:
         state = self.state
         chosen = state.decided.get("chosen")
         names = [c.id for c in state.of_origin("baseline")]
+        names += [state.decided["random"]] if "random" in state.decided else []
         rows = [self._row(name) for name in dict.fromkeys([chosen, *names] if chosen else names)]
         comparisons = []
-        for role in ("best_parent", "best_baseline"):
+        for role in ("best_parent", "best_baseline", "random"):
             rival = state.decided.get(role)
             if (
                 chosen

@@ -114,7 +114,8 @@ class Candidate:
 
     Attributes:
         id: Its name in the run.
-        origin: "baseline", "enqueued" or "asked".
+        origin: "asked" by the optimizer, "enqueued" by a person; compared with these: "baseline",
+            "soup" (an average that was tried for the greedy soup), "random".
         recipe_sha256: Hash of its recipe.
         genome: Its point in the search space, if it has one.
         ask: Number of the ask that proposed it.
@@ -147,6 +148,11 @@ class Candidate:
     told: int | None = None
     ended_at: float = 0.0
     derives: Mapping[Split, frozenset[str]] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether it belongs to the search, and not to what that is compared with."""
+        return self.origin in ("asked", "enqueued")
 
     @property
     def failed(self) -> str | None:

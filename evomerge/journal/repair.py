@@ -25,6 +25,13 @@ LINE_START = re.compile(rb'\{"checksum":')
 """How every line begins. A quotation mark within a text has a backslash before it."""
 
 
+def _origin_of(name: str) -> str:
+    """Where a candidate that nobody asked for comes from, by its name."""
+    if re.fullmatch(r"random-\d+", name):
+        return "random"
+    return "soup" if name.startswith("greedy-soup-of-") else "baseline"
+
+
 @dataclass(frozen=True)
 class Repair:
     """What became of a damaged journal.
@@ -192,7 +199,7 @@ class _Rebuilt:
         inbox = f"{recipe.sha256[:16]}.yaml"
         is_from_inbox = (self.run_dir / INBOX_DIR / inbox).exists()
         data |= {
-            "origin": "enqueued" if place else "baseline",
+            "origin": "enqueued" if place else _origin_of(name),
             "recipe": recipe.model_dump(mode="json"),
         }
         self._fill("enqueued", {**data, "inbox": inbox if is_from_inbox else None})

@@ -190,7 +190,7 @@ class RunState:
         measured.weights_sha256 = measured.weights_sha256 or data.get("weights_sha256")
         measured.same_as = data.get("same_as")
         candidate.ended_at = event.time
-        if candidate.origin != "baseline" and data["split"] == "search":
+        if candidate.is_searched and data["split"] == "search":
             self.phases[candidate.phase].num_documents += data["num_documents"]
 
     def _derived(self, event: Event, data: Mapping[str, Any]) -> None:
@@ -217,7 +217,7 @@ class RunState:
         candidate.ended_at = event.time
         if data["final"]:
             candidate.failures[data["split"]] = data["reason"]
-            if candidate.origin != "baseline" and data["split"] == "search":
+            if candidate.is_searched and data["split"] == "search":
                 self.phases[candidate.phase].num_failed += 1
 
     def _told(self, event: Event, data: Mapping[str, Any]) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 
 from evomerge.score.health import SIGNS
 
-ROLES = {"best_parent": "the best parent", "best_baseline": "the best un-evolved merge"}
+ROLES = {
+    "best_parent": "the best parent",
+    "best_baseline": "the best un-evolved merge",
+    "random": "random search with as many candidates",
+}
 
 
 def verdict_lines(table: dict[str, Any]) -> list[str]:

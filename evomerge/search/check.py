@@ -255,7 +255,10 @@ def _time(setup: Setup) -> list[str]:
         lines.append(f"{owner}: {', '.join(ends)}; a candidate scores {documents:,} documents")
         if total is not None:
             count = phase.budget.candidates
-            total = None if count is None else total + seconds * count
+            times = 2 if "random" in setup.config.search.baselines else 1
+            total = None if count is None else total + times * seconds * count
+    if "random" in setup.config.search.baselines:
+        lines.append("random search: as many candidates again, with the same budget")
     if total is None:
         return [*lines, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
     return [

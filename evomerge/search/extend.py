@@ -57,14 +57,15 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
     last = config.all_phases[-1]
     end = "" if last.name == SIMPLE else f"-{last.name}"
     finalists = f"finalists{end}"
-    behind = [f"search{end}", finalists, "holdout", "report", "export"]
+    behind = [f"search{end}", finalists, "random", "holdout", "report", "export"]
     config.write(run.run_dir / CONFIG_FILE)
     is_over = run.state.stages.get(f"search{end}") == "ended"
     decisions = (finalists, winner_of(last), "front", "chosen", "best_parent", "best_baseline")
+    decided = [*decisions, "random", "random-finalists"]
     run.record(
         "extended",
         changes=list(overrides),
         stages=[stage for stage in behind if stage in run.state.stages] if is_over else [],
-        decisions=[what for what in decisions if what in run.state.decided] if is_over else [],
+        decisions=[what for what in decided if what in run.state.decided] if is_over else [],
     )
     run.commit()

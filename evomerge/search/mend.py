@@ -132,6 +132,8 @@ def missing_results(state: RunState) -> dict[Split, list[Candidate]]:
     for stage in over:
         if stage.startswith("finalists"):
             wanted["validation"] += state.decided.get(stage, [])
+    if "random" in over:
+        wanted["validation"] += state.decided.get("random-finalists", [])
     if "holdout" in over:
         wanted["holdout"] += state.holdout_opened
     missing: dict[Split, list[Candidate]] = {}

@@ -9,19 +9,16 @@ from functools import partial
 from typing import Any
 
 from evomerge.choice.finalists import choose_finalists, choose_rivals, choose_winner
-from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE
-from evomerge.errors import EvomergeError
 from evomerge.journal.folder import EXPORT_DIR
 from evomerge.journal.room import when_there_is_room
-from evomerge.recipe import Recipe
+from evomerge.search.baselines import compared, score_baselines, score_random
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
 from evomerge.search.mend import missing_results
 from evomerge.search.run import Run, winner_of
 from evomerge.search.scoring import Report, Scoring
 from evomerge.search.summary import write_summary
-from evomerge.space import recipes
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +76,8 @@ class Stages:
             end = "" if phase.name == SIMPLE else f"-{phase.name}"
             bodies[f"search{end}"] = partial(self._search, number, f"search{end}")
             bodies[f"finalists{end}"] = partial(self._finalists, number, f"finalists{end}")
+        if "random" in self.run.setup.config.search.baselines:
+            bodies["random"] = self._random
         bodies["holdout"] = self._holdout
         bodies["report"] = self._report
         if self.run.setup.config.search.export:
@@ -95,17 +94,11 @@ class Stages:
         return {}
 
     def _baselines(self) -> dict[str, Any]:
-        for name, recipe in baselines(self.run).items():
-            if name not in self.run.state.candidates:
-                self.run.add(name, "baseline", recipe)
-        self.run.commit()
-        candidates = self.run.state.of_origin("baseline")
-        self.scoring.score(candidates, "search", "baselines")
-        require_health(self.run.results, getattr(self.run.setup.config.score, "health", {}))
-        self.scoring.score(candidates, "validation", "baselines")
-        failed = [c for c in candidates if c.failed is not None]
-        if len(failed) == len(candidates):
-            raise EvomergeError(f"every baseline failed: {failed[0].failed}")
+        score_baselines(self.run, self.scoring)
+        return {}
+
+    def _random(self) -> dict[str, Any]:
+        score_random(self.run, self.scoring, self._decide)
         return {}
 
     def _search(self, phase: int, stage: str) -> dict[str, Any]:
@@ -140,7 +133,7 @@ class Stages:
         state = self.run.state
         chosen = state.candidates[state.decided["chosen"]]
         # Of a front a baseline can be the chosen one.
-        rivals = [c for c in state.of_origin("baseline") if c is not chosen]
+        rivals = [c for c in compared(self.run) if c is not chosen]
         self.scoring.open_holdout([chosen, *rivals], "final table")
         return {}
 
@@ -158,15 +151,3 @@ class Stages:
     def _decide(self, what: str, value: Any) -> None:
         self.run.record("decided", what=what, value=value)
         self.run.commit()
-
-
-def baselines(run: Run) -> dict[str, Recipe]:
-    """Models that need no search, by candidate id."""
-    pool = run.setup.pool
-    named = {"base": recipes.member(pool, "base")}
-    for expert in pool.experts:
-        named[f"parent-{expert.name}"] = recipes.member(pool, expert.name)
-    named["uniform"] = recipes.uniform(pool)
-    for scale in run.setup.config.search.task_arithmetic_scales:
-        named[f"task-arithmetic-{scale:g}"] = recipes.task_arithmetic(pool, scale)
-    return named

@@ -16,7 +16,12 @@ def member(pool: Pool, name: str) -> Recipe:
 
 def uniform(pool: Pool) -> Recipe:
     """The average of the experts."""
-    return _merge(pool, LinearConfig(), _experts(pool), 1.0)
+    return average(pool, _experts(pool))
+
+
+def average(pool: Pool, experts: tuple[str, ...]) -> Recipe:
+    """The average of some experts."""
+    return _merge(pool, LinearConfig(), experts, 1.0)
 
 
 def task_arithmetic(pool: Pool, scale: float) -> Recipe:
