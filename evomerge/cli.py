@@ -105,6 +105,10 @@ def front(
     at_least: Annotated[
         str | None, typer.Option(metavar="A=0.6", help="Values that are good enough.")
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Propose a model for the preference, and measure it first."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Print the front, and pick from it: by default its knee."""
@@ -115,16 +119,21 @@ def front(
     from evomerge.search import Result
 
     check_is_run(run_dir)
+    preference = read_weights("--prefer", prefer)
+    proposed = _measure(run_dir, preference) if measure else None
     result = Result(run_dir)
-    picked = result.pick(read_weights("--prefer", prefer), read_weights("--at-least", at_least))
+    picked = result.pick(preference, read_weights("--at-least", at_least))
     if as_json:
         found = result.results.front
         assert found is not None
-        typer.echo(json.dumps({"picked": picked, **found.to_dict()}, indent=2))
+        more = {} if proposed is None else {"measured": proposed}
+        typer.echo(json.dumps({"picked": picked, **more, **found.to_dict()}, indent=2))
         return
     from evomerge.terminal import print_front
 
     print_front(result)
+    if proposed is not None:
+        typer.echo(f"measured for this preference: {proposed}")
     typer.echo(f"picked: {picked}")
     typer.echo(f"evomerge promote {run_dir} --candidate {picked}")
 
@@ -148,6 +157,23 @@ def convert(
 
     convert_recipe(recipe, out)
     typer.echo(f"{out}: written")
+
+
+def _measure(run_dir: Path, preference: dict[str, float] | None) -> str:
+    """Measure a model for a preference; the candidate's id."""
+    from evomerge.config import load_config
+    from evomerge.journal.folder import CONFIG_FILE
+    from evomerge.record.follow import sync_now
+    from evomerge.search.preferences import measure_preference
+    from evomerge.terminal import Display
+
+    if preference is None:
+        raise InputError("--measure proposes a model for a preference: give --prefer A=0.7,B=0.3")
+    with Display() as display:
+        proposed = measure_preference(run_dir, preference, display.progress)
+    if load_config(run_dir / CONFIG_FILE).record.enabled:
+        sync_now(run_dir)
+    return proposed
 
 
 @app.command()

@@ -52,6 +52,9 @@ def decide_front(results: Results, phase: SearchedPhase) -> Front:
     known: set[str] = set()
     for candidate in results.state.candidates.values():
         scored = results.losses(candidate.id, "validation")
+        if candidate.origin in ("random", "soup"):
+            # They are what the front is compared with, and no part of it.
+            continue
         if scored is not None and candidate.recipe_sha256 not in known:
             found[candidate.id] = scored
             known.add(candidate.recipe_sha256)

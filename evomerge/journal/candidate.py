@@ -115,7 +115,8 @@ class Candidate:
     Attributes:
         id: Its name in the run.
         origin: "asked" by the optimizer, "enqueued" by a person; compared with these: "baseline",
-            "soup" (an average that was tried for the greedy soup), "random".
+            "soup" (an average that was tried for the greedy soup), "random"; "preferred": asked for
+            behind the search, for a preference.
         recipe_sha256: Hash of its recipe.
         genome: Its point in the search space, if it has one.
         ask: Number of the ask that proposed it.

@@ -27,8 +27,9 @@ LINE_START = re.compile(rb'\{"checksum":')
 
 def _origin_of(name: str) -> str:
     """Where a candidate that nobody asked for comes from, by its name."""
-    if re.fullmatch(r"random-\d+", name):
-        return "random"
+    found = re.fullmatch(r"(random|preferred)-\d+", name)
+    if found is not None:
+        return found[1]
     return "soup" if name.startswith("greedy-soup-of-") else "baseline"
 
 
