@@ -288,6 +288,33 @@ def repair(run_dir: RunDirArgument) -> None:
         typer.echo(line)
 
 
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run that has ended.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Another one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare the chosen models of two runs on holdout; refuse runs that measured differently."""
+    import json
+    from dataclasses import asdict
+
+    from evomerge.search.comparison import compare_runs
+
+    found = compare_runs(first, second)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    typer.echo(f"first: {found.chosen[0]} of {first}; second: {found.chosen[1]} of {second}")
+    for each in found.objectives:
+        verdict = "" if each.gain.distinguishable else ": not distinguishable"
+        typer.echo(
+            f"{each.objective} on holdout: {each.first.value:.4f} ±{each.first.standard_error:.4f} "
+            f"and {each.second.value:.4f} ±{each.second.standard_error:.4f}; the second gains "
+            f"{each.gain.value:+.4f}, 95 % interval {each.gain.low:+.4f} to "
+            f"{each.gain.high:+.4f}{verdict}"
+        )
+
+
 def _search(config: Path, overrides: list[str], run_dir: Path | None) -> None:
     from evomerge.config import load_config
     from evomerge.search.api import start

@@ -118,6 +118,7 @@ class ResolvedConfig(Section):
         batch_tokens: Tokens of a batch.
         batching: How requests are batched; none where lm-eval's own model answers them.
         chat_template_sha256: Of the chat template's text; none without one.
+        prompts_sha256: Of all documents and prompts.
         versions: Of the packages that numbers depend on.
     """
 
@@ -126,6 +127,7 @@ class ResolvedConfig(Section):
     batch_tokens: int
     batching: Batching | None = None
     chat_template_sha256: str | None = None
+    prompts_sha256: str | None = None
     versions: dict[str, str]
 
 

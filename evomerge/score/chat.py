@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ class Chat:
     takes_system: bool = True
 
 
+_TODAY = re.compile(r"""strftime_now\(\s*(?P<mark>['"])(?P<form>.*?)(?P=mark)\s*\)""")
+"""How templates ask for today's date, which transformers gives them."""
+
 PLAIN = Chat()
 """No template, and no instruction."""
 
@@ -67,7 +71,7 @@ def chat_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, owner: str)
             raise InputError(
                 f"score.{key}: the chat template of {owner} has no variable {name!r}; leave it out"
             )
-    apply = partial(_apply, tokenizer, template, arguments)
+    apply = partial(_apply, tokenizer, _dated(template, config.chat_date), arguments)
     takes_system = _takes_system(apply, owner)
     if config.system_instruction is not None and not takes_system:
         raise InputError(
@@ -101,6 +105,13 @@ def _template(tokenizer: PreTrainedTokenizerBase, wanted: bool | str, owner: str
             f"valid: {', '.join(found)}"
         )
     return str(found[name])
+
+
+def _dated(template: str, day: date | None) -> str:
+    """A template that takes a day for today, whenever it is used."""
+    if day is None:
+        return template
+    return _TODAY.sub(lambda found: repr(day.strftime(found["form"])), template)
 
 
 def _apply(

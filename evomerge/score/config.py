@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -99,6 +100,8 @@ class ScoreConfig(Choice):
             false, as runs of earlier releases go on to do: as parts of one message.
         enable_thinking: Given to the chat template under this name.
         chat_template_args: Other variables of the chat template.
+        chat_date: The day that chat templates take for today; by default that on which the run
+            began, so that a resumed run has the same prompts.
         gen_prefix: How every answer begins, in the place of the tasks' own.
         think_end_token: Behind which an answer counts: a text, or a token's id.
         engine: What runs the model: "own", the default; "hflm", lm-eval's own, as runs of earlier
@@ -127,6 +130,7 @@ class ScoreConfig(Choice):
     fewshot_as_multiturn: bool | None = None
     enable_thinking: bool | None = None
     chat_template_args: dict[str, Any] = Field(default_factory=dict)
+    chat_date: date | None = None
     gen_prefix: str | None = None
     think_end_token: str | int | None = None
     engine: str | dict[str, Any] | None = None

@@ -6,10 +6,13 @@ and refuses a task that fails with all of them; it says nothing where it cannot 
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,9 +39,23 @@ NUM_ENCODED = 100
 """Documents of a task whose requests are made tokens: those with the longest texts."""
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What a trial found.
+
+    Attributes:
+        num_cut: By task: how many of the documents with the longest texts are longer than the
+            model reads.
+        sha256: Of all documents and prompts, in hex.
+    """
+
+    num_cut: dict[str, int]
+    sha256: str | None
+
+
 def try_tasks(
     tasks: TaskSet, splits: Splits, chat: Chat = PLAIN, encoder: Encoder | None = None
-) -> dict[str, int]:
+) -> Tried:
     """Build the requests of every document, and score answers that are made up.
 
     Args:
@@ -47,14 +64,12 @@ def try_tasks(
         chat: How messages become texts.
         encoder: Makes the requests of some documents tokens; None where the engine does.
 
-    Returns:
-        By task: how many of the documents with the longest texts are longer than the model reads.
-
     Raises:
         InputError: A task's prompts cannot be made, or one of lm-eval's filters or an aggregation
             fails whatever the answers.
     """
     num_cut = dict.fromkeys(splits, 0)
+    told = hashlib.sha256()
     # Tasks' own functions warn and print as they like.
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -68,6 +83,8 @@ def try_tasks(
                     chat,
                     by_document=tasks.config.fewshot_by == "document",
                 )
+            for one in asked:
+                told.update(_told(name, one).encode())
             # Of what steers nothing no document is searched on.
             searched = set(by_split["search"] or by_split["validation"])
             chosen = [one for one in asked if one.document_id in searched]
@@ -76,7 +93,18 @@ def try_tasks(
                     made = [encode(encoder, i, tasks.config.fewshot_seed) for i in one.instances]
                     num_cut[name] += any(each.is_truncated for each in made)
             _try_answers(name, tasks, chosen)
-    return num_cut
+    return Tried(num_cut, told.hexdigest())
+
+
+def _told(name: str, asked: Asked) -> str:
+    """A document and what is asked of it, as text that is the same for the same."""
+    requests = [(one.request_type, one.arguments, one.repeats) for one in asked.instances]
+    return json.dumps(
+        [name, asked.document_id, asked.document, requests],
+        sort_keys=True,
+        # Of pictures and their like there is no such text.
+        default=lambda value: type(value).__name__,
+    )
 
 
 def _length(asked: Asked) -> int:

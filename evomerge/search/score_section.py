@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def with_defaults(score: Any) -> Any:
     """What a new run takes where nobody says it; runs of earlier releases have it otherwise."""
     defaults: dict[str, Any] = {"engine": "own", "fewshot_by": "document"}
     if getattr(score, "apply_chat_template", False):
-        defaults["fewshot_as_multiturn"] = True
+        defaults |= {"fewshot_as_multiturn": True, "chat_date": datetime.now(UTC).date()}
     update = {
         name: value
         for name, value in defaults.items()

@@ -21,7 +21,7 @@ from evomerge.recipe import Recipe
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.chat import PLAIN, chat_of
 from evomerge.score.encoding import Encoder
-from evomerge.score.trial import try_tasks
+from evomerge.score.trial import Tried, try_tasks
 from evomerge.search.ends import most_hops, with_references
 from evomerge.search.score_section import (
     Leaks,
@@ -139,12 +139,12 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
-    chat, num_cut, leaks = PLAIN, {}, {}
+    chat, tried, leaks = PLAIN, Tried({}, None), {}
     if config.score.kind == "lm_eval":
         chat = chat_of(config.score, load_tokenizer(pool), pool.base.source)
         check_thinking(config.score, tasks, load_tokenizer(pool))
         encoder = None if config.score.is_by_hflm else encoder_of(pool)
-        num_cut = try_tasks(tasks, splits, chat, encoder)
+        tried = try_tasks(tasks, splits, chat, encoder)
         if config.resolved is None:
             leaks = leaks_of(config.score, tasks, splits, config_dir)
     spaces = _make_spaces(config, pool, engine)
@@ -166,6 +166,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         ),
         batching=batching,
         chat_template_sha256=chat.sha256,
+        prompts_sha256=tried.sha256,
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -195,7 +196,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         spaces,
         start_from,
         tasks,
-        num_cut,
+        tried.num_cut,
         leaks,
     )
     optimizers = _check_optimizers(setup)
@@ -331,6 +332,11 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
             )
     if then.chat_template_sha256 not in (None, now.chat_template_sha256):
         raise InputError("the base's chat template has changed since the run began")
+    if then.prompts_sha256 not in (None, now.prompts_sha256):
+        raise InputError(
+            "the tasks' documents or prompts have changed since the run began: a task's file, its "
+            "data or its code is another"
+        )
     if then.documents_sha256 != now.documents_sha256:
         raise InputError(
             "the tasks' documents have changed since the run began: their splits differ"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,14 @@ def test_thinking_that_nobody_would_find(task, end, says, folder, tokenizer):
     )
     with pytest.raises(InputError, match=says):
         check_thinking(config, TaskSet(config, Path()), tokenizer)
+
+
+def test_a_template_is_told_the_day_that_is_recorded(folder, tokenizer):
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + TEMPLATE
+    config = with_defaults(
+        make_score_config(folder, {"task": "toy_chat"}, apply_chat_template=True)
+    )
+    assert config.chat_date is not None
+    long_ago = config.model_copy(update={"chat_date": date(2020, 1, 2)})
+    text = chat_of(long_ago, tokenizer, "base").apply([{"role": "user", "content": "a"}])
+    assert text.startswith("02 Jan 2020 ")
