@@ -199,7 +199,10 @@ def facts_of(setup: Setup) -> dict[str, Any]:
         "chance": chances(setup.tasks, setup.splits),
         "measures": [asdict(measure) for measure in setup.tasks.measures],
         "duplicates": duplicates_of(setup),
-        "leaks": setup.leaks,
+        "leaks": {
+            task: {str(document): share for document, share in shares.items()}
+            for task, shares in setup.leaks.items()
+        },
         "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
     }
 

@@ -1,0 +1,54 @@
+"""Gains that shrink on documents that did not steer the choice."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+
+import pytest
+
+from evomerge.choice.finalists import choose_finalists
+from evomerge.choice.overfit import shrinkages
+from evomerge.record.verdicts import shrinkage_lines
+from evomerge.search.baselines import baselines
+from runs import give_scores, new_run
+
+SIZES = {"search": 20, "validation": 16, "holdout": 4}
+
+
+@pytest.mark.parametrize(("num_candidates", "skill"), [(200, 0.5), (6, 0.9)])
+def test_choosing_among_many_noisy_scores_is_told_of(num_candidates, skill, tmp_path):
+    """Two hundred coins, of which the best on twenty documents are finalists; and a real gain."""
+    rng = random.Random(7)
+    run = new_run(tmp_path, score={"objectives": [{"task": "toy_write"}], "splits": SIZES})
+
+    def answers(share: float):
+        drawn: dict[int, float] = {}
+        return lambda _task, document: drawn.setdefault(document, float(rng.random() < share))
+
+    for name, recipe in baselines(run).items():
+        candidate = run.add(name, "baseline", recipe)
+        for split in ("search", "validation"):
+            give_scores(run, candidate, 0.5, split)
+    owns = {}
+    for number in range(num_candidates):
+        candidate = run.add_asked(number, tuple(rng.random() for _ in run.space(0).dimensions))
+        owns[candidate.id] = answers(skill)
+        give_scores(run, candidate, owns[candidate.id])
+    ids = choose_finalists(run.results, run.searched_phase(0), 10)
+    run.record("decided", what="finalists", value=ids)
+    for name in ids:
+        give_scores(run, run.state.candidates[name], owns[name], "validation")
+    (found,) = shrinkages(run.results)
+    run.close()
+    assert found.of == "finalists" and set(found.candidates) == set(ids)
+    assert found.value == pytest.approx(found.gain_first - found.gain_second)
+    lines = shrinkage_lines({"shrinkage": [asdict(found)]})
+    if skill == 0.5:
+        assert found.is_more_than_errors and found.gain_first > 0.15 > abs(found.gain_second)
+        (line,) = lines
+        assert line.startswith("overfit: the mean gain of 10 finalists over base and experts fell")
+        assert "take more search documents" in line
+    else:
+        assert not found.is_more_than_errors and found.gain_second > 0.15
+        assert lines == []
