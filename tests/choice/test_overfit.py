@@ -19,7 +19,7 @@ SIZES = {"search": 20, "validation": 16, "holdout": 4}
 @pytest.mark.parametrize(("num_candidates", "skill"), [(200, 0.5), (6, 0.9)])
 def test_choosing_among_many_noisy_scores_is_told_of(num_candidates, skill, tmp_path):
     """Two hundred coins, of which the best on twenty documents are finalists; and a real gain."""
-    rng = random.Random(7)
+    rng = random.Random(11)
     run = new_run(tmp_path, score={"objectives": [{"task": "toy_write"}], "splits": SIZES})
 
     def answers(share: float):
