@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +12,11 @@ from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.methods.linear import LinearConfig
 from evomerge.models.from_recipe import open_recipe
-from evomerge.objectives import MetricConfig
+from evomerge.objectives import GroupMetric, Measure, MetricConfig
 from evomerge.optimize import DEFAULT_OPTIMIZER
 from evomerge.pool import ModelConfig, PoolConfig
 from evomerge.recipe import Recipe
-from evomerge.score import Split, estimates_of
+from evomerge.score import Estimate, Split, estimates_of
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpaceConfig, recipes
 from evomerge.workers import Job
@@ -108,4 +110,35 @@ def _score(
     blocks = tuple(enumerate(setup.blocks(split)))
     job = Job("model", recipe.to_json(), split, blocks, len(blocks))
     scores = estimates_of(MergeWorker(spec).evaluate(job).moments)
-    return {name: asdict(estimate) for name, estimate in scores.items()}
+    groups = {}
+    for name, kind in setup.tasks.kinds.items():
+        if isinstance(kind, GroupMetric):
+            measured = kind.measure(recipe, setup.pool, _Means(scores))
+            parts = [(term.coefficient, scores[term.measure]) for term in measured.terms]
+            error = math.sqrt(sum((c * e.standard_error) ** 2 for c, e in parts))
+            size = sum(e.num_documents for _, e in parts)
+            groups[name] = Estimate(measured.value, error, size)
+    return {name: asdict(estimate) for name, estimate in {**groups, **scores}.items()}
+
+
+class _Means:
+    """The `Rows` of a model by the means of its documents, which a group's value follows from."""
+
+    def __init__(self, scores: Mapping[str, Estimate]) -> None:
+        self._scores = scores
+
+    def values(self, measure: Measure) -> Mapping[int, float]:
+        """See `Rows`."""
+        raise NotImplementedError
+
+    def mean(self, measure: Measure) -> float:
+        """See `Rows`."""
+        return self._scores[measure.name].value
+
+    def count(self, measure: Measure) -> int:
+        """See `Rows`."""
+        return self._scores[measure.name].num_documents
+
+    def of(self, model: str) -> _Means:
+        """See `Rows`."""
+        raise NotImplementedError

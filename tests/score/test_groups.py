@@ -18,6 +18,7 @@ from evomerge.errors import InputError
 from evomerge.journal.state import replay
 from evomerge.score.code import AllowedCode
 from evomerge.score.load import _factory, _manager
+from evomerge.search.alone import score_model
 from evomerge.search.check import check
 from fixtures import make_config, make_tokenizer, make_workspace
 
@@ -193,3 +194,13 @@ def test_a_task_without_the_metric_is_left_out(folder):
     config = make_config(folder, score={"objectives": [{"task": "mixed", "metric": "acc"}]})
     lines = check(load_config(config), folder).lines
     assert any(line.startswith("objective mixed: acc") and "of 1 tasks" in line for line in lines)
+
+
+def test_a_single_model_has_the_groups_value(folder):
+    config = make_config(folder, score={"objectives": OBJECTIVES, "splits": SPLITS})
+    alone = score_model(str(folder / "pool/expert1"), config, "validation")
+    scores = replay(folder / "run").candidates["parent-expert1"].scores("validation")
+    for name in ("shape", "brier", "even", "shape_tag"):
+        assert alone[name]["value"] == pytest.approx(scores[name].value)
+        assert alone[name]["standard_error"] == pytest.approx(scores[name].standard_error)
+        assert alone[name]["num_documents"] == 30
