@@ -15,6 +15,7 @@ import yaml
 from evomerge.errors import InputError, closest
 from evomerge.score.code import AllowedCode
 from evomerge.score.faults import told_as
+from evomerge.score.randomness import lm_evals_seeds
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -87,7 +88,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
                     f"{closest(member, manager.task_index)}"
                 )
     cast(Any, manager)._factory = _factory(allowed)
-    with told_as(InputError, f"{what} {name!r} cannot be loaded"):
+    with told_as(InputError, f"{what} {name!r} cannot be loaded"), lm_evals_seeds():
         found = manager.load([name])
     tasks: dict[str, Any] = dict(found["tasks"])
     for task_name, task in tasks.items():

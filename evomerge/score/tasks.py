@@ -15,6 +15,7 @@ from evomerge.score.faults import told_as
 from evomerge.score.load import load
 from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
+from evomerge.score.randomness import lm_evals_seeds
 from evomerge.score.splits import Groups, Sizes, Splits, draw_splits, group_documents
 
 LEAST_OF_A_TASK = 2
@@ -70,7 +71,8 @@ class TaskSet:
         """
         documents: dict[str, Sequence[Mapping[str, Any]]] = {}
         for name, task in self.tasks.items():
-            with told_as(InputError, f"task {name!r}: its documents cannot be read"):
+            what = f"task {name!r}: its documents cannot be read"
+            with told_as(InputError, what), lm_evals_seeds():
                 documents[name] = list(task.eval_docs)
         return documents
 
@@ -201,7 +203,8 @@ class TaskSet:
         for name, task in self.tasks.items():
             if not (task.config.num_fewshot or 0):
                 continue
-            with told_as(InputError, f"task {name!r}: its examples cannot be read"):
+            what = f"task {name!r}: its examples cannot be read"
+            with told_as(InputError, what), lm_evals_seeds():
                 has_own = (
                     _had_separate_examples(task)
                     if self.config.fewshot_by is None

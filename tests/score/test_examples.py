@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+from pathlib import Path
 
 import pytest
 import yaml
 
 from evomerge.score import TaskSet
+from evomerge.score.chat import PLAIN
+from evomerge.score.requests import build_requests
 from fixtures import make_tasks
-from lm_eval_tasks import CHOOSE, make_score_config
+from lm_eval_tasks import CHOOSE, make_score_config, write_task
 
 SHOWN = 5
 """Documents of the test file that the other file has as well."""
@@ -64,3 +68,30 @@ def test_elsewhere_every_document_may_be_drawn(tasks_of, num_fewshot, fields):
     tasks = tasks_of(num_fewshot, **fields)
     assert shown_documents(tasks)
     tasks.reserve_examples(tasks.draw_splits())
+
+
+def test_tasks_that_shuffle_are_the_same_every_time(tmp_path):
+    """Each time that the documents are asked for, in whichever state the generators are."""
+    folder = make_tasks(tmp_path / "tasks")
+    code = (
+        "import random\n\n\n"
+        "def shuffle(documents):\n"
+        "    def one(document):\n"
+        "        choices = list(document['choices'])\n"
+        "        random.shuffle(choices)\n"
+        "        return {**document, 'choices': choices}\n\n"
+        "    return documents.map(one, load_from_cache_file=False)\n"
+    )
+    task = {**CHOOSE, "process_docs": "!function shuffle", "metric_list": [{"metric": "acc"}]}
+    write_task(folder, task, code)
+    config = make_score_config(folder, {"task": "toy"})
+    seen = []
+    for seed in (1, 2):
+        random.seed(seed)
+        before = random.getstate()
+        tasks = TaskSet(config, Path())
+        asked = build_requests(tasks.tasks["toy"], [3, 4], 1234, PLAIN, by_document=True)
+        assert [one.document for one in asked] == [tasks.documents["toy"][n] for n in (3, 4)]
+        seen.append([[request.arguments for request in one.instances] for one in asked])
+        assert random.getstate() == before
+    assert seen[0] == seen[1]
