@@ -15,7 +15,7 @@ import yaml
 from evomerge.errors import InputError, closest
 from evomerge.score.code import AllowedCode
 from evomerge.score.faults import told_as
-from evomerge.score.randomness import lm_evals_seeds
+from evomerge.score.randomness import draw_once, lm_evals_seeds
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -92,6 +92,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
         found = manager.load([name])
     tasks: dict[str, Any] = dict(found["tasks"])
     for task_name, task in tasks.items():
+        draw_once(task)
         if getattr(task, "UNSAFE_CODE", False):
             entry = manager.task_index.get(task_name)
             path = entry.yaml_path if entry is not None else None

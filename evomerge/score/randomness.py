@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +16,7 @@ RANDOM_SEED, NUMPY_SEED = 0, 1234
 
 @contextmanager
 def lm_evals_seeds() -> Iterator[None]:
-    """Give tasks' functions the generators that lm-eval gives them; others' stay as they were.
-
-    Some shuffle their choices each time that their documents are asked for.
-    """
+    """Give tasks' functions the generators that lm-eval gives them; others' stay as they were."""
     states = random.getstate(), np.random.get_state()
     random.seed(RANDOM_SEED)
     np.random.seed(NUMPY_SEED)
@@ -26,3 +25,23 @@ def lm_evals_seeds() -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+def draw_once(task: Any) -> None:
+    """Let a task of lm-eval's make its documents once, and not each time that it is asked for them.
+
+    Some shuffle their choices as they do.
+    """
+    for name in ("training_docs", "validation_docs", "test_docs"):
+        setattr(task, name, _once(getattr(task, name)))
+
+
+def _once(whole: Callable[[], Any]) -> Callable[[], Any]:
+    @cache
+    def made() -> Any:
+        with lm_evals_seeds():
+            documents = whole()
+            is_iterator = documents is not None and not hasattr(documents, "__len__")
+            return list(documents) if is_iterator else documents
+
+    return made

@@ -15,7 +15,6 @@ from evomerge.errors import CandidateError
 from evomerge.score.chat import Chat
 from evomerge.score.faults import told_as
 from evomerge.score.influence import influences
-from evomerge.score.randomness import lm_evals_seeds
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -57,7 +56,6 @@ def build_requests(
     # lm-eval draws a progress bar for every block, and there is no switch for it.
     with (
         redirect_stderr(io.StringIO()),
-        lm_evals_seeds(),
         _seeded(task, seeds) if by_document else nullcontext(),
     ):
         task.build_all_requests(

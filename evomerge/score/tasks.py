@@ -71,8 +71,7 @@ class TaskSet:
         """
         documents: dict[str, Sequence[Mapping[str, Any]]] = {}
         for name, task in self.tasks.items():
-            what = f"task {name!r}: its documents cannot be read"
-            with told_as(InputError, what), lm_evals_seeds():
+            with told_as(InputError, f"task {name!r}: its documents cannot be read"):
                 documents[name] = list(task.eval_docs)
         return documents
 
