@@ -1,4 +1,4 @@
-"""How much of a gain is left on documents that did not steer the choice."""
+"""How much of a score is left on documents that did not steer the choice."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from evomerge.choice.results import Results
 from evomerge.score import Estimate, Split, combine_shares
 from evomerge.score.statistics import Z_95
 
+_NEXT: dict[Split, Split] = {"search": "validation", "validation": "holdout"}
+
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """What a gain over the models of the pool shrinks by from one split to the next.
+    """What a combined score shrinks by from one split to the next.
 
     Attributes:
         of: "finalists", whose mean it is, or "chosen".
         candidates: Who that is.
+        is_gain: Whether it is the gain over the mean of base and experts, and not the score itself:
+            whichever is known better. Of the one, documents that are harder for everybody are
+            taken out; the other does not depend on what base and experts make of them.
         first: The split that they were chosen on.
         second: The next one.
-        gain_first: Mean gain over the mean of base and experts on the first split, combined score.
-        gain_second: The same on the second.
+        value_first: The score, or the gain, on the first split.
+        value_second: The same on the second.
         value: By how much it shrinks.
         low: Of the 95 % interval; the splits' documents are independent of each other.
         high: Of it.
@@ -29,10 +34,11 @@ class Shrinkage:
 
     of: str
     candidates: tuple[str, ...]
+    is_gain: bool
     first: Split
     second: Split
-    gain_first: float
-    gain_second: float
+    value_first: float
+    value_second: float
     value: float
     low: float
     high: float
@@ -57,27 +63,37 @@ def shrinkages(results: Results) -> list[Shrinkage]:
 def _shrinkage(
     results: Results, of: str, candidates: Sequence[str], first: Split
 ) -> Shrinkage | None:
-    second: Split = "validation" if first == "search" else "holdout"
+    second = _NEXT[first]
     names = [n for n in candidates if _is_on(results, n, first) and _is_on(results, n, second)]
     parents = [n for n in results.parents if _is_on(results, n, first)]
     parents = [n for n in parents if _is_on(results, n, second)]
-    if not names or not parents:
+    if not names:
         return None
-    before, after = (_mean_gain(results, names, parents, split) for split in (first, second))
+    ways = [_shrinks(results, of, names, parents, first)] if parents else []
+    ways.append(_shrinks(results, of, names, [], first))
+    # What is known better is told by the errors, which the values have no part in.
+    known = [way for way in ways if not math.isnan(way.low)]
+    return min(known, key=lambda way: way.high - way.low, default=None)
+
+
+def _shrinks(
+    results: Results, of: str, names: Sequence[str], parents: Sequence[str], first: Split
+) -> Shrinkage:
+    second = _NEXT[first]
+    before, after = (_mean(results, names, parents, split) for split in (first, second))
     value = before.value - after.value
     reach = Z_95 * math.hypot(before.standard_error, after.standard_error)
-    if math.isnan(reach):
-        return None
     return Shrinkage(
-        of,
-        tuple(names),
-        first,
-        second,
-        before.value,
-        after.value,
-        value,
-        value - reach,
-        value + reach,
+        of=of,
+        candidates=tuple(names),
+        is_gain=bool(parents),
+        first=first,
+        second=second,
+        value_first=before.value,
+        value_second=after.value,
+        value=value,
+        low=value - reach,
+        high=value + reach,
     )
 
 
@@ -87,16 +103,16 @@ def _is_on(results: Results, name: str, split: Split) -> bool:
     return results.combined(name, split) is not None
 
 
-def _mean_gain(
-    results: Results, names: Sequence[str], parents: Sequence[str], split: Split
-) -> Estimate:
-    """Mean gain of some candidates over the mean of some models, document by document."""
-    theirs = [results.loss_shares(name, split) for name in parents]
-    shares, preferences = [], []
+def _mean(results: Results, names: Sequence[str], others: Sequence[str], split: Split) -> Estimate:
+    """Mean score of some candidates, or their gain over the mean of some others, by document."""
+    theirs = [results.loss_shares(name, split) for name in others]
+    preferences = [objective.preference for objective in results.objectives]
+    shares = []
     for name in names:
         ours = results.loss_shares(name, split)
-        for parent in theirs:
-            # Losses: who gains has the smaller one.
-            shares += [other.minus(own) for other, own in zip(parent, ours, strict=True)]
-            preferences += [objective.preference for objective in results.objectives]
-    return combine_shares(shares, preferences)
+        for other in theirs:
+            shares += [own.minus(their) for own, their in zip(ours, other, strict=True)]
+        if not theirs:
+            shares += ours
+    loss = combine_shares(shares, preferences * (len(shares) // len(preferences)))
+    return Estimate(-loss.value, loss.standard_error, loss.num_documents)

@@ -85,19 +85,19 @@ def duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
 
 
 def shrinkage_lines(table: dict[str, Any]) -> list[str]:
-    """Gains that shrink by more than their errors explain, a line each."""
+    """Scores and gains that shrink by more than their errors explain, a line each."""
     lines = []
     for entry in table.get("shrinkage", ()):
         if entry["low"] <= 0.0:
             continue
+        what = "gain over base and experts" if entry["is_gain"] else "score"
+        who, remedy = entry["candidates"][0], "take more validation documents"
         if entry["of"] == "finalists":
-            who = f"the mean gain of {len(entry['candidates'])} finalists"
+            what, who = f"mean {what}", f"{len(entry['candidates'])} finalists"
             remedy = "take more search documents, or search for less long"
-        else:
-            who, remedy = f"the gain of {entry['candidates'][0]}", "take more validation documents"
         lines.append(
-            f"overfit: {who} over base and experts fell from {entry['gain_first']:+.3f} on "
-            f"{entry['first']} to {entry['gain_second']:+.3f} on {entry['second']} documents, by "
+            f"overfit: the {what} of {who} fell from {entry['value_first']:+.3f} on "
+            f"{entry['first']} to {entry['value_second']:+.3f} on {entry['second']} documents, by "
             f"{entry['value']:.3f} (95 % interval {entry['low']:+.3f} to {entry['high']:+.3f}), "
             f"which is more than the standard errors explain; {remedy}"
         )
