@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
+import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +16,20 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
+AGAIN_S = 0.05
+"""When a signal is sent again that came where nothing can be raised."""
+
 
 class StopNow(BaseException):
-    """A signal says that it all ends now; its text names the signal."""
+    """A signal says that it all ends now; its text names the signal.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.signal = number
 
 
 def signal_within(error: BaseException) -> BaseException | None:
@@ -46,6 +60,9 @@ class Stopping:
         self.has_work = False
         self.gently = False
         self.now: str | None = None
+        self._process = os.getpid()
+        self._number = 0
+        self._lost: int | None = None
 
     def check(self) -> None:
         """Go no further where it all ends now.
@@ -56,9 +73,10 @@ class Stopping:
             StopNow: It does.
         """
         if self.now is not None:
-            raise StopNow(self.now)
+            self._lost = None
+            raise StopNow(self.now, self._number)
 
-    def on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def on_interrupt(self, number: int, _frame: FrameType | None) -> None:
         """Ctrl-C.
 
         Raises:
@@ -68,35 +86,54 @@ class Stopping:
             self.gently = True
             logger.warning("stopping behind the work under way; Ctrl-C again stops at once")
             return
-        self._stop("interrupted")
+        self._stop("interrupted", number)
 
-    def on_terminate(self, _number: int, _frame: FrameType | None) -> None:
+    def on_terminate(self, number: int, _frame: FrameType | None) -> None:
         """SIGTERM.
 
         Raises:
             StopNow: Always, but for a second time.
         """
-        self._stop("SIGTERM")
+        self._stop("SIGTERM", number)
 
-    def _stop(self, reason: str) -> None:
-        if self.now is None:
-            self.now = reason
+    def is_noted(self, lost: sys.UnraisableHookArgs) -> bool:
+        """Whether what cannot be raised is a signal, which is sent again, or comes of one.
+
+        A signal during a fork, for one, comes up in the callbacks that follow it, and a large
+        process forks for long. In the process that was forked it is its parent's. And an object
+        whose making was cut short lacks attributes that its finalizer asks for.
+        """
+        name = getattr(lost.object, "__name__", "")
+        if isinstance(lost.exc_value, AttributeError) and name == "__del__":
+            return True
+        if isinstance(lost.exc_value, Exception):
+            return False
+        if name == "_after_fork" or os.getpid() != self._process:
+            return True
+        # Prefect's exception names its signal, too.
+        self._lost = getattr(lost.exc_value, "signal", None)
+        if self._lost is None:
+            return False
+        _thread.start_new_thread(self._send_again, ())
+        return True
+
+    def end(self) -> None:
+        """Send nothing again."""
+        self._lost = None
+
+    def _send_again(self) -> None:
+        time.sleep(AGAIN_S)
+        number = self._lost
+        if number is not None and callable(signal.getsignal(number)):
+            os.kill(self._process, number)
+
+    def _stop(self, reason: str, number: int) -> None:
+        if self.now is None or self._lost is not None:
+            self._lost = None
+            self.now, self._number = reason, number
             # Libraries whose callbacks the signal ends wonder about it.
             warnings.simplefilter("ignore")
-            raise StopNow(reason)
-
-
-def _is_noted(lost: sys.UnraisableHookArgs, stop: Stopping) -> bool:
-    """Whether what cannot be raised is a signal that somebody acts on.
-
-    In a library's callback it is one that is noted already. In a process that was forked a moment
-    ago, to run a command, it is the parent's, whoever handles signals there.
-    """
-    if isinstance(lost.exc_value, Exception):
-        return False
-    if getattr(lost.object, "__name__", "") == "_after_fork":
-        return True
-    return isinstance(lost.exc_value, StopNow) and stop.now is not None
+            raise StopNow(reason, number)
 
 
 _active: Stopping | None = None
@@ -123,12 +160,13 @@ def stopping() -> Iterator[Stopping]:
     say = sys.unraisablehook
     try:
         _active = own
-        sys.unraisablehook = lambda lost: None if _is_noted(lost, own) else say(lost)
+        sys.unraisablehook = lambda lost: None if own.is_noted(lost) else say(lost)
         for number in before:
             signal.signal(number, handlers[number])
         with warnings.catch_warnings():
             yield own
     finally:
+        own.end()
         _active = None
         sys.unraisablehook = say
         for number, handler in before.items():

@@ -58,7 +58,7 @@ def _connect(config: WorkersConfig) -> bool:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     try:
-        with _signals_left_to_us():
+        with _signals_left_to_us(), _core_worker_never_lost():
             ray.init(**arguments)
     except (ConnectionError, ValueError) as error:
         raise InputError(
@@ -97,6 +97,31 @@ def _signals_left_to_us() -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+@contextmanager
+def _core_worker_never_lost() -> Iterator[None]:
+    """End Ray's core worker also where a signal keeps Ray from storing it.
+
+    A signal's exception comes up in Python code that the constructor calls, or when it returns:
+    behind up to a second in which C++ threads have started. `ray.shutdown` does not know of the
+    worker then, and its destructor, beside these threads, crashes the process as it exits.
+    """
+    raylet: Any = ray._raylet
+    base: Any = raylet.CoreWorker
+    is_stored = False
+
+    class CoreWorker(base):  # type: ignore[misc]
+        def __del__(self) -> None:
+            if not is_stored:
+                self.shutdown_driver()
+
+    try:
+        raylet.CoreWorker = CoreWorker
+        yield
+        is_stored = True
+    finally:
+        raylet.CoreWorker = base
 
 
 @contextmanager

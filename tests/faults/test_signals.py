@@ -129,6 +129,21 @@ def test_a_signal_in_a_callback_is_not_lost(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_signal_in_a_callback_comes_again(capfd):
+    """Also where nobody asks."""
+
+    class Ending:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with stopping() as stop:
+        Ending()
+        assert stop.now == "SIGTERM"
+        with pytest.raises(StopNow, match="SIGTERM"):
+            time.sleep(10.0)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_signal_that_a_fork_inherits_is_the_parents(monkeypatch):
     """Another's handler raises it in the child, between the fork and the command."""
 
