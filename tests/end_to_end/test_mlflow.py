@@ -16,8 +16,10 @@ import yaml
 from mlflow import MlflowClient
 
 import evomerge
+from evomerge.choice.table import final_table
 from evomerge.record import mlflow_sync
 from evomerge.record.follow import sync_now
+from evomerge.record.verdicts import verdict_lines
 from forks import Fork
 
 
@@ -65,6 +67,11 @@ def assert_complete(result, client):
                 assert float(run.data.params[column.removeprefix("genome/")]) == row[column]
         assert {"search/build_s", "search/score_s"} <= run.data.metrics.keys()
     assert parent.data.tags["evomerge.chosen"] == result.best
+    table = final_table(result.results)
+    assert parent.data.tags["evomerge.verdict"].splitlines() == verdict_lines(table)
+    for entry in table["health"]:
+        share = entry["counts"][result.best] / entry["num_documents"]
+        assert parent.data.metrics[f"health/{entry['task']}/{entry['sign']}"] == share
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert artifacts == {"config.yaml", "summary.json", "report.html", "front.html", "recipes"}
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from functools import partial
+from textwrap import dedent
 from types import SimpleNamespace
 
 import psutil
@@ -100,6 +102,33 @@ def test_sigterm_at_any_moment(folder, undisturbed, count):
 
 
 @pytest.mark.long
+def test_sigterm_while_ray_makes_its_core_worker():
+    """Its C++ threads run then, and Ray does not know of it yet: it is ended all the same."""
+    script = """
+        import signal, sys
+        from types import SimpleNamespace
+        from ray._private import gc_collect_manager
+        from evomerge.stopping import StopNow, stopping
+        from evomerge.workers.config import WorkersConfig
+        from evomerge.workers.ray_cluster import start_ray
+
+        def debug(*_):
+            signal.raise_signal(signal.SIGTERM)
+
+        # The constructor calls it once the threads run.
+        gc_collect_manager.logger = SimpleNamespace(debug=debug)
+        try:
+            with stopping():
+                start_ray(WorkersConfig(num_actors=1))
+        except StopNow:
+            sys.exit(3)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.long
 def test_sigterm_to_a_whole_group(tmp_path):
     """As Slurm and Prefect send it, also while Ray starts: its processes are not in the group."""
     search = {"budget": {"candidates": 100_000}, "finalists": 2}
@@ -142,6 +171,42 @@ def test_a_signal_in_a_callback_comes_again(capfd):
         with pytest.raises(StopNow, match="SIGTERM"):
             time.sleep(10.0)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_signal_during_a_fork_comes_again(capfd, is_ours):
+    """It comes up in the callbacks that follow a fork, whose exceptions are dropped."""
+
+    class Ended(BaseException):
+        signal = signal.SIGTERM
+
+    def end(*_):
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL if is_ours else end)
+    armed = [signal.SIGTERM]
+    os.register_at_fork(after_in_parent=lambda: armed and signal.raise_signal(armed.pop()))
+    try:
+        with stopping(), pytest.raises(StopNow if is_ours else Ended):
+            # With a function to run in between, Python's own callbacks are run.
+            subprocess.run(["true"], preexec_fn=int)
+            time.sleep(10.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert armed == []
+    assert capfd.readouterr().err == ""
+
+
+def test_a_finalizer_of_what_a_signal_left_half_made_says_nothing(monkeypatch):
+    class HalfMade:
+        def __del__(self):
+            self.missing.close()
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with stopping():
+        HalfMade()
+    assert said == []
 
 
 def test_a_signal_that_a_fork_inherits_is_the_parents(monkeypatch):
