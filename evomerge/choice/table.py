@@ -23,7 +23,8 @@ def final_table(results: Results) -> dict[str, Any]:
         `Results.table`, and where there is something to say: "synergy", see `synergy`;
         "shrinkage", see `Shrinkage`; "health", signs by task, sign and model; "at_chance",
         objectives on which models do no better than by guessing; "leaks", what models gain on
-        documents of the training text; "duplicates", documents that share a split.
+        documents of the training text; "duplicates", documents that share a split;
+        "prompts", whether they are chats.
     """
     table = results.table()
     split: Split = "validation" if table["chosen"] else "search"
@@ -38,5 +39,6 @@ def final_table(results: Results) -> dict[str, Any]:
         ],
         "leaks": leaks(results, names, opened),
         "duplicates": results.state.started.get("duplicates"),
+        "prompts": results.state.started.get("prompts"),
     }
     return table | {name: value for name, value in more.items() if value}

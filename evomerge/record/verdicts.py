@@ -23,6 +23,7 @@ def verdict_lines(table: dict[str, Any]) -> list[str]:
         *leak_lines(table),
         *health_lines(table),
         *duplicate_lines(table.get("duplicates", {})),
+        *prompt_lines(table.get("prompts", {})),
     ]
 
 
@@ -82,6 +83,24 @@ def duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
             f"{shared['num_groups']:,} groups of two or more"
         )
     return lines
+
+
+def prompt_lines(prompts: dict[str, Any]) -> list[str]:
+    """Whether prompts are chats, beside whether the base knows any."""
+    if not prompts:
+        return []
+    if prompts["template"] is None:
+        if not prompts["base_has_template"]:
+            return ["prompts: plain text; the base's tokenizer has no chat template"]
+        return [
+            "prompts: plain text; the base's tokenizer has a chat template, which "
+            "score.apply_chat_template: true applies"
+        ]
+    examples = "examples as turns" if prompts["as_turns"] else "examples in one message"
+    line = f"prompts: chats by the base's template (SHA-256 {prompts['template'][:12]}), {examples}"
+    if prompts["without_descriptions"]:
+        line += "; it takes no system message, so that tasks' descriptions are left out"
+    return [line]
 
 
 def shrinkage_lines(table: dict[str, Any]) -> list[str]:

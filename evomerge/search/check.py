@@ -15,11 +15,10 @@ from evomerge.config import SIMPLE, Config
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
-from evomerge.record.verdicts import duplicate_lines
+from evomerge.record.verdicts import duplicate_lines, prompt_lines
 from evomerge.score import SPLITS, Objective
-from evomerge.score.chat import chat_of
 from evomerge.score.leaks import NUM_WORDS
-from evomerge.search.run import duplicates_of
+from evomerge.search.facts import duplicates_of, prompts_of
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
@@ -155,28 +154,7 @@ def _documents(setup: Setup) -> list[str]:
             f"training text: {len(leaks)} of {size} documents of task {task!r} share "
             f"{NUM_WORDS} words or more with it; of {half} it has half or more in one piece"
         )
-    return [*lines, *_prompts(setup), _batches(setup.config)]
-
-
-def _prompts(setup: Setup) -> list[str]:
-    """Whether prompts are chats, beside whether the base knows any."""
-    score = setup.config.score
-    if score.kind != "lm_eval":
-        return []
-    tokenizer = load_tokenizer(setup.pool)
-    chat = chat_of(score, tokenizer, setup.pool.base.source)
-    if chat.sha256 is None:
-        if tokenizer.chat_template is None:
-            return ["prompts: plain text; the base's tokenizer has no chat template"]
-        return [
-            "prompts: plain text; the base's tokenizer has a chat template, which "
-            "score.apply_chat_template: true applies"
-        ]
-    examples = "examples as turns" if chat.as_turns else "examples in one message"
-    line = f"prompts: chats by the base's template (SHA-256 {chat.sha256[:12]}), {examples}"
-    if not chat.takes_system and any(t.config.description for t in setup.tasks.tasks.values()):
-        line += "; it takes no system message, so that tasks' descriptions are left out"
-    return [line]
+    return [*lines, *prompt_lines(prompts_of(setup)), _batches(setup.config)]
 
 
 def _batches(config: Config) -> str:

@@ -15,7 +15,8 @@ from evomerge.journal.folder import CONFIG_FILE, DOCUMENTS_DIR, JOURNAL_FILE, RE
 from evomerge.journal.repair import Repair, repair_journal
 from evomerge.recipe import read_recipe
 from evomerge.score import Split
-from evomerge.search.run import Run, facts_of
+from evomerge.search.facts import facts_of
+from evomerge.search.run import Run
 from evomerge.search.setup import set_up
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from evomerge.journal.journal import Kind, check_is_run, refuse_without_journal
 from evomerge.journal.room import when_there_is_room
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
-from evomerge.score.chance import chances
+from evomerge.search.facts import facts_of
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Space
 from evomerge.workers.gpu_memory import require_gpu_memory
@@ -180,43 +179,6 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
     run.record("run_started", **facts_of(setup))
     run.commit()
     return run
-
-
-def facts_of(setup: Setup) -> dict[str, Any]:
-    """What a journal's first line says."""
-    assert setup.config.resolved is not None
-    return {
-        "name": setup.config.name,
-        "seed": setup.config.seed,
-        "pool_sha256": setup.config.resolved.pool_sha256,
-        "versions": setup.config.resolved.versions,
-        "phases": [
-            {"name": phase.name, "dimensions": [d.name for d in space.dimensions]}
-            for phase, space in zip(setup.config.all_phases, setup.spaces, strict=True)
-        ],
-        "objectives": [asdict(objective) for objective in setup.objectives],
-        "monitors": [asdict(objective) for objective in setup.monitors],
-        "chance": chances(setup.tasks, setup.splits),
-        "measures": [asdict(measure) for measure in setup.tasks.measures],
-        "duplicates": duplicates_of(setup),
-        "leaks": {
-            task: {str(document): share for document, share in shares.items()}
-            for task, shares in setup.leaks.items()
-        },
-        "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
-    }
-
-
-def duplicates_of(setup: Setup) -> dict[str, Any]:
-    """How many documents share a split because they say nearly the same, or agree in a field."""
-    groups, field = setup.tasks.groups, setup.config.score.splits.group_by
-    found: dict[str, Any] = {}
-    if groups.num_near:
-        found["near"] = dict(groups.num_near)
-    shared = sum(len(members) > 1 for members in groups.members)
-    if field is not None and shared:
-        found["group_by"] = {"field": field, "num_groups": shared}
-    return found
 
 
 def reopen_run(run_dir: Path, *, strict: bool = False, config: Config | None = None) -> Run:

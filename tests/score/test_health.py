@@ -133,6 +133,7 @@ def test_it_is_told_of_in_words(sick, folder):
     assert "prompts cut: 40 documents of task 'toy_long' are longer than the models read" in told
     assert "prompts: plain text; the base's tokenizer has no chat template" in told
     words = markdown_table(final_table(result.results))
+    assert "prompts: plain text; the base's tokenizer has no chat template" in words
     assert "health, toy_write: answers were cut off by the limit of tokens: " in words
     assert "health, toy_write: answers were not in the language asked for: " in words
     assert "health, toy_long: prompts were longer than the model reads: " in words
