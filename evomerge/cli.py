@@ -302,7 +302,10 @@ def compare(
 
     found = compare_runs(first, second)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        told = asdict(found)
+        for entry, each in zip(told["objectives"], found.objectives, strict=True):
+            entry["gain"]["distinguishable"] = each.gain.distinguishable
+        typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(f"first: {found.chosen[0]} of {first}; second: {found.chosen[1]} of {second}")
     for each in found.objectives:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from evomerge.choice.results import Results
 from evomerge.errors import InputError
@@ -62,25 +63,43 @@ def signs_of(results: Results, candidates: Iterable[str], split: Split) -> list[
     ]
 
 
-def require_health(results: Results, limits: Mapping[Sign, float]) -> None:
+def require_health(results: Results, score: Any) -> None:
     """Refuse to go on where the models of the pool have more signs than a configuration allows.
 
+    A task is judged on its search documents, and one that steers nothing on validation documents,
+    as far as they are scored.
+
+    Args:
+        results: The run's.
+        score: The configuration's `score` section.
+
     Raises:
-        InputError: One has.
+        InputError: A model has more.
     """
+    limits: Mapping[Sign, float] = getattr(score, "health", {})
     if not limits:
         return
-    for signs in signs_of(results, results.parents, "search"):
-        limit = limits.get(signs.sign, 1.0)
-        over = {name: share for name, share in signs.shares().items() if share > limit}
-        if over:
-            told = ", ".join(f"{name} {share:.0%}" for name, share in over.items())
-            raise InputError(
-                f"score.health.{signs.sign} is {limit:g}, and for more documents of task "
-                f"{signs.task!r} {SIGNS[signs.sign].what}: {told} of {signs.num_documents} search "
-                "documents; change the task and begin a new run, or accept it:\n"
-                f"evomerge resume {results.run_dir} --set score.health.{signs.sign}=1"
-            )
+    judged: set[str] = set()
+    for split in ("search", "validation"):
+        found = signs_of(results, results.parents, split)
+        for signs in found:
+            if signs.task not in judged:
+                _require(results, signs, limits, split)
+        drawn = results.state.started.get("splits", {})
+        judged |= {task for task, by_split in drawn.items() if by_split.get(split)}
+
+
+def _require(results: Results, signs: Signs, limits: Mapping[Sign, float], split: Split) -> None:
+    limit = limits.get(signs.sign, 1.0)
+    over = {name: share for name, share in signs.shares().items() if share > limit}
+    if over:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in over.items())
+        raise InputError(
+            f"score.health.{signs.sign} is {limit:g}, and task {signs.task!r} is over it: "
+            f"{SIGNS[signs.sign].what}: {told} of {signs.num_documents} {split} documents; change "
+            "the task and begin a new run, or accept it:\n"
+            f"evomerge resume {results.run_dir} --set score.health.{signs.sign}=1"
+        )
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,6 @@ class Shrinkage:
     low: float
     high: float
 
-    @property
-    def is_more_than_errors(self) -> bool:
-        """Whether it is more than the standard errors explain."""
-        return self.low > 0.0
-
 
 def shrinkages(results: Results) -> list[Shrinkage]:
     """From search to validation of the finalists, and from validation to holdout of the chosen."""
@@ -82,7 +77,9 @@ def _shrinks(
     second = _NEXT[first]
     before, after = (_mean(results, names, parents, split) for split in (first, second))
     value = before.value - after.value
-    reach = Z_95 * math.hypot(before.standard_error, after.standard_error)
+    errors = before.standard_error, after.standard_error
+    # Documents that all score alike say nothing of how others would.
+    reach = Z_95 * math.hypot(*errors) if all(errors) else math.nan
     return Shrinkage(
         of=of,
         candidates=tuple(names),

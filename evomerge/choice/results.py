@@ -126,7 +126,12 @@ class Results:
     @property
     def parents(self) -> list[str]:
         """Ids of the baselines that are a model of the pool itself: the base and the experts."""
-        return [c.id for c in self.state.of_origin("baseline") if c.is_member]
+        members = [c for c in self.state.of_origin("baseline") if c.is_member]
+        # The greedy soup of one expert is that expert again.
+        distinct: dict[str, str] = {}
+        for candidate in members:
+            distinct.setdefault(candidate.recipe_sha256, candidate.id)
+        return list(distinct.values())
 
     @property
     def front(self) -> Front | None:

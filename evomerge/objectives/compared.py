@@ -73,6 +73,7 @@ class RelativeConfig(ObjectiveConfig):
         task: See `MetricName`.
         metric: See `MetricName`.
         filter: See `MetricName`.
+        answer_language: See `MetricName`.
         expert: A model of the pool.
     """
 
@@ -80,12 +81,20 @@ class RelativeConfig(ObjectiveConfig):
     task: str
     metric: str | None = None
     filter: str | None = None
+    answer_language: str | None = None
     expert: str
 
     @property
     def metrics(self) -> tuple[MetricName, ...]:
         """See `ObjectiveConfig`."""
-        return (MetricName(task=self.task, metric=self.metric, filter=self.filter),)
+        return (
+            MetricName(
+                task=self.task,
+                metric=self.metric,
+                filter=self.filter,
+                answer_language=self.answer_language,
+            ),
+        )
 
     @property
     def default_name(self) -> str:

@@ -22,22 +22,23 @@ class GroupMetric(ObjectiveKind):
     Args:
         config: The entry that names the group.
         measures: The metric in each task.
-        by_size: Whether a task counts by the number of its documents; else all count alike.
+        weights: How much each task counts: its documents, or 1 where all count alike.
     """
 
-    def __init__(self, config: MetricConfig, measures: Sequence[Measure], *, by_size: bool) -> None:
+    def __init__(
+        self, config: MetricConfig, measures: Sequence[Measure], weights: Sequence[float]
+    ) -> None:
         self.config = config
         self.measures = tuple(measures)
-        self.by_size = by_size
+        self.weights = tuple(weight / sum(weights) for weight in weights)
         self.higher_is_better = measures[0].higher_is_better
         self.range = METRIC_RANGES.get(measures[0].metric, (None, None))
 
     def measure(self, recipe: Recipe, pool: Pool, rows: Rows) -> Measured:
         """See `ObjectiveKind`."""
-        sizes = [rows.count(measure) if self.by_size else 1 for measure in self.measures]
         terms = tuple(
-            Term(measure.name, size / sum(sizes))
-            for measure, size in zip(self.measures, sizes, strict=True)
+            Term(measure.name, weight)
+            for measure, weight in zip(self.measures, self.weights, strict=True)
         )
         value = sum(
             term.coefficient * rows.mean(measure)

@@ -163,7 +163,9 @@ class MlflowRecord:
         for entry in front.entries:
             place = "yes" if entry.place == "front" else entry.place
             numbers: dict[str, float] = {f"front/{n}": v for n, v in entry.values.items()}
-            tags: dict[str, str] = {keys.FRONT: place}
+            # A front that is decided anew can have another knee.
+            is_knee = "yes" if entry.candidate == front.knee else "no"
+            tags: dict[str, str] = {keys.FRONT: place, keys.KNEE: is_knee}
             if entry.rank is not None:
                 numbers["front/rank"] = entry.rank
                 tags[keys.RANK] = str(entry.rank)
@@ -172,8 +174,6 @@ class MlflowRecord:
                 crowding = math.inf if entry.crowding is None else entry.crowding
                 numbers["front/crowding"] = crowding
                 tags[keys.CROWDING] = f"{crowding:.4g}"
-            if entry.candidate == front.knee:
-                tags[keys.KNEE] = "yes"
             at = _milliseconds(self.state.candidates[entry.candidate].ended_at)
             self._client.log_batch(
                 self._children[entry.candidate],

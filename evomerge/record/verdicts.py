@@ -80,7 +80,8 @@ def duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
     if shared:
         lines.append(
             f"group_by: documents that agree in {shared['field']!r} share a split: "
-            f"{shared['num_groups']:,} groups of two or more"
+            f"{shared['num_groups']:,} {'group' if shared['num_groups'] == 1 else 'groups'} of two "
+            "or more"
         )
     return lines
 
@@ -112,8 +113,10 @@ def shrinkage_lines(table: dict[str, Any]) -> list[str]:
         what = "gain over base and experts" if entry["is_gain"] else "score"
         who, remedy = entry["candidates"][0], "take more validation documents"
         if entry["of"] == "finalists":
-            what, who = f"mean {what}", f"{len(entry['candidates'])} finalists"
-            remedy = "take more search documents, or search for less long"
+            count = len(entry["candidates"])
+            who = f"{count} finalists" if count > 1 else f"the finalist {who}"
+            what = f"mean {what}" if count > 1 else what
+            remedy = "take more search documents, or search fewer candidates"
         lines.append(
             f"overfit: the {what} of {who} fell from {entry['value_first']:+.3f} on "
             f"{entry['first']} to {entry['value_second']:+.3f} on {entry['second']} documents, by "
@@ -148,12 +151,16 @@ def leak_lines(table: dict[str, Any]) -> list[str]:
                 "many, to compare with the others"
             )
         for name, gain in entry["models"].items():
-            verdict = "" if gain["low"] > 0.0 else ": not distinguishable"
+            # Tables of an earlier release have no p-value.
+            chance = f", p = {gain['p_value']:.3f}" if "p_value" in gain else ""
+            is_one = gain.get("distinguishable", gain["low"] > 0.0)
+            verdict = "" if is_one else ": not distinguishable"
             lines.append(
                 f"leak, {entry['measure']}: {name} scores {gain['marked']:.3f} on "
-                f"{gain['num_marked']} {entry['split']} documents that stand in the training text "
-                f"and {gain['clean']:.3f} on {gain['num_clean']} others; gain {gain['gain']:+.3f}, "
-                f"95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}{verdict}"
+                f"{gain['num_marked']} {entry['split']} documents of which {gain['threshold']:.0%} "
+                f"or more stands in the training text in one piece, and {gain['clean']:.3f} on "
+                f"{gain['num_clean']} others; gain {gain['gain']:+.3f}, 95 % interval "
+                f"{gain['low']:+.3f} to {gain['high']:+.3f}{chance}{verdict}"
             )
     return lines
 

@@ -37,9 +37,8 @@ def chances(tasks: TaskSet, splits: Splits) -> dict[str, float]:
         values = [_chance(tasks, *pair) for pair in zip(measured, ids, strict=True)]
         numbers = [value for value in values if value is not None]
         if numbers and len(numbers) == len(values):
-            by_size = isinstance(kind, GroupMetric) and kind.by_size
-            sizes = [len(each) if by_size else 1 for each in ids]
-            found[objective.name] = float(np.average(numbers, weights=sizes))
+            weights = kind.weights if isinstance(kind, GroupMetric) else None
+            found[objective.name] = float(np.average(numbers, weights=weights))
     return found
 
 

@@ -1,9 +1,10 @@
 """Documents that say nearly the same: found by the pieces of text that they share.
 
-Two documents are near-duplicates where they have the same numbers in them, and at least
+Two texts are near-duplicates where they have the same numbers and signs in them, and at least
 `LEAST_OVERLAP` of the pieces that either has are in both (Jaccard similarity of character
-n-grams, after normalization). Documents with other numbers ask something else, however much they
-look alike.
+n-grams, after normalization). Texts with other numbers ask something else, however much they
+look alike. Pieces that many texts have are a template's, and do not count; a text that is mostly a
+template is a near-duplicate of those only that are equal.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ NUM_BANDS, NUM_ROWS = 32, 4
 
 MOST_ALIKE = 200
 """Texts that agree in a band that each is compared with."""
+
+MOST_SHARED = 20
+MOST_SHARED_SHARE = 0.02
+"""Texts that have a piece, and their share of all, whichever is more: beyond it is a template's."""
+
+LEAST_PIECES = 10
+LEAST_PIECES_SHARE = 0.25
+"""Pieces that a text must have beside its template to be compared, and their share of all."""
+
+_SIGNS = re.compile(r"\d+|[+*/=<>^%|&~]|(?<=[\w)]) ?-(?= ?[\d(]| \w\b)")
+"""Numbers, and signs that make other sums of them."""
 
 Pieces = NDArray[np.uint64]
 
@@ -68,7 +80,8 @@ def normalized(text: str) -> str:
 def near_duplicates(texts: Sequence[str]) -> list[list[int]]:
     """Groups of texts that say nearly the same.
 
-    Texts of which no two pieces are alike only count where they are equal after normalization.
+    Of texts that are too short to be compared, or mostly a template, those count that are equal
+    but for case and spaces.
 
     Args:
         texts: As they are.
@@ -77,26 +90,41 @@ def near_duplicates(texts: Sequence[str]) -> list[list[int]]:
         Positions of the texts of each group of two or more, ascending; whoever is a near-duplicate
         of one of a group belongs to it.
     """
-    clean = [normalized(text)[:MOST_LETTERS] for text in texts]
+    folded = [" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts]
     first: dict[str, int] = {}
-    links = [(first.setdefault(text, number), number) for number, text in enumerate(clean)]
-    by_numbers: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for text, number in first.items():
-        if len(text) >= PIECE_LENGTH:
-            by_numbers[tuple(sorted(re.findall(r"\d+", text)))].append(number)
-    for members in by_numbers.values():
+    links = [(first.setdefault(text, number), number) for number, text in enumerate(folded) if text]
+    pieces = {number: _pieces(normalized(text)[:MOST_LETTERS]) for text, number in first.items()}
+    rare = _without_templates(pieces)
+    by_signs: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number in rare:
+        by_signs[tuple(sorted(_SIGNS.findall(folded[number])))].append(number)
+    for members in by_signs.values():
         if len(members) > 1:
-            links += _alike([clean[number] for number in members], members)
+            links += _alike([rare[number] for number in members], members)
     return joined(links, len(texts))
 
 
-def _alike(texts: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of near-duplicates among different texts.
+def _without_templates(pieces: Mapping[int, Pieces]) -> dict[int, Pieces]:
+    """Pieces that are not a template's, of the texts that have enough of them."""
+    if not pieces:
+        return {}
+    found, counts = np.unique(np.concatenate(list(pieces.values())), return_counts=True)
+    most = max(MOST_SHARED, MOST_SHARED_SHARE * len(pieces))
+    common = found[counts > most]
+    rare = {}
+    for number, own in pieces.items():
+        left = np.setdiff1d(own, common, assume_unique=True)
+        if len(left) >= max(LEAST_PIECES_SHARE * len(own), min(LEAST_PIECES, len(own)), 1):
+            rare[number] = left
+    return rare
+
+
+def _alike(pieces: Sequence[Pieces], numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of near-duplicates among different texts, by their pieces.
 
     Only those are compared that agree in a band of their MinHash signatures (Broder, "On the
     resemblance and containment of documents", 1997): of pairs at the least overlap that is 99 %.
     """
-    pieces = [_pieces(text) for text in texts]
     signatures = np.array([_signature(own) for own in pieces])
     compared = set()
     links = []
@@ -123,7 +151,7 @@ def _signature(pieces: Pieces) -> Pieces:
 def _pieces(text: str) -> Pieces:
     """A number for each different piece of a text, ascending."""
     letters = np.array([ord(letter) for letter in text], dtype=np.uint64)
-    numbers = np.zeros(len(letters) - PIECE_LENGTH + 1, dtype=np.uint64)
+    numbers = np.zeros(max(0, len(letters) - PIECE_LENGTH + 1), dtype=np.uint64)
     for place in range(PIECE_LENGTH):
         # Five letters of 21 bits do not fit into 64: a hash, whose few collisions do no harm.
         numbers *= np.uint64(0x9E3779B97F4A7C15)

@@ -28,7 +28,7 @@ class Told:
 SIGNS: dict[Sign, Told] = {
     "truncated": Told("answer_cut", "answers were cut off by the limit of tokens", 0.1),
     "empty": Told("empty", "answers were empty", 0.1),
-    "unparsed": Told("unparsed", "answers had nothing that the filter takes", 0.25),
+    "unparsed": Told("unparsed", "the filter found nothing in answers", 0.25),
     "repetitive": Told("repetitive", "answers repeat themselves", 0.1),
     "other_language": Told("other_language", "answers were not in the language asked for", 0.1),
     "prompts_cut": Told("truncated", "prompts were longer than the model reads", 0.01),
@@ -48,7 +48,7 @@ REPEATED_SHARE = 0.5
 def repeats_itself(text: str) -> bool:
     """Whether an answer goes in circles.
 
-    More than half of its pieces of 12 letters stand in it more than once: the measure seq-rep-n of
+    More than half of its pieces of 12 letters have stood in it before: the measure seq-rep-n of
     "Neural Text Generation with Unlikelihood Training" (arXiv 1908.04319), over letters, so that
     it is the same for languages that put no spaces between words.
     """

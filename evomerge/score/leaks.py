@@ -20,15 +20,19 @@ from evomerge.errors import InputError
 from evomerge.score.duplicates import text_of
 
 NUM_WORDS = 8
-"""Of a piece that is looked for; a shorter document is looked for whole."""
+"""Of a piece that is looked for; what is shorter says nothing of where it comes from."""
+
+NUM_LETTERS = 20
+"""Of a piece, where most words are letters of a script without spaces."""
 
 TEXT_BYTES = 1 << 20
 """About as much of a file is looked through at a time."""
 
-LEAST_WORDS = 3
-"""Of a document that is looked for."""
+_WITHOUT_SPACES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+_LETTER = re.compile(f"[{_WITHOUT_SPACES}]")
+_WORD = re.compile(rf"[{_WITHOUT_SPACES}]|[^\W_{_WITHOUT_SPACES}]+")
 """A word; of scripts without spaces, a letter."""
 
 
@@ -50,7 +54,7 @@ def longest_matches(
 
     Returns:
         By position, for documents of which at least a piece was found: length of the longest part
-        that was found over the document's length, in words, above 0 to 1.
+        of which every piece was found over the document's length, in words, above 0 to 1.
 
     Raises:
         InputError: A file cannot be read.
@@ -58,9 +62,8 @@ def longest_matches(
     texts = [words_of(text_of(document)) for document in documents]
     wanted: defaultdict[int, set[int]] = defaultdict(set)
     for words in texts:
-        if len(words) >= LEAST_WORDS:
-            size = min(NUM_WORDS, len(words))
-            wanted[size] |= set(_pieces(words, size))
+        size = _size(words)
+        wanted[size] |= set(_pieces(words, size))
     found: set[tuple[int, int]] = set()
     for path in paths:
         for text in _texts(path):
@@ -69,14 +72,20 @@ def longest_matches(
                 found |= {(size, piece) for piece in _pieces(words, size) if piece in pieces}
     scores = {}
     for number, words in enumerate(texts):
-        size = min(NUM_WORDS, len(words))
+        size = _size(words)
         longest = run = 0
-        for piece in _pieces(words, size) if len(words) >= LEAST_WORDS else ():
+        for piece in _pieces(words, size):
             run = run + 1 if (size, piece) in found else 0
             longest = max(longest, run + size - 1 if run else 0)
         if longest:
             scores[number] = longest / len(words)
     return scores
+
+
+def _size(words: Sequence[str]) -> int:
+    """Words of a piece of some text."""
+    num_letters = sum(_LETTER.fullmatch(word) is not None for word in words)
+    return NUM_LETTERS if 2 * num_letters > len(words) else NUM_WORDS
 
 
 def _pieces(words: Sequence[str], size: int) -> Iterator[int]:

@@ -19,6 +19,7 @@ from evomerge.score.language import is_in_language
 from evomerge.score.measures import worst_value
 from evomerge.score.mixed_answers import prepare
 from evomerge.score.protocol import Block, Row
+from evomerge.score.randomness import lm_evals_seeds
 from evomerge.score.requests import (
     Asked,
     build_requests,
@@ -146,6 +147,10 @@ class LmEvalScorer:
 
     def rows(self, block: Block, answers: Answers) -> list[Row]:
         """See `Scorer`."""
+        with lm_evals_seeds():
+            return self._rows(block, answers)
+
+    def _rows(self, block: Block, answers: Answers) -> list[Row]:
         requests = self._built(block)
         task = self.tasks.tasks[block.task]
         instances = [instance for asked in requests.documents for instance in asked.instances]

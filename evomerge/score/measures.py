@@ -19,6 +19,7 @@ from evomerge.objectives import (
     ObjectiveConfig,
     ObjectiveKind,
 )
+from evomerge.score.faults import told_as
 from evomerge.score.language import require_language
 from evomerge.score.load import Loaded
 from evomerge.score.objective import Objective
@@ -142,7 +143,7 @@ class Measuring:
         if worst_value(measure) is None:
             known = ", ".join(sorted(METRIC_RANGES))
             raise InputError(
-                f"{what}: nobody knows the worst value of {measure.metric!r}; valid: {known}"
+                f"{what}: {measure.metric!r} has no worst value that is known; valid: {known}"
             )
         require_language(measure.language)
 
@@ -161,7 +162,10 @@ class Measuring:
         if isinstance(entry, MetricConfig) and loaded is not None and loaded.is_group:
             (metric,) = entry.metrics
             _, _, by_size = _of_group(loaded, metric)
-            kind = GroupMetric(entry, measures[metric], by_size=by_size)
+            parts = measures[metric]
+            # All documents that a task has: the splits draw some of each.
+            weights = [self._size(p.task) if by_size else 1 for p in parts]
+            kind = GroupMetric(entry, parts, weights)
             name = entry.name or self._group_name(entry)
         else:
             kind = OBJECTIVES.make(entry, resolve)
@@ -188,6 +192,10 @@ class Measuring:
             monitor=entry.monitor,
             language=None if single is None else single.language,
         )
+
+    def _size(self, task: str) -> int:
+        with told_as(InputError, f"task {task!r}: its documents cannot be read"):
+            return len(self._tasks[task].eval_docs)
 
     def _group_name(self, entry: MetricConfig) -> str:
         """A group's name, with the metric where several of it are objectives."""
@@ -236,7 +244,7 @@ def _named(measures: list[Measure]) -> dict[Measure, Measure]:
 
 def is_mean(aggregation: Any) -> bool:
     """Whether a metric is the mean over documents of what the task gives it."""
-    return getattr(aggregation, "__name__", "") in ("mean", "nanmean")
+    return getattr(aggregation, "__name__", "") == "mean"
 
 
 def worst_value(measure: Measure) -> float | None:

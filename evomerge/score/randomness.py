@@ -27,6 +27,12 @@ def lm_evals_seeds() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the generators that tasks' functions draw from, within `lm_evals_seeds`."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+
+
 def draw_once(task: Any) -> None:
     """Let a task of lm-eval's make its documents once, and not each time that it is asked for them.
 

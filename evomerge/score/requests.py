@@ -15,6 +15,7 @@ from evomerge.errors import CandidateError
 from evomerge.score.chat import Chat
 from evomerge.score.faults import told_as
 from evomerge.score.influence import influences
+from evomerge.score.randomness import lm_evals_seeds, seed_generators
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -56,6 +57,7 @@ def build_requests(
     # lm-eval draws a progress bar for every block, and there is no switch for it.
     with (
         redirect_stderr(io.StringIO()),
+        lm_evals_seeds(),
         _seeded(task, seeds) if by_document else nullcontext(),
     ):
         task.build_all_requests(
@@ -79,11 +81,16 @@ def build_requests(
 
 @contextmanager
 def _seeded(task: Any, seeds: Sequence[int]) -> Iterator[None]:
-    """Draw each document's examples by a seed of its own; lm-eval asks for them in order."""
+    """Draw each document's examples by a seed of its own; lm-eval asks for them in order.
+
+    Functions of a task that draw at random draw by the same seed.
+    """
     whole, rest = task.fewshot_context, iter(seeds)
 
     def seeded(*arguments: Any, **keywords: Any) -> Any:
-        task.set_fewshot_seed(next(rest))
+        seed = next(rest)
+        task.set_fewshot_seed(seed)
+        seed_generators(seed)
         return whole(*arguments, **keywords)
 
     task.fewshot_context = seeded

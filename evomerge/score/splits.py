@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,16 @@ class Groups:
     shown: frozenset[int]
     num_near: Mapping[str, int]
 
+    def remedy(self, task: str) -> str:
+        """What to do where the splits leave too few documents of a task."""
+        near = self.num_near.get(task, 0)
+        if not near:
+            return "make score.splits smaller"
+        return (
+            f"{near} of them say nearly the same as others, and share a split with these; set "
+            "score.splits.duplicates: equal, or make score.splits smaller"
+        )
+
     def number_of(self) -> dict[tuple[str, int], int]:
         """The group of each document."""
         return {place: n for n, members in enumerate(self.members) for place in members}
@@ -46,6 +56,7 @@ def group_documents(
     documents: Mapping[str, Sequence[Mapping[str, Any]]],
     config: SplitsConfig,
     fewshot: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    said: Callable[[str, Mapping[str, Any]], str] = lambda _task, document: text_of(document),
 ) -> Groups:
     """Find the documents that share a split: those of equal content, or that agree in a field, and
     those that say nearly the same.
@@ -54,6 +65,7 @@ def group_documents(
         documents: Every task's documents, by task.
         config: Says what they share.
         fewshot: Documents that are shown as examples.
+        said: What a task's document says, for those that say nearly the same; by default all of it.
 
     Raises:
         InputError: A document lacks the field to group by.
@@ -64,15 +76,23 @@ def group_documents(
         _check_field(task, task_documents, config.group_by)
         places += [(task, index) for index in range(len(task_documents))]
         held += task_documents
-    held += [example for examples in (fewshot or {}).values() for example in examples]
+    owners = [task for task, _ in places]
+    for task, examples in (fewshot or {}).items():
+        held += examples
+        owners += [task] * len(examples)
     first: dict[Hashable, int] = {}
     links = []
+    # Runs of earlier releases, which do not say what of duplicates, had one rule or the other.
+    by_content = config.group_by is None or config.duplicates is not None
     for number, document in enumerate(held):
+        keys = [content_key(document, None)] if by_content else []
         # An example may lack the field.
-        if config.group_by is None or config.group_by in document:
-            key = content_key(document, config.group_by)
-            links.append((first.setdefault(key, number), number))
-    near = near_duplicates([text_of(d) for d in held]) if config.duplicates == "near" else []
+        if config.group_by is not None and config.group_by in document:
+            keys.append(content_key(document, config.group_by))
+        links += [(first.setdefault(key, number), number) for key in keys]
+    near = []
+    if config.duplicates == "near":
+        near = near_duplicates([said(*pair) for pair in zip(owners, held, strict=True)])
     links += [(members[0], other) for members in near for other in members[1:]]
     found = joined(links, len(held))
     alone = set(range(len(held))) - {number for members in found for number in members}
@@ -89,7 +109,7 @@ def group_documents(
 
 
 def content_key(document: Mapping[str, Any], group_by: str | None) -> Hashable:
-    """What two documents of one group have in common."""
+    """What two documents of one group have in common: a field, or all of their content."""
     if group_by is not None:
         return str(document[group_by])
     return canonical_json({key: _plain(value) for key, value in document.items()})
@@ -143,17 +163,10 @@ def draw_splits(
         missing = sum(wanted[split][task] for split in SPLITS)
         if missing:
             needed = sum(sizes[task].values())
-            near = groups.num_near.get(task, 0)
-            more = (
-                f"{near} of them say nearly the same as others, and share a split with these; "
-                "set score.splits.duplicates: equal, or "
-                if near
-                else ""
-            )
             raise InputError(
                 f"task {task!r} has {len(documents[task])} documents, the splits need {needed} "
                 f"of different content in groups that fit ({missing} too few)\n"
-                f"{more}make score.splits smaller"
+                f"{groups.remedy(task)}"
             )
     return {
         task: {split: tuple(sorted(indices)) for split, indices in by_split.items()}

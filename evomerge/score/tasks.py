@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import InputError
+from evomerge.errors import CandidateError, InputError
 from evomerge.objectives import ANSWER_TOKENS
 from evomerge.score.code import AllowedCode
 from evomerge.score.config import SPLITS, ScoreConfig, Split
+from evomerge.score.duplicates import text_of
 from evomerge.score.faults import told_as
 from evomerge.score.load import load
 from evomerge.score.measures import Measuring, is_mean
@@ -84,7 +88,25 @@ class TaskSet:
     @cached_property
     def groups(self) -> Groups:
         """Which documents share a split."""
-        return group_documents(self.documents, self.config.splits, self._separate_examples())
+        examples = self._separate_examples()
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), lm_evals_seeds():
+            warnings.simplefilter("ignore")
+            return group_documents(self.documents, self.config.splits, examples, self._said)
+
+    def _said(self, name: str, document: Mapping[str, Any]) -> str:
+        """What a model is asked and may answer; all of the document where the task fails at it."""
+        task = self.tasks[name]
+        try:
+            with told_as(CandidateError, name):
+                parts = [task.doc_to_text(document)]
+                if task.config.doc_to_choice is not None:
+                    parts += task.doc_to_choice(document)
+                else:
+                    parts.append(task.doc_to_target(document))
+        except CandidateError:
+            return text_of(document)
+        texts = [part for part in parts if isinstance(part, str | list)]
+        return " ".join(str(text) for text in texts) or text_of(document)
 
     def _sizes(self) -> Sizes:
         """How many documents of each task a split has: what steers nothing is not searched on."""
@@ -130,24 +152,31 @@ class TaskSet:
         Raises:
             InputError: Too few documents are left over.
         """
-        for name, task in self.tasks.items():
+        separate = self._separate_examples()
+        drawing = [
+            name
+            for name, task in self.tasks.items()
+            if (task.config.num_fewshot or 0) and name not in separate
+        ]
+        if not drawing:
+            return
+        group_of = self.groups.number_of()
+        used = {
+            group_of[other, index]
+            for other, by_split in splits.items()
+            for indices in by_split.values()
+            for index in indices
+        }
+        for name in drawing:
+            task = self.tasks[name]
             num_examples = task.config.num_fewshot or 0
-            if not num_examples or name in self._separate_examples():
-                continue
-            group_of = self.groups.number_of()
-            used = {
-                group_of[other, index]
-                for other, by_split in splits.items()
-                for indices in by_split.values()
-                for index in indices
-            }
             documents = self.documents[name]
             free = [d for i, d in enumerate(documents) if group_of[name, i] not in used]
             # One more than needed: lm-eval sets one aside in case it is the document itself.
             if len(free) <= num_examples:
                 raise InputError(
                     f"task {name!r} draws {num_examples} examples from its own documents, and the "
-                    f"splits leave {len(free)} over; make score.splits smaller"
+                    f"splits leave {len(free)} over\n{self.groups.remedy(name)}"
                 )
             with told_as(InputError, f"task {name!r}: its examples cannot be replaced"):
                 task.sampler.replace_df(free)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.choice.finalists import FINALISTS
+from evomerge.choice.finalists import FINALISTS, FRONT_FINALISTS
 from evomerge.choice.health import require_health
 from evomerge.errors import CandidateError, EvomergeError
 from evomerge.journal import Candidate
@@ -46,8 +46,9 @@ def score_baselines(run: Run, scoring: Scoring) -> None:
     run.commit()
     candidates = run.state.of_origin("baseline")
     scoring.score(candidates, "search", "baselines")
-    require_health(run.results, getattr(run.setup.config.score, "health", {}))
+    require_health(run.results, run.setup.config.score)
     scoring.score(candidates, "validation", "baselines")
+    require_health(run.results, run.setup.config.score)
     failed = [c for c in candidates if c.failed is not None]
     if len(failed) == len(candidates):
         raise EvomergeError(f"every baseline failed: {failed[0].failed}")
@@ -101,8 +102,14 @@ def score_random(run: Run, scoring: Scoring, decide: Callable[[str, Any], None])
         candidates.append(run.state.candidates[name])
     run.commit()
     scoring.score(candidates, "search", RANDOM)
-    results, wanted = run.results, run.setup.config.search.finalists or FINALISTS
-    ids = results.ranked([candidate.id for candidate in candidates], "search")[:wanted]
+    results, config = run.results, run.setup.config
+    finds_front = config.all_phases[run.phase].optimizer.finds_front
+    wanted = config.search.finalists or (FRONT_FINALISTS if finds_front else FINALISTS)
+    # In a small space one recipe is drawn more than once.
+    distinct: dict[str, str] = {}
+    for candidate in candidates:
+        distinct.setdefault(candidate.recipe_sha256, candidate.id)
+    ids = results.ranked(list(distinct.values()), "search")[:wanted]
     decide("random-finalists", ids)
     scoring.score([run.state.candidates[name] for name in ids], "validation", RANDOM)
     ranked = results.ranked(ids, "validation")

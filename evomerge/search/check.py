@@ -17,7 +17,8 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
 from evomerge.record.verdicts import duplicate_lines, prompt_lines
 from evomerge.score import SPLITS, Objective
-from evomerge.score.leaks import NUM_WORDS
+from evomerge.score.leaks import NUM_LETTERS, NUM_WORDS
+from evomerge.score.trial import NUM_ENCODED
 from evomerge.search.facts import duplicates_of, prompts_of
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
@@ -141,8 +142,8 @@ def _documents(setup: Setup) -> list[str]:
         )
     assert setup.config.resolved is not None
     lines += [
-        f"prompts cut: {count} documents of task {task!r} are longer than the models read; the "
-        "first tokens of their prompts are left out"
+        f"prompts cut: {'at least ' if count == NUM_ENCODED else ''}{count} documents of task "
+        f"{task!r} are longer than the models read; the first tokens of their prompts are left out"
         for task, count in setup.num_cut.items()
         if count
     ]
@@ -152,7 +153,8 @@ def _documents(setup: Setup) -> list[str]:
         size = sum(map(len, setup.splits[task].values()))
         lines.append(
             f"training text: {len(leaks)} of {size} documents of task {task!r} share "
-            f"{NUM_WORDS} words or more with it; of {half} it has half or more in one piece"
+            f"{NUM_WORDS} words ({NUM_LETTERS} letters of a script without spaces) or more with "
+            f"it; of {half} it has half or more in one piece"
         )
     return [*lines, *prompt_lines(prompts_of(setup)), _batches(setup.config)]
 

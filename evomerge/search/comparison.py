@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,17 @@ from evomerge.score import Difference, Estimate, paired_difference
 
 FREE = frozenset(
     (
-        *("allow_code", "batch_tokens", "block_documents", "cache", "engine", "health"),
-        *("include_path", "objectives", "training_text"),
+        *("allow_code", "batch_tokens", "block_documents", "cache", "chat_date", "engine"),
+        *("health", "include_path", "objectives", "training_text"),
     )
 )
 """Fields of `score` that may differ: what is measured for which document stays the same."""
+
+MOST_SHOWN = 60
+"""Letters of a setting that are shown."""
+
+STEERING = frozenset(("name", "preference", "limit", "parent_margin", "reference", "monitor"))
+"""Fields of an objective on which its value does not depend."""
 
 PACKAGES = ("lm_eval",)
 """Packages that make prompts and metrics."""
@@ -74,34 +80,60 @@ def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
     configs = [load_config(run_dir / CONFIG_FILE) for run_dir in (first_dir, second_dir)]
     differing = list(differences(*map(comparable_settings, configs)))
     if differing:
-        raise InputError(
-            f"{first_dir} and {second_dir} measured different things, and their scores cannot be "
-            "compared; these settings differ:\n" + "\n".join(f"  {line}" for line in differing)
-        )
+        raise InputError(_refusal(first_dir, second_dir, differing))
     (ours, first), (theirs, second) = opened
-    found = []
-    wanted = {objective.name: objective for objective in theirs.objectives}
-    for objective in ours.objectives:
-        other = wanted.get(objective.name)
-        if other is None or (other.metric, other.filter) != (objective.metric, objective.filter):
+    found, unlike = [], []
+    our_definitions, their_definitions = map(_definitions, configs, (ours, theirs))
+    for number, (name, definition) in enumerate(our_definitions.items()):
+        if name not in their_definitions:
             continue
-        our_share = ours.loss_shares(first, "holdout")[ours.objectives.index(objective)]
-        their_share = theirs.loss_shares(second, "holdout")[theirs.objectives.index(other)]
-        scores = [
-            results.state.candidates[name].scores("holdout") or {}
-            for results, name in ((ours, first), (theirs, second))
+        unlike += [
+            f"objective {name}: {line}" for line in differences(definition, their_definitions[name])
         ]
-        found.append(
-            Compared(
-                objective.name,
-                scores[0][objective.name],
-                scores[1][objective.name],
-                paired_difference([our_share], [their_share], [1.0]),
+        place = list(their_definitions).index(name)
+        our_share = ours.loss_shares(first, "holdout")[number]
+        their_share = theirs.loss_shares(second, "holdout")[place]
+        scores = [
+            results.state.candidates[candidate].scores("holdout") or {}
+            for results, candidate in opened
+        ]
+        if our_share.documents.keys() == their_share.documents.keys() and not unlike:
+            found.append(
+                Compared(
+                    name,
+                    scores[0][name],
+                    scores[1][name],
+                    paired_difference([our_share], [their_share], [1.0]),
+                )
             )
-        )
+    if unlike:
+        raise InputError(_refusal(first_dir, second_dir, unlike))
     if not found:
-        raise InputError(f"{first_dir} and {second_dir} have no objective in common")
+        raise InputError(
+            f"{first_dir} and {second_dir} have no objective in common: "
+            f"{', '.join(our_definitions)}; and {', '.join(their_definitions)}"
+        )
     return Comparison((first, second), tuple(found))
+
+
+def _refusal(first_dir: Path, second_dir: Path, lines: Sequence[str]) -> str:
+    return (
+        f"{first_dir} and {second_dir} measured different things, and their scores cannot be "
+        "compared; these settings differ:\n" + "\n".join(f"  {line}" for line in lines)
+    )
+
+
+def _definitions(config: Config, results: Results) -> dict[str, dict[str, Any]]:
+    """What each objective of a run measures, by its name; how it steers is left out."""
+    entries = [entry for entry in config.score.objectives if not entry.monitor]
+    return {
+        objective.name: {
+            **entry.model_dump(mode="json", exclude=set(STEERING)),
+            "metric": objective.metric,
+            "filter": objective.filter,
+        }
+        for entry, objective in zip(entries, results.objectives, strict=True)
+    }
 
 
 def comparable_settings(config: Config) -> dict[str, Any]:
@@ -109,7 +141,9 @@ def comparable_settings(config: Config) -> dict[str, Any]:
     resolved = config.resolved
     assert resolved is not None
     score = config.score.model_dump(mode="json")
-    settings = {f"score.{name}": value for name, value in score.items() if name not in FREE}
+    wanted = [metric.task for entry in config.score.objectives for metric in entry.metrics]
+    settings: dict[str, Any] = {"tasks": ", ".join(dict.fromkeys(wanted))}
+    settings |= _flat("score", {name: v for name, v in score.items() if name not in FREE})
     settings["pool.dtype"] = config.pool.dtype
     settings["documents (SHA-256)"] = resolved.documents_sha256
     settings["prompts (SHA-256)"] = resolved.prompts_sha256
@@ -118,14 +152,30 @@ def comparable_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
+def _flat(above: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections within sections as "a.b.c"."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        path = f"{above}.{name}"
+        found |= _flat(path, value) if isinstance(value, Mapping) else {path: value}
+    return found
+
+
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
     """Settings that differ, a line each."""
     for name in dict.fromkeys([*first, *second]):
         ours, theirs = first.get(name), second.get(name)
         if ours != theirs:
-            yield f"{name}: {_short(ours)} and {_short(theirs)}"
+            texts = ["nothing" if value is None else str(value) for value in (ours, theirs)]
+            # Of long texts what is around the first letter that differs.
+            pairs = enumerate(zip(*texts, strict=False))
+            place = next((n for n, (a, b) in pairs if a != b), min(map(len, texts)))
+            yield f"{name}: {_short(texts[0], place)} and {_short(texts[1], place)}"
 
 
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:12]}..."
+def _short(text: str, place: int) -> str:
+    if len(text) <= MOST_SHOWN:
+        return text
+    start = max(0, min(place - MOST_SHOWN // 3, len(text) - MOST_SHOWN))
+    end = start + MOST_SHOWN
+    return ("..." if start else "") + text[start:end] + ("..." if end < len(text) else "")

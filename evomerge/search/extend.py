@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE, Config, load_config
 from evomerge.config_mistakes import Override
 from evomerge.errors import InputError
@@ -52,8 +53,14 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
 
     What the last search and all behind it came to is done again from where it ended; the choice
     that was made, and that the holdout was opened for it, stay on record.
+
+    Raises:
+        InputError: The evaluation is sicker than the changes allow.
     """
     config = run.setup.config
+    # What a limit stops is found now, where its stage is over.
+    if any(text.startswith("score.health") for text in overrides):
+        require_health(run.results, config.score)
     last = config.all_phases[-1]
     end = "" if last.name == SIMPLE else f"-{last.name}"
     finalists = f"finalists{end}"

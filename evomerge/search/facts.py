@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -43,7 +44,13 @@ def duplicates_of(setup: Setup) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if groups.num_near:
         found["near"] = dict(groups.num_near)
-    shared = sum(len(members) > 1 for members in groups.members)
+    values = Counter(
+        str(document[field])
+        for documents in setup.tasks.documents.values()
+        for document in documents
+        if field is not None
+    )
+    shared = sum(count > 1 for count in values.values())
     if field is not None and shared:
         found["group_by"] = {"field": field, "num_groups": shared}
     return found

@@ -133,6 +133,10 @@ def missing_results(state: RunState) -> dict[Split, list[Candidate]]:
     for stage in over:
         if stage.startswith("finalists"):
             wanted["validation"] += state.decided.get(stage, [])
+    if "front" in state.decided:
+        preferred = [c.id for c in state.of_origin("preferred")]
+        wanted["search"] += preferred
+        wanted["validation"] += preferred
     if "random" in over:
         wanted["validation"] += state.decided.get("random-finalists", [])
     if "holdout" in over:

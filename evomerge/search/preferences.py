@@ -56,8 +56,9 @@ def measure_preference(run_dir: Path, preference: Mapping[str, float], report: R
         model = model_of(run.results, phase)
         if model is None:
             raise InputError(
-                f"{run_dir}: no surrogates can be fitted to what was searched: they need numbers "
-                f"without steps, {phase.optimizer.max_modeled} at most, and enough candidates"
+                f"{run_dir}: no surrogates can be fitted to what was searched: surrogates need "
+                f"real numbers, {phase.optimizer.max_modeled} of them at most, and more candidates "
+                "than a quadratic has coefficients"
             )
         run.phase = phase.number
         weights = np.array([preference.get(name, 0.0) for name in names])
@@ -111,7 +112,9 @@ def _measure(run: Run, phase: SearchedPhase, genome: Genome, report: Report) -> 
     space = run.space(phase.number)
     recipe = space.to_recipe(space.canonical(genome))
     twins = run.state.by_recipe.get(recipe.sha256, [])
-    measured = [c for c in twins if c.scores("validation") is not None]
+    # Who is on no front stands for nobody who could be.
+    others = [c for c in twins if c.origin not in ("random", "soup")]
+    measured = [c for c in others if c.scores("validation") is not None]
     if measured:
         return measured[0].id
     number = len(run.state.of_origin("preferred")) + 1

@@ -32,6 +32,11 @@ def check_engine(score: Any, engine: EngineConfig) -> None:
             "score.cache: the engine hflm keeps no answers; leave score.cache out, or begin a run "
             "with engine: own"
         )
+    if engine.kind == HFLM and "truncated" in getattr(score, "health", {}):
+        raise InputError(
+            "score.health.truncated: the engine hflm does not tell which answers were cut; leave "
+            "it out, or set engine: own"
+        )
     if engine.kind not in BATCHED and getattr(score, "batch_tokens", None) is not None:
         raise InputError(
             f"score.batch_tokens: the engine {engine.kind} cuts its batches itself; leave "
@@ -44,8 +49,8 @@ def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBas
     for name, task in tasks.tasks.items():
         if score.enable_thinking and task.OUTPUT_TYPE != "generate_until":
             raise InputError(
-                f"score.enable_thinking: task {name!r} asks for {task.OUTPUT_TYPE}, before which "
-                "nobody can think; take tasks that generate, or leave enable_thinking out"
+                f"score.enable_thinking: task {name!r} asks for {task.OUTPUT_TYPE}, which leaves "
+                "no room to think; take tasks that generate, or leave enable_thinking out"
             )
     end = score.think_end_token
     if isinstance(end, int) and end >= len(tokenizer):
@@ -61,13 +66,14 @@ def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBas
         )
 
 
-def leaks_of(score: Any, tasks: TaskSet, splits: Splits, config_dir: Path) -> Leaks:
+def leaks_of(score: Any, tasks: TaskSet, splits: Splits) -> Leaks:
     """Documents of the splits that stand in the training text, with how much of each.
 
     Raises:
         InputError: A file of it cannot be read.
     """
-    paths = [(config_dir / Path(n).expanduser()).resolve() for n in score.training_text]
+    # Its paths are whole: the configuration is resolved.
+    paths = [Path(name) for name in getattr(score, "training_text", ())]
     if not paths:
         return {}
     places = [

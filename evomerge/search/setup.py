@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -68,7 +69,6 @@ class Setup:
         tasks: The tasks, loaded.
         num_cut: Documents of each task, of those with the longest texts, that are longer than the
             models read.
-        leaks: Of a new run: see `Leaks`.
     """
 
     config: Config
@@ -80,7 +80,15 @@ class Setup:
     start_from: list[Recipe]
     tasks: TaskSet
     num_cut: dict[str, int]
-    leaks: Leaks
+
+    @cached_property
+    def leaks(self) -> Leaks:
+        """Documents that stand in the training text, which is read when they are first asked for.
+
+        Raises:
+            InputError: A file of it cannot be read.
+        """
+        return leaks_of(self.config.score, self.tasks, self.splits)
 
     def blocks(self, split: Split) -> list[Block]:
         """The fixed pieces that a split is scored in."""
@@ -129,6 +137,11 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         InputError: Something is missing, wrong, or other than when the run began.
     """
     if config.resolved is None:
+        if config.phases and "random" in config.search.baselines:
+            raise InputError(
+                "search.baselines: random is for searches of one phase: of several the last one "
+                "begins with what the ones before it found; leave random or phases out"
+            )
         config = config.model_copy(update={"score": with_defaults(config.score)})
     engine = engine_of(config.score)
     check_engine(config.score, engine)
@@ -139,14 +152,12 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     tasks = TaskSet(config.score, config_dir)
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
-    chat, tried, leaks = PLAIN, Tried({}, None), {}
+    chat, tried = PLAIN, Tried({}, None)
     if config.score.kind == "lm_eval":
         chat = chat_of(config.score, load_tokenizer(pool), pool.base.source)
         check_thinking(config.score, tasks, load_tokenizer(pool))
         encoder = None if config.score.is_by_hflm else encoder_of(pool)
         tried = try_tasks(tasks, splits, chat, encoder)
-        if config.resolved is None:
-            leaks = leaks_of(config.score, tasks, splits, config_dir)
     spaces = _make_spaces(config, pool, engine)
     start_from = [
         read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
@@ -197,7 +208,6 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         start_from,
         tasks,
         tried.num_cut,
-        leaks,
     )
     optimizers = _check_optimizers(setup)
     if config.resolved is None:
@@ -334,8 +344,8 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
         raise InputError("the base's chat template has changed since the run began")
     if then.prompts_sha256 not in (None, now.prompts_sha256):
         raise InputError(
-            "the tasks' documents or prompts have changed since the run began: a task's file, its "
-            "data or its code is another"
+            "the tasks' documents or prompts have changed since the run began: a task's file, data "
+            "or code has changed"
         )
     if then.documents_sha256 != now.documents_sha256:
         raise InputError(

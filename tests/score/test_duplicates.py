@@ -49,7 +49,79 @@ def test_other_numbers_ask_something_else():
 
 
 def test_short_texts_are_the_same_or_not():
-    assert near_duplicates(["ab", "AB ", "ac", "", ""]) == [[0, 1], [3, 4]]
+    assert near_duplicates(["ab", "AB ", "ac", "", ""]) == [[0, 1]]
+
+
+@pytest.mark.parametrize("pair", [("3 + 4 =", "3 - 4 ="), ("3 * 4 =", "3 / 4 =")])
+def test_other_signs_ask_something_else(pair):
+    before = "Work out what comes of these two numbers here: "
+    assert near_duplicates([before + pair[0], before + pair[1], before + pair[0]]) == [[0, 2]]
+
+
+def boolean(rng: random.Random) -> str:
+    words = [rng.choice(("True", "False")) for _ in range(4)]
+    signs = [rng.choice((" and ", " or ", " and not ", " or not ")) for _ in range(3)]
+    return (
+        "not ( "
+        + words[0]
+        + "".join(s + w for s, w in zip(signs, words[1:], strict=True))
+        + " ) is"
+    )
+
+
+def brackets(rng: random.Random) -> str:
+    shown = " ".join(rng.choice("[](){}<>") for _ in range(14))
+    before = "Complete the rest of the sequence, making sure that the parentheses are closed"
+    return f"{before} properly. Input: {shown}"
+
+
+def swaps(rng: random.Random) -> str:
+    names, colors = ["Alice", "Bob", "Claire"], ["yellow", "blue", "pink", "orange", "green"]
+    parts = [f"{name} has a {rng.choice(colors)} ball" for name in names]
+    for _ in range(3):
+        parts.append("then {} and {} swap balls".format(*rng.sample(names, 2)))
+    return f"{', '.join(parts)}. At the end of the game, {rng.choice(names)} has the"
+
+
+def moral(rng: random.Random) -> str:
+    asked = "For which of these two scenarios does the main character do something clearly wrong?"
+    bank = [f"I {words(rng, 1)} my {words(random.Random(n), 3)} {n % 7}." for n in range(40)]
+    return f"{asked} Scenario 1 | {rng.choice(bank)} Scenario 2 | {rng.choice(bank)}"
+
+
+@pytest.mark.parametrize("write", [boolean, brackets, swaps, moral])
+def test_what_a_template_says_is_not_alike(write):
+    """Tasks in the shape of BBH's and MMLU's, whose documents differ in a few words only."""
+    rng = random.Random(3)
+    texts = list(dict.fromkeys(write(rng) for _ in range(250)))
+    groups = near_duplicates(texts)
+    assert sum(map(len, groups)) < 0.1 * len(texts)
+
+
+def test_what_is_asked_counts_and_not_what_a_file_says_beside_it(tmp_path: Path):
+    make_workspace(tmp_path)
+    rng = random.Random(8)
+    rows = []
+    for number in range(40):
+        question = words(rng, 5)[:30]
+        for page, text in enumerate((question, question[:14] + "Q" + question[15:])):
+            row = {"question": f"{text}>", "choices": ["ab", "cd", "ef"], "label": page}
+            rows.append(row | {"source": f"page-{number}{page}", "number": page})
+    path = tmp_path / "tasks/choose.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = {"search": 10, "validation": 10, "holdout": 20}
+    score = {"objectives": [{"task": "toy_choose"}], "splits": splits}
+    lines = check(load_config(make_config(tmp_path, score=score)), tmp_path).lines
+    assert any(line.endswith("share a split: 80 of toy_choose") for line in lines)
+
+
+def test_what_says_the_same_shares_a_split_whatever_its_field_says():
+    documents = {"a": [{"question": QUESTION, "pair": n} for n in range(3)]}
+    documents["a"].append({"question": FAR["another question"], "pair": 2})
+    sizes = {"search": 1, "validation": 1, "holdout": 1, "group_by": "pair"}
+    for kind, expected in (("near", [4]), (None, [1, 1, 2])):
+        groups = group_documents(documents, SplitsConfig(**sizes, duplicates=kind))
+        assert sorted(map(len, groups.members)) == expected
 
 
 def test_neighbours_of_neighbours_are_of_one_group():

@@ -115,7 +115,16 @@ def test_values_are_those_of_lm_eval(folder, model):
         found = manager.load([name])
         samples = {task: splits[task]["holdout"] for task in found["tasks"]}
         expected = evaluate(lm, found, samples=samples, bootstrap_iters=0)["results"]
-        assert scores[objective].value == pytest.approx(expected[name][f"{metric},none"])
+        every = evaluate(lm, found, bootstrap_iters=0)["results"]
+        weights = SIZES if objective == "shape" else (1,) * 5
+        # A task counts by all documents that it has, however many of them a split has.
+        for results, value in (
+            (every, every[name][f"{metric},none"]),
+            (expected, scores[objective].value),
+        ):
+            parts = [results[f"shape_{number}"][f"{metric},none"] for number in range(5)]
+            mean = sum(w * p for w, p in zip(weights, parts, strict=True)) / sum(weights)
+            assert value == pytest.approx(mean)
         for task in found["tasks"]:
             measure = f"{task}/{metric}"
             assert scores[measure].value == pytest.approx(expected[task][f"{metric},none"])
@@ -138,18 +147,18 @@ def test_errors_and_differences_follow_from_the_documents(folder):
     (chosen, rival) = (results.state.decided[w] for w in ("chosen", "best_parent"))
     (share, *_), (other, *_) = (results.loss_shares(c, "holdout") for c in (chosen, rival))
     assert len(share.documents) == 5
-    rows = [
-        row
-        for path in (folder / "run/documents").iterdir()
-        for row in pq.read_table(path).to_pylist()
-        if (row["candidate"], row["split"]) == (chosen, "holdout")
-        and row["task"].startswith("shape")
-    ]
-    value = sum(row["metric:acc"] for row in rows) / len(rows)
+    values: dict[str, list[float]] = {}
+    for path in (folder / "run/documents").iterdir():
+        for row in pq.read_table(path).to_pylist():
+            if (row["candidate"], row["split"]) == (chosen, "holdout"):
+                values.setdefault(row["task"], []).append(row["metric:acc"])
+    weights = [size / sum(SIZES) for size in SIZES]
+    means = [sum(values[f"shape_{n}"]) / len(values[f"shape_{n}"]) for n in range(5)]
+    value = sum(w * m for w, m in zip(weights, means, strict=True))
     assert -share.estimate.value == pytest.approx(value)
     scores = results.state.candidates[chosen].scores("holdout")
     parts = [scores[f"shape_{n}/acc"] for n in range(5)]
-    variance = sum((p.num_documents / 47 * p.standard_error) ** 2 for p in parts)
+    variance = sum((w * p.standard_error) ** 2 for w, p in zip(weights, parts, strict=True))
     assert scores["shape"].standard_error == pytest.approx(variance**0.5)
     assert share.minus(other).estimate.num_documents == 47
 

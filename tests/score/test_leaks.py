@@ -46,14 +46,16 @@ def test_the_longest_part_that_stands_in_the_text(text, share, tmp_path):
     assert share_of(SENTENCE, text, tmp_path) == pytest.approx(share)
 
 
-def test_short_documents_are_looked_for_whole(tmp_path):
-    assert share_of("four five six", f"x {SENTENCE}", tmp_path) == 1.0
-    assert share_of("four five", f"x {SENTENCE}", tmp_path) == 0.0
+def test_short_documents_are_not_looked_for(tmp_path):
+    assert share_of("one two three four five six seven", f"x {SENTENCE}", tmp_path) == 0.0
 
 
 def test_letters_of_scripts_without_spaces_are_words(tmp_path):
     assert words_of("答えは4です。") == ["答", "え", "は", "4", "で", "す"]
-    assert share_of("答えは四です、とても", "彼は「答えは四です、とても」と", tmp_path) == 1.0
+    said = "答えは四です、とてもかんたんなもんだいでしたね"
+    assert share_of(said, f"彼は「{said}」と", tmp_path) == 1.0
+    assert share_of(said[:12], f"彼は「{said}」と", tmp_path) == 0.0
+    assert words_of("ไทย ab") == ["ไ", "ท", "ย", "ab"]
 
 
 def test_texts_within_json(tmp_path):
@@ -61,7 +63,7 @@ def test_texts_within_json(tmp_path):
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     assert share_of(SENTENCE, lines, tmp_path, "text.jsonl") == 1.0
     assert share_of(SENTENCE, json.dumps(rows), tmp_path, "text.json") == 1.0
-    text = "答えは四です、とても"
+    text = "答えは四です、とてもかんたんなもんだいでしたね"
     assert share_of(text, json.dumps([text]), tmp_path, "a.json") == 1.0
 
 
@@ -81,10 +83,23 @@ def test_the_gain_is_that_of_the_documents_that_are_marked():
     assert (gain.num_marked, gain.num_clean, gain.marked, gain.clean) == (20, 40, 1.0, 0.25)
     assert gain.gain == pytest.approx(0.75)
     assert gain.performance_gain == pytest.approx(sum(values.values()) / 60 - 0.25)
-    assert 0.5 < gain.low < gain.gain < gain.high < 1.0
+    assert 0.4 < gain.low < gain.gain < gain.high < 1.1
     worse = gain_on_marked(values, shares, higher_is_better=False)
     assert worse.gain < 0.0
+    assert gain.distinguishable and gain.p_value < 0.01
     assert gain_on_marked(values, {1: 1.0}, higher_is_better=True) is None
+
+
+@pytest.mark.parametrize("share_right", [0.5, 0.9])
+def test_a_gain_is_found_by_chance_as_often_as_said(share_right):
+    rng = random.Random(4)
+    found = 0
+    for _ in range(150):
+        values = {n: float(rng.random() < share_right) for n in range(100)}
+        shares = {n: rng.uniform(0.25, 1.0) for n in range(8)}
+        gain = gain_on_marked(values, shares, higher_is_better=True)
+        found += gain.distinguishable
+    assert found <= 15
 
 
 def test_a_leak_is_told_of(tmp_path: Path):
@@ -106,7 +121,7 @@ def test_a_leak_is_told_of(tmp_path: Path):
     }
     config = make_config(tmp_path, score=score, workers={"kind": "inline"})
     told = "\n".join(check(load_config(config), tmp_path).lines)
-    assert "documents of task 'toy_write' share 8 words or more with it; of" in told
+    assert "documents of task 'toy_write' share 8 words (20 letters" in told
     result = evomerge.run(config, tmp_path / "run")
     table = final_table(result.results)
     (entry,) = table["leaks"]
@@ -118,5 +133,6 @@ def test_a_leak_is_told_of(tmp_path: Path):
     assert gain["num_marked"] + gain["num_clean"] == 50
     words = markdown_table(table)
     assert f"leak, toy_write: {table['chosen']} scores " in words
-    assert "holdout documents that stand in the training text and " in words
+    assert "% or more stands in the training text in one piece, and " in words
+    assert ", p = 0." in words
     assert evomerge.resume(tmp_path / "run").results.state.started["leaks"]
