@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError
+from evomerge.registry import whole_path
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,14 @@ class AllowedCode:
     Args:
         names: Names of tasks, and folders.
         folder: What relative folders are relative to.
+        tasks: Tasks and groups of the search: their names are no folders here.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, tasks: Collection[str] = ()) -> None:
         self._names = frozenset(names)
-        self._folders = [(folder / Path(name).expanduser()).resolve() for name in names]
+        self._folders = [
+            whole_path(name, folder, "score.allow_code") for name in names if name not in tasks
+        ]
 
     def has(self, task: str, path: Path | None) -> bool:
         """Whether a task's code may run, by its name or by the folder of its file."""
@@ -57,7 +61,20 @@ class AllowedCode:
         for code in code_of(path):
             raise InputError(
                 f"{code.place}: task {task!r} runs {code.what}; to let it, set\n"
-                f"score.allow_code: [{task}], or name the folder {path.parent}"
+                f"score.allow_code: [{task}], or name the folder {path.resolve().parent}"
+            )
+
+    def require_all(self, task: str, path: Path | None, does: str) -> None:
+        """Refuse what a task or a group would run.
+
+        Raises:
+            InputError: Nobody allowed it.
+        """
+        if not self.has(task, path):
+            place = "" if path is None else f"{path}: "
+            folder = "" if path is None else f", or name the folder {path.resolve().parent}"
+            raise InputError(
+                f"{place}{task!r} {does}; to let it, set\nscore.allow_code: [{task}]{folder}"
             )
 
     def require_metrics(self, task: str, path: Path, config: Any) -> None:
@@ -106,12 +123,22 @@ def code_of(path: Path) -> Iterator[Code]:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{current}: {' '.join(str(error).split())}") from None
         for inner in _nodes(node):
-            if inner.tag == "!function" and not _is_own(str(inner.value), current.parent):
+            if inner.tag == "!function" and not is_own_function(str(inner.value), current.parent):
                 yield Code(_place(current, inner), f"the function {inner.value}")
         for key, value in _entries(node):
             if key == "include":
                 names = [n.value for n in _nodes(value) if isinstance(n, yaml.ScalarNode)]
                 waiting += [(current.parent / name).resolve() for name in names]
+
+
+def names_in(node: yaml.Node | None) -> set[str]:
+    """The name of the task or group that a file defines; empty where it defines none."""
+    entries = dict(_entries(node))
+    for key in ("group", "task"):
+        value = entries.get(key)
+        if isinstance(value, yaml.ScalarNode):
+            return {str(value.value)}
+    return set()
 
 
 def metrics_of(config: Any) -> Iterator[str]:
@@ -138,13 +165,33 @@ def metrics_of(config: Any) -> Iterator[str]:
     yield from metrics_of(config.get("task"))
 
 
-def _is_own(spec: str, folder: Path) -> bool:
-    """Whether a function is lm-eval's own."""
+def is_own_function(spec: str, folder: Path) -> bool:
+    """Whether a function that a file in a folder names is lm-eval's own."""
     module, _, _ = spec.rpartition(".")
     beside = (folder / f"{module.replace('.', '/')}.py").resolve()
     if beside.exists():
         return beside.is_relative_to(own_folder())
     return module.partition(".")[0] == "lm_eval"
+
+
+def runs_answers(spec: str, folder: Path) -> bool:
+    """Whether a function of lm-eval's is of tasks that execute what models write."""
+    module, _, _ = spec.rpartition(".")
+    parts = module.split(".")
+    beside = (folder / "/".join(parts)).resolve()
+    if beside.with_suffix(".py").exists():
+        parts = ["lm_eval", *beside.relative_to(own_folder()).parts]
+    return parts[:2] == ["lm_eval", "tasks"] and len(parts) > 2 and _has_unsafe_tasks(parts[2])
+
+
+@cache
+def _has_unsafe_tasks(name: str) -> bool:
+    folder = own_folder() / "tasks" / name
+    return any(
+        "unsafe_code: true" in path.read_text(encoding="utf-8", errors="ignore")
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and "yaml" in path.name
+    )
 
 
 @cache

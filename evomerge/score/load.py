@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from evomerge.errors import InputError, closest
-from evomerge.score.code import AllowedCode
+from evomerge.score.code import AllowedCode, names_in
+from evomerge.score.factory import Guard, make_factory
 from evomerge.score.faults import told_as
 from evomerge.score.randomness import draw_once, lm_evals_seeds
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
+
+_IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+"""Folders that lm-eval does not look into."""
 
 NUM_TEMPLATES = 4096
 """Compiled templates that are kept; some tasks have one for each document."""
@@ -64,7 +69,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     manager = ours = _manager(folders)
     if name not in ours.task_index:
-        _check_yaml(folders)
+        _check_files(name, folders)
         manager = _own_tasks()
     if name not in manager.task_index:
         near = difflib.get_close_matches(name, manager.task_index)
@@ -83,12 +88,17 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
             ours._index = {**_own_tasks().task_index, **ours.task_index}
         for member in wanted:
             if member not in manager.task_index:
+                _check_files(member, folders)
+                near = difflib.get_close_matches(member, manager.task_index)
                 raise InputError(
                     f"group {name!r} names {member!r}, and no task is called so; "
-                    f"{closest(member, manager.task_index)}"
+                    f"{closest(member, dict.fromkeys([*_manager(folders).task_index, *near]))}"
                 )
-    cast(Any, manager)._factory = _factory(allowed)
-    with told_as(InputError, f"{what} {name!r} cannot be loaded"), lm_evals_seeds():
+    _check_unique([name, *(wanted if is_group else ())], folders)
+    guard = Guard(allowed)
+    cast(Any, manager)._factory = make_factory(guard)
+    cannot = f"{what} {name!r} cannot be loaded"
+    with told_as(InputError, cannot), lm_evals_seeds(), guard.on_watch():
         found = manager.load([name])
     tasks: dict[str, Any] = dict(found["tasks"])
     for task_name, task in tasks.items():
@@ -96,14 +106,21 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
         if getattr(task, "UNSAFE_CODE", False):
             entry = manager.task_index.get(task_name)
             path = entry.yaml_path if entry is not None else None
-            allowed.require_execution(task_name, path)
+            owner = name if path is None and is_group else task_name
+            allowed.require_execution(owner, path or manager.task_index[name].yaml_path)
     if is_group and not tasks:
-        raise InputError(f"group {name!r} has no tasks")
+        raise InputError(f"group {name!r} has no tasks; `task` is a list of their names")
     group = found["groups"].get(name)
-    metrics = [
-        (entry.metric, (entry.filter_list or [None])[0], entry.weight_by_size)
-        for entry in (group.aggregate_metric_list if group is not None else None) or ()
-    ]
+    metrics = []
+    with told_as(InputError, f"group {name!r}: aggregate_metric_list cannot be read"):
+        for entry in (group.aggregate_metric_list if group is not None else None) or ():
+            if entry.aggregation != "mean":
+                raise InputError(
+                    f"group {name!r}: aggregate_metric_list: aggregation {entry.aggregation!r}; "
+                    "valid: mean"
+                )
+            chosen = (entry.filter_list or [None])[0]
+            metrics.append((entry.metric, chosen, bool(entry.weight_by_size)))
     return Loaded(tasks, tuple(metrics), is_group)
 
 
@@ -113,9 +130,11 @@ def _members(name: str, manager: TaskManager, above: set[str]) -> Iterator[str]:
     if entry is None or entry.yaml_path is None:
         yield from sorted(entry.tags) if entry is not None else [name]
         return
-    if entry.kind.name != "GROUP" or name in above:
+    if entry.kind.name != "GROUP":
         yield name
         return
+    if name in above:
+        raise InputError(f"group {name!r} has itself among its tasks")
     yield from _named_in(_yaml(entry.yaml_path), manager, {*above, name})
 
 
@@ -150,48 +169,35 @@ def _manager(folders: list[Path], *, with_own: bool = False) -> TaskManager:
     return TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
 
 
-def _factory(allowed: AllowedCode) -> Any:
-    """lm-eval's factory of tasks, with data files beside a task's own file, and code as allowed.
-
-    lm-eval takes relative paths from the current folder, and imports what a file names.
-    """
-    from lm_eval.tasks._factory import TaskFactory
-
-    class LocalFactory(TaskFactory):  # type: ignore[misc]
-        def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
-            if entry.yaml_path is not None:
-                allowed.require(entry.name, Path(entry.yaml_path))
-            config: dict[str, Any] = super()._load_full_config(entry, overrides)
-            if entry.yaml_path is not None:
-                allowed.require_metrics(entry.name, Path(entry.yaml_path), config)
-            kwargs = config.get("dataset_kwargs")
-            if entry.yaml_path is None or not isinstance(kwargs, dict):
-                return config
-            if kwargs.get("data_files") is None:
-                return config
-            files = _beside(Path(entry.yaml_path).parent, kwargs["data_files"])
-            return {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
-
-    return LocalFactory()
-
-
-def _beside(folder: Path, value: Any) -> Any:
-    """Names of files in a folder as whole paths; all else as it is."""
-    if isinstance(value, dict):
-        return {key: _beside(folder, inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_beside(folder, inner) for inner in value]
-    is_ours = isinstance(value, str) and "://" not in value and (folder / value).is_file()
-    return str((folder / value).resolve()) if is_ours else value
-
-
-def _check_yaml(folders: list[Path]) -> None:
-    """Refuse a task file that lm-eval would pass over in silence."""
-    for path in sorted(path for folder in folders for path in folder.rglob("*.yaml")):
+def _check_files(name: str, folders: list[Path]) -> None:
+    """Refuse a task file that lm-eval would pass over in silence: no YAML, or this task's."""
+    for path in _yaml_files(folders):
         try:
-            yaml.compose(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            node = yaml.compose(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if names_in(node) == {name}:
+            with told_as(InputError, f"{path} cannot be read"):
+                _yaml(path)
+                raise InputError(f"{path}: {name!r} is no task or group that lm-eval can read")
+
+
+def _check_unique(names: Sequence[str], folders: list[Path]) -> None:
+    """Refuse a task or group that two files define: lm-eval would take one of them."""
+    found: dict[str, Path] = {}
+    for path in _yaml_files(folders):
+        with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+            for name in names_in(yaml.compose(path.read_text(encoding="utf-8"))) & set(names):
+                if name in found:
+                    raise InputError(
+                        f"{found[name]} and {path} both define {name!r}; rename or remove one"
+                    )
+                found[name] = path
+
+
+def _yaml_files(folders: list[Path]) -> list[Path]:
+    paths = {path for folder in folders for path in folder.rglob("*.yaml") if path.is_file()}
+    return sorted(path for path in paths if not _IGNORED & set(path.parts))
 
 
 @cache

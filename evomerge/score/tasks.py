@@ -12,6 +12,7 @@ from typing import Any
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.objectives import ANSWER_TOKENS
+from evomerge.registry import whole_path
 from evomerge.score.code import AllowedCode
 from evomerge.score.config import SPLITS, ScoreConfig, Split
 from evomerge.score.duplicates import text_of
@@ -41,13 +42,13 @@ class TaskSet:
         self.config = config
         folders = []
         for folder in config.include_path:
-            path = (config_dir / Path(folder).expanduser()).resolve()
+            path = whole_path(folder, config_dir, "score.include_path")
             if not path.is_dir():
                 raise InputError(f"score.include_path: no folder {folder!r} (looked for {path})")
             folders.append(path)
         wanted = [metric for entry in config.objectives for metric in entry.metrics]
         names = list(dict.fromkeys(metric.task for metric in wanted))
-        allowed = AllowedCode(config.allow_code, config_dir)
+        allowed = AllowedCode(config.allow_code, config_dir, names)
         self._loaded = {name: load(name, folders, allowed) for name in names}
         self.tasks: dict[str, Any] = {}
         for loaded in self._loaded.values():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.backends import BATCHED, EngineConfig
 from evomerge.errors import InputError
 from evomerge.objectives import ANSWER_TOKENS
+from evomerge.registry import whole_path
 from evomerge.score import Splits, TaskSet
 from evomerge.score.config import HFLM
 from evomerge.score.leaks import longest_matches
@@ -107,18 +108,24 @@ def with_defaults(score: Any) -> Any:
 def with_whole_paths(score: Any, config_dir: Path) -> Any:
     """The section with its folders absolute."""
 
-    def whole(folder: str) -> str:
-        return str((config_dir / Path(folder).expanduser()).resolve())
+    def whole(setting: str, name: str) -> str:
+        return str(whole_path(name, config_dir, f"score.{setting}"))
 
-    update: dict[str, Any] = {"include_path": tuple(map(whole, score.include_path))}
-    if getattr(score, "training_text", ()):
-        update["training_text"] = tuple(map(whole, score.training_text))
+    update: dict[str, Any] = {
+        setting: tuple(whole(setting, name) for name in getattr(score, setting))
+        for setting in ("include_path", "training_text")
+        if getattr(score, setting, ())
+    }
     allowed = getattr(score, "allow_code", ())
     if allowed:
         # Others are names of tasks.
-        is_folder = {name: Path(whole(name)).is_dir() for name in allowed}
-        update["allow_code"] = tuple(whole(n) if is_folder[n] else n for n in allowed)
+        tasks = {metric.task for entry in score.objectives for metric in entry.metrics}
+        paths = {name: whole("allow_code", name) for name in allowed}
+        update["allow_code"] = tuple(
+            paths[n] if n not in tasks and Path(paths[n]).is_dir() else n for n in allowed
+        )
     cache = getattr(score, "cache", None)
     if cache is not None:
-        update["cache"] = cache.model_copy(update={"folder": whole(cache.folder)})
+        folder = whole("cache.folder", cache.folder)
+        update["cache"] = cache.model_copy(update={"folder": folder})
     return score.model_copy(update=update)

@@ -155,7 +155,9 @@ def test_a_healthy_evaluation_says_nothing(folder):
 def test_a_limit_stops_the_search_before_it_begins(folder):
     changes = {"objectives": [{"task": "toy_write"}], "health": {"truncated": 0.1}}
     config = make_config(folder, score=changes, workers=INLINE)
-    says = r"score.health.truncated is 0.1, .* 'toy_write' is over it: answers were cut off .*: base "
+    says = (
+        r"score.health.truncated is 0.1, .* 'toy_write' is over it: answers were cut off .*: base "
+    )
     run_dir = folder / "limited"
     with pytest.raises(InputError, match=says) as caught:
         evomerge.run(config, run_dir)
