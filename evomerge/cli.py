@@ -112,9 +112,8 @@ def front(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Print the front, and pick from it: by default its knee."""
-    import json
-
     from evomerge.choice import read_weights
+    from evomerge.files import to_json
     from evomerge.journal import check_is_run
     from evomerge.search import Result
 
@@ -127,7 +126,7 @@ def front(
         found = result.results.front
         assert found is not None
         more = {} if proposed is None else {"measured": proposed}
-        typer.echo(json.dumps({"picked": picked, **more, **found.to_dict()}, indent=2))
+        typer.echo(to_json({"picked": picked, **more, **found.to_dict()}))
         return
     from evomerge.terminal import print_front
 
@@ -194,8 +193,7 @@ def score(
     ] = None,
 ) -> None:
     """Score a model on a split: value, standard error and documents of each objective."""
-    import json
-
+    from evomerge.files import to_json
     from evomerge.search.alone import score_model
     from evomerge.search.candidates import score_candidate
 
@@ -208,7 +206,7 @@ def score(
     else:
         scores = score_model(model, config, split)
     if as_json:
-        typer.echo(json.dumps(scores, indent=2))
+        typer.echo(to_json(scores))
         return
     for name, entry in scores.items():
         typer.echo(
@@ -295,9 +293,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Compare the chosen models of two runs on holdout; refuse runs that measured differently."""
-    import json
     from dataclasses import asdict
 
+    from evomerge.files import to_json
     from evomerge.search.comparison import compare_runs
 
     found = compare_runs(first, second)
@@ -305,8 +303,10 @@ def compare(
         told = asdict(found)
         for entry, each in zip(told["objectives"], found.objectives, strict=True):
             entry["gain"]["distinguishable"] = each.gain.distinguishable
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(to_json(told))
         return
+    if found.left_out:
+        typer.echo(f"left out, as only one of them has it: {', '.join(found.left_out)}", err=True)
     typer.echo(f"first: {found.chosen[0]} of {first}; second: {found.chosen[1]} of {second}")
     for each in found.objectives:
         verdict = "" if each.gain.distinguishable else ": not distinguishable"

@@ -119,6 +119,7 @@ class ResolvedConfig(Section):
         batching: How requests are batched; none where lm-eval's own model answers them.
         chat_template_sha256: Of the chat template's text; none without one.
         prompts_sha256: Of all documents and prompts.
+        tasks_sha256: Of each task's settings and functions, by task.
         versions: Of the packages that numbers depend on.
     """
 
@@ -128,6 +129,7 @@ class ResolvedConfig(Section):
     batching: Batching | None = None
     chat_template_sha256: str | None = None
     prompts_sha256: str | None = None
+    tasks_sha256: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -68,6 +69,19 @@ def sha256_file(path: Path) -> str:
 def canonical_json(value: Any) -> str:
     """JSON text that is the same for equal values: sorted keys, no spaces, exact floats."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; numbers that JSON does not have (NaN, infinity) become null."""
+
+    def known(inner: Any) -> Any:
+        if isinstance(inner, dict):
+            return {key: known(each) for key, each in inner.items()}
+        if isinstance(inner, list | tuple):
+            return [known(each) for each in inner]
+        return None if isinstance(inner, float) and not math.isfinite(inner) else inner
+
+    return json.dumps(known(value), indent=2, allow_nan=False)
 
 
 def sha256_json(value: Any) -> str:

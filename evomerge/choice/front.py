@@ -6,6 +6,7 @@ weighted by their precision where a trusted surrogate exists, means of the measu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,6 +19,10 @@ from evomerge.score import Objective
 
 Place = Literal["front", "near", "behind", "over a limit"]
 """`near`: dominated, but by nobody beyond the noise of the documents."""
+
+
+MOST_WEIGHT = 1e6
+"""Of a preference: sums of more overflow."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,8 @@ class Front:
             for name in given or {}:
                 if name not in by_name:
                     raise InputError(f"--{option}: no objective {name!r}; {closest(name, by_name)}")
-        weighs = prefer and min(prefer.values()) >= 0.0 and sum(prefer.values()) > 0.0
-        if prefer is not None and not weighs:
-            raise InputError("--prefer: weights are 0 or more, and one of them is more")
+        if prefer is not None:
+            check_preference(prefer)
         bounds = {name: by_name[name].loss(value) for name, value in (at_least or {}).items()}
         members = [
             entry
@@ -165,6 +169,19 @@ class Front:
         return members[preferred(losses, weights)].candidate
 
 
+def check_preference(weights: Mapping[str, float]) -> None:
+    """Refuse weights that prefer nothing.
+
+    Raises:
+        InputError: One is below 0 or has no end, or all are 0.
+    """
+    values = weights.values()
+    if not all(0.0 <= value <= MOST_WEIGHT for value in values) or not any(values):
+        raise InputError(
+            f"--prefer: weights are 0 or more, {MOST_WEIGHT:g} at most, and one of them is above 0"
+        )
+
+
 def read_weights(option: str, text: str | None) -> dict[str, float] | None:
     """Numbers by objective, from "a=0.7,b=0.3".
 
@@ -173,13 +190,16 @@ def read_weights(option: str, text: str | None) -> dict[str, float] | None:
     """
     if text is None:
         return None
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
-        name, _, number = part.rpartition("=")
+        name, _, number = (piece.strip() for piece in part.rpartition("="))
         try:
-            weights[name.strip()] = float(number)
+            value = float(number)
         except ValueError:
-            name = ""
-        if not name.strip():
+            value = math.nan
+        if not name or not math.isfinite(value):
             raise InputError(f"{option} {text!r}: expected OBJECTIVE=NUMBER, separated by commas")
+        if name in weights:
+            raise InputError(f"{option} {text!r}: {name!r} is there twice")
+        weights[name] = value
     return weights

@@ -24,7 +24,8 @@ def final_table(results: Results) -> dict[str, Any]:
         "shrinkage", see `Shrinkage`; "health", signs by task, sign and model; "at_chance",
         objectives on which models do no better than by guessing; "leaks", what models gain on
         documents of the training text; "duplicates", documents that share a split;
-        "prompts", whether they are chats.
+        "prompts", whether they are chats;
+        "over_limit", limits that the chosen model does not keep.
     """
     table = results.table()
     split: Split = "validation" if table["chosen"] else "search"
@@ -40,5 +41,19 @@ def final_table(results: Results) -> dict[str, Any]:
         "leaks": leaks(results, names, opened),
         "duplicates": results.state.started.get("duplicates"),
         "prompts": results.state.started.get("prompts"),
+        "over_limit": _over_limit(results, table["chosen"]),
     }
     return table | {name: value for name, value in more.items() if value}
+
+
+def _over_limit(results: Results, chosen: str | None) -> list[dict[str, Any]]:
+    """Objectives of which the chosen model is over the limit, on validation documents."""
+    losses = None if chosen is None else results.losses(chosen, "validation")
+    if losses is None:
+        return []
+    goals = results.goals("validation")
+    return [
+        {"objective": o.name, "value": o.value(loss), "limit": o.value(goal.limit)}
+        for o, goal, loss in zip(results.objectives, goals, losses[0], strict=True)
+        if goal.limit is not None and loss > goal.limit
+    ]

@@ -52,6 +52,12 @@ class WorstOf(ObjectiveKind):
                     f"score.objectives: worst_of takes metrics of one direction; of {first.name!r} "
                     f"and {measure.name!r} one is better when it is higher"
                 )
+            known = [METRIC_RANGES.get(one.metric) for one in (first, measure)]
+            if None not in known and known[0] != known[1]:
+                raise InputError(
+                    f"score.objectives: worst_of takes metrics of one unit; {first.name!r} "
+                    f"({first.metric}) and {measure.name!r} ({measure.metric}) have different ones"
+                )
         self.higher_is_better = first.higher_is_better
         ranges = {METRIC_RANGES.get(measure.metric, (None, None)) for measure in self._measures}
         self.range = ranges.pop() if len(ranges) == 1 else (None, None)

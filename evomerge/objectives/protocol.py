@@ -30,9 +30,9 @@ class MetricName(Section):
             as the metric's worst value. By default every language counts.
     """
 
-    task: str
-    metric: str | None = None
-    filter: str | None = None
+    task: str = Field(min_length=1)
+    metric: str | None = Field(default=None, min_length=1)
+    filter: str | None = Field(default=None, min_length=1)
     answer_language: str | None = None
 
 
@@ -50,8 +50,8 @@ class ObjectiveConfig(Choice):
         monitor: Measured of finalists and baselines only, and reported apart; steers nothing.
     """
 
-    name: str | None = None
-    preference: float = Field(default=1.0, ge=0.0)
+    name: str | None = Field(default=None, min_length=1)
+    preference: float = Field(default=1.0, ge=0.0, le=1e6)
     limit: float | None = None
     parent_margin: float | None = Field(default=None, ge=0.0)
     reference: float | None = None

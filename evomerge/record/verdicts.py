@@ -16,6 +16,7 @@ ROLES = {
 def verdict_lines(table: dict[str, Any]) -> list[str]:
     """Everything that is said of a final table, in words."""
     return [
+        *limit_lines(table),
         *comparison_lines(table),
         *synergy_lines(table),
         *monitor_lines(table),
@@ -45,6 +46,16 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
             "chosen and the holdout opened; holdout scores of a new choice are no first look"
         )
     return lines
+
+
+def limit_lines(table: dict[str, Any]) -> list[str]:
+    """Limits that the chosen model does not keep, a line each."""
+    return [
+        f"limit: {table['chosen']} does not keep the limit {entry['limit']:.3f} of "
+        f"{entry['objective']}: {entry['value']:.3f} on validation; of the finalists it comes "
+        "nearest"
+        for entry in table.get("over_limit", ())
+    ]
 
 
 def monitor_lines(table: dict[str, Any]) -> list[str]:

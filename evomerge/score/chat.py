@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jinja2.exceptions import TemplateError
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_json
 from evomerge.score.config import ScoreConfig
+from evomerge.score.faults import told_as
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,9 +44,6 @@ class Chat:
     takes_system: bool = True
 
 
-_TODAY = re.compile(r"""strftime_now\(\s*(?P<mark>['"])(?P<form>.*?)(?P=mark)\s*\)""")
-"""How templates ask for today's date, which transformers gives them."""
-
 PLAIN = Chat()
 """No template, and no instruction."""
 
@@ -71,7 +70,7 @@ def chat_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, owner: str)
             raise InputError(
                 f"score.{key}: the chat template of {owner} has no variable {name!r}; leave it out"
             )
-    apply = partial(_apply, tokenizer, _dated(template, config.chat_date), arguments)
+    apply = partial(_apply, tokenizer, template, config.chat_date, arguments)
     takes_system = _takes_system(apply, owner)
     if config.system_instruction is not None and not takes_system:
         raise InputError(
@@ -107,16 +106,10 @@ def _template(tokenizer: PreTrainedTokenizerBase, wanted: bool | str, owner: str
     return str(found[name])
 
 
-def _dated(template: str, day: date | None) -> str:
-    """A template that takes a day for today, whenever it is used."""
-    if day is None:
-        return template
-    return _TODAY.sub(lambda found: repr(day.strftime(found["form"])), template)
-
-
 def _apply(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
+    day: date | None,
     arguments: Mapping[str, Any],
     messages: Messages,
     *,
@@ -136,22 +129,58 @@ def _apply(
             )
         )
 
+    with _today(day):
+        try:
+            return fill(messages)
+        except TemplateError:
+            without = [message for message in messages if message["role"] != "system"]
+            if len(without) == len(messages):
+                raise
+            return fill(without)
+
+
+@contextmanager
+def _today(day: date | None) -> Iterator[None]:
+    """Let templates take a day for today: transformers gives them a function that tells the time.
+
+    Arguments of a template are made texts, so that none can be a function.
+    """
+    from transformers.utils import chat_template_utils
+
+    utils = cast(Any, chat_template_utils)
+    clock = utils.datetime
+    if day is not None:
+        utils.datetime = _Clock(datetime.combine(day, time()))
     try:
-        return fill(messages)
-    except TemplateError:
-        without = [message for message in messages if message["role"] != "system"]
-        if len(without) == len(messages):
-            raise
-        return fill(without)
+        yield
+    finally:
+        utils.datetime = clock
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """A `datetime` whose present never changes."""
+
+    present: datetime
+
+    def now(self) -> datetime:
+        return self.present
 
 
 def _takes_system(apply: Callable[..., str], owner: str) -> bool:
-    """Whether what a system message says is in the text."""
-    mark = "evomerge-9c1f"
-    question = {"role": "user", "content": "question"}
-    try:
-        return mark in apply([{"role": "system", "content": mark}, question])
-    except TemplateError as error:
+    """Whether what a system message says is in the text.
+
+    Raises:
+        InputError: The template fails, or leaves out what the user says.
+    """
+    system, asked = "evomerge-9c1f", "evomerge-71ab"
+    # A template computes, and whatever a computation raises comes out of it.
+    with told_as(InputError, f"score.apply_chat_template: the chat template of {owner} fails"):
+        text = apply([{"role": "system", "content": system}, {"role": "user", "content": asked}])
+    if asked not in text:
         raise InputError(
-            f"score.apply_chat_template: the chat template of {owner} fails: {error}"
-        ) from None
+            f"score.apply_chat_template: the chat template of {owner} leaves out what the user "
+            "says, when that is a text and not a list of parts; leave apply_chat_template out, or "
+            "take a base with another template"
+        )
+    return system in text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,40 @@ def code_of(path: Path) -> Iterator[Code]:
             if key == "include":
                 names = [n.value for n in _nodes(value) if isinstance(n, yaml.ScalarNode)]
                 waiting += [(current.parent / name).resolve() for name in names]
+
+
+def check_names(path: Path, node: yaml.Node | None) -> None:
+    """Refuse a file whose task or group has no text for a name: lm-eval cannot list it.
+
+    Raises:
+        InputError: It has none.
+    """
+    for key, value in _entries(node):
+        is_scalar = key in ("task", "group") and isinstance(value, yaml.ScalarNode)
+        if is_scalar and (value.tag != "tag:yaml.org,2002:str" or not value.value):
+            raise InputError(
+                f"{_place(path, value)}: {key}: {value.value!r} is no name; write it in quotes"
+            )
+
+
+def plain(value: Any) -> Any:
+    """A task's settings as JSON has them; functions by their source."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, partial):
+        return [plain(value.func), plain(value.args), plain(value.keywords)]
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return f"{type(value).__name__} {getattr(value, '__qualname__', '')}"
+    if hasattr(value, "__dict__"):
+        return [type(value).__name__, plain(vars(value))]
+    return type(value).__name__
 
 
 def names_in(node: yaml.Node | None) -> set[str]:

@@ -23,6 +23,7 @@ TAKEN_BY_TEMPLATES = frozenset(
         *("add_generation_prompt", "chat_template", "continue_final_message", "conversation"),
         *("enable_thinking", "messages", "tokenize", "tokenizer_kwargs", "return_dict"),
         *("return_tensors", "padding", "truncation", "max_length", "return_assistant_tokens_mask"),
+        *("tools", "documents", "self", "strftime_now", "raise_exception"),
     )
 )
 """Names that a chat template's own variables cannot have."""
@@ -120,12 +121,12 @@ class ScoreConfig(Choice):
     objectives: tuple[Annotated[ObjectiveConfig, OBJECTIVES], ...]
     splits: SplitsConfig
     include_path: tuple[str, ...] = ()
-    allow_code: tuple[str, ...] = ()
+    allow_code: tuple[Annotated[str, Field(pattern=r"\S")], ...] = ()
     training_text: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
     fewshot_by: Literal["document", "block"] | None = None
-    apply_chat_template: bool | str = False
+    apply_chat_template: bool | Annotated[str, Field(min_length=1)] = False
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     enable_thinking: bool | None = None
@@ -159,10 +160,10 @@ class ScoreConfig(Choice):
             raise ValueError(f"{taken[0]!r} is set by evomerge itself; leave it out")
         return value
 
-    @field_validator("think_end_token")
+    @field_validator("think_end_token", mode="before")
     @classmethod
-    def _some_token(cls, value: str | int | None) -> str | int | None:
-        if value == "" or (isinstance(value, int) and value < 0):
+    def _some_token(cls, value: Any) -> Any:
+        if value == "" or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise ValueError("expected a text, or a token's id; valid: '</think>', 151668")
         # As in lm-eval: numbers are ids, however they are written.
         return int(value) if isinstance(value, str) and value.isdigit() else value

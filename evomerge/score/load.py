@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from evomerge.errors import InputError, closest
-from evomerge.score.code import AllowedCode, names_in
+from evomerge.score.code import AllowedCode, check_names, names_in
 from evomerge.score.factory import Guard, make_factory
 from evomerge.score.faults import told_as
 from evomerge.score.randomness import draw_once, lm_evals_seeds
@@ -102,6 +102,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
         found = manager.load([name])
     tasks: dict[str, Any] = dict(found["tasks"])
     for task_name, task in tasks.items():
+        _check_settings(task_name, task)
         draw_once(task)
         if getattr(task, "UNSAFE_CODE", False):
             entry = manager.task_index.get(task_name)
@@ -122,6 +123,19 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
             chosen = (entry.filter_list or [None])[0]
             metrics.append((entry.metric, chosen, bool(entry.weight_by_size)))
     return Loaded(tasks, tuple(metrics), is_group)
+
+
+def _check_settings(name: str, task: Any) -> None:
+    """Refuse settings of a task that lm-eval stumbles over later."""
+    config = getattr(task, "config", None)
+    repeats, shots = getattr(config, "repeats", 1), getattr(config, "num_fewshot", None)
+    if type(repeats) is not int or repeats < 1:
+        raise InputError(f"task {name!r}: repeats is {repeats!r}; valid: 1, 2, 3, ...")
+    if shots is not None and (type(shots) is not int or shots < 0):
+        raise InputError(f"task {name!r}: num_fewshot is {shots!r}; valid: 0, 1, 2, ...")
+    for setting in ("doc_to_image", "doc_to_audio"):
+        if getattr(config, setting, None) is not None:
+            raise InputError(f"task {name!r}: {setting}: only texts can be asked of merged models")
 
 
 def _members(name: str, manager: TaskManager, above: set[str]) -> Iterator[str]:
@@ -166,6 +180,9 @@ def _own_tasks() -> TaskManager:
 def _manager(folders: list[Path], *, with_own: bool = False) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
+    for path in _yaml_files(folders):
+        with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+            check_names(path, yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader))
     return TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
 
 

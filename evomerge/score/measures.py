@@ -174,6 +174,8 @@ class Measuring:
         if name in self.kinds:
             raise InputError(f"score.objectives: {name!r} is named twice")
         self.kinds[name] = kind
+        for setting in ("limit", "reference"):
+            _check_within(name, setting, getattr(entry, setting), kind.range)
         low, high = (None, None) if single is not None and entry.kind == "metric" else kind.range
         return Objective(
             name=name,
@@ -202,6 +204,20 @@ class Measuring:
         others = [e for e in self._entries if isinstance(e, MetricConfig)]
         is_alone = sum(other.task == entry.task for other in others) == 1
         return entry.task if is_alone or entry.metric is None else f"{entry.task}/{entry.metric}"
+
+
+def _check_within(
+    name: str, setting: str, value: float | None, ends: tuple[float | None, float | None]
+) -> None:
+    low, high = ends
+    if value is not None and (
+        (low is not None and value < low) or (high is not None and value > high)
+    ):
+        least, most = ("any" if end is None else f"{end:g}" for end in ends)
+        raise InputError(
+            f"score.objectives: {name!r}: {setting} is {value:g}, and no score can be; valid: "
+            f"{least} to {most}"
+        )
 
 
 def _what(kind: ObjectiveKind, entry: ObjectiveConfig) -> str:

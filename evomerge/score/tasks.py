@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.files import sha256_json
 from evomerge.objectives import ANSWER_TOKENS
 from evomerge.registry import whole_path
-from evomerge.score.code import AllowedCode
+from evomerge.score.code import AllowedCode, plain
 from evomerge.score.config import SPLITS, ScoreConfig, Split
 from evomerge.score.duplicates import text_of
 from evomerge.score.faults import told_as
@@ -22,6 +23,9 @@ from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.randomness import lm_evals_seeds
 from evomerge.score.splits import Groups, Sizes, Splits, draw_splits, group_documents
+
+_OF_PLACES = frozenset(("metadata", "dataset_path", "dataset_kwargs", "tag", "group", "task_alias"))
+"""Settings of a task that change no prompt and no score, or say where its documents lie."""
 
 LEAST_OF_A_TASK = 2
 """Documents of a group's task in a split."""
@@ -52,7 +56,13 @@ class TaskSet:
         self._loaded = {name: load(name, folders, allowed) for name in names}
         self.tasks: dict[str, Any] = {}
         for loaded in self._loaded.values():
-            self.tasks |= {name: t for name, t in loaded.tasks.items() if name not in self.tasks}
+            for name, task in loaded.tasks.items():
+                known = self.tasks.setdefault(name, task)
+                if known is not task and _settings(known) != _settings(task):
+                    raise InputError(
+                        f"score.objectives: task {name!r} is named twice, and a group changes its "
+                        "settings; a search measures a task in one way: leave one of them out"
+                    )
         for task in self.tasks.values():
             # As in lm-eval, a task that says it takes none gets none; earlier releases gave some.
             takes_none = task.config.num_fewshot == 0 and config.fewshot_by is not None
@@ -182,6 +192,10 @@ class TaskSet:
             with told_as(InputError, f"task {name!r}: its examples cannot be replaced"):
                 task.sampler.replace_df(free)
 
+    def settings_sha256(self) -> dict[str, str]:
+        """Of what each task says and computes, by task; where its files lie is left out."""
+        return {name: sha256_json(_settings(task)) for name, task in self.tasks.items()}
+
     def joint_metrics(self, name: str) -> dict[str, Callable[[list[Any]], float]]:
         """A task's measures that are no mean over documents, as functions of all of them.
 
@@ -242,6 +256,11 @@ class TaskSet:
                 if has_own:
                     examples[name] = [d for d in task.fewshot_docs() if isinstance(d, Mapping)]
         return examples
+
+
+def _settings(task: Any) -> Any:
+    fields = vars(task.config) if hasattr(task, "config") else {}
+    return plain({key: value for key, value in fields.items() if key not in _OF_PLACES})
 
 
 def _has_separate_examples(task: Any) -> bool:

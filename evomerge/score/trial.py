@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from evomerge.errors import CandidateError, InputError
+from evomerge.objectives import ANSWER_TOKENS
 from evomerge.score.chat import PLAIN, Chat
 from evomerge.score.encoding import Encoder
 from evomerge.score.faults import told_as
@@ -34,6 +36,9 @@ from evomerge.score.token_answers import encode
 _KINDS = ("right", "mixed", "wrong", "empty")
 """Answers: right, right for every second document, wrong, and texts of nothing."""
 
+
+NUM_JUDGED = 20
+"""Documents of a task whose made-up answers are judged."""
 
 NUM_ENCODED = 100
 """Documents of a task whose requests are made tokens: those with the longest texts."""
@@ -92,6 +97,7 @@ def try_tasks(
                 for one in sorted(asked, key=_length, reverse=True)[:NUM_ENCODED]:
                     made = [encode(encoder, i, tasks.config.fewshot_seed) for i in one.instances]
                     num_cut[name] += any(each.is_truncated for each in made)
+            _check_labels(name, tasks.tasks[name], asked)
             _try_answers(name, tasks, chosen)
     return Tried(num_cut, told.hexdigest())
 
@@ -105,6 +111,31 @@ def _told(name: str, asked: Asked) -> str:
         # Of pictures and their like there is no such text.
         default=lambda value: type(value).__name__,
     )
+
+
+def _check_labels(name: str, task: Any, asked: Sequence[Asked]) -> None:
+    """Refuse a right choice that is none of the choices: lm-eval would score 0, and say nothing.
+
+    Raises:
+        InputError: A document's is none.
+    """
+    is_plain = task.OUTPUT_TYPE == "multiple_choice" and hasattr(task, "config")
+    if not is_plain or task.config.process_results is not None:
+        return
+    for one in asked:
+        place = f"task {name!r}: document {one.document_id}"
+        with told_as(InputError, f"{place} has no right choice"):
+            choices = list(task.doc_to_choice(one.document))
+            text = task.doc_to_text(one.document)
+            # Some tasks put the choice into the question, and its number into doc_to_text.
+            label = text if isinstance(text, int) else task.doc_to_target(one.document)
+        for each in label if isinstance(label, list) else [label]:
+            is_one = each in choices if isinstance(each, str) else each in range(len(choices))
+            if not is_one:
+                raise InputError(
+                    f"{place}: its right choice {each!r} is none of its {len(choices)} choices; "
+                    f"valid: a whole number from 0 to {len(choices) - 1}, or the text of one"
+                )
 
 
 def _length(asked: Asked) -> int:
@@ -123,6 +154,12 @@ def _try_answers(name: str, tasks: TaskSet, asked: Sequence[Asked]) -> None:
         if chosen and _takes_any_text(ensemble):
             _refuse_what_always_fails(partial(trial.filter, ensemble.name))
         for measure in chosen:
+            is_safe = _takes_any_text(ensemble) and not getattr(task, "UNSAFE_CODE", False)
+            if is_safe:
+                is_joint = measure.metric in joint
+                _refuse_what_always_fails(
+                    partial(trial.judge, ensemble.name, measure.metric, is_joint)
+                )
             if measure.metric in joint:
                 _refuse_what_always_fails(
                     partial(trial.aggregate, ensemble.name, measure.metric, joint[measure.metric])
@@ -189,6 +226,37 @@ class _Trial:
             return
         if len(items) == len(self.asked):
             joint_values(self.name, metric, items, aggregate)
+
+    def judge(self, filter_name: str, metric: str, is_joint: bool, kind: str) -> None:
+        """Let the task judge made-up answers; a function of its own may want other answers.
+
+        Args:
+            filter_name: Whose answers.
+            metric: What is to be had.
+            is_joint: Whether it needs all documents, so that one gives it something else than a
+                number.
+            kind: Of the answers.
+
+        Raises:
+            CandidateError: It cannot, or gives the metric nothing.
+        """
+        own = self.task.config.process_results
+        if callable(own) or metric == ANSWER_TOKENS:
+            return
+        self.filter(filter_name, kind)
+        for one in self.asked[:NUM_JUDGED]:
+            given: dict[str, Any] = {
+                m: v for m, _, v in document_values(self.name, self.task, [filter_name], one)
+            }
+            value = given.get(metric)
+            is_number = isinstance(value, bool | int | float) or hasattr(value, "item")
+            is_fine = value is not None if is_joint else is_number and math.isfinite(float(value))
+            if not is_fine:
+                raise CandidateError(
+                    f"task {self.name!r}: {self.task.OUTPUT_TYPE} gives document "
+                    f"{one.document_id} nothing for the metric {metric!r} ({value!r}); it "
+                    f"gives: {', '.join(given)}"
+                )
 
     def _answer(self, kind: str) -> None:
         """Give each request as many answers as a model would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,10 +18,13 @@ from evomerge.optimize import DEFAULT_OPTIMIZER
 from evomerge.pool import ModelConfig, PoolConfig
 from evomerge.recipe import Recipe
 from evomerge.score import Estimate, Split, estimates_of
+from evomerge.score.faults import told_as
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpaceConfig, recipes
 from evomerge.workers import Job
 from evomerge.workers.worker import MergeWorker
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, Any]]
 """value, standard_error and num_documents by objective."""
@@ -78,6 +82,9 @@ def _measuring_alone(config: Config, pool: PoolConfig) -> Config:
         plain = [o for o in owners if isinstance(o, MetricConfig) and not o.monitor]
         is_monitor = all(owner.monitor for owner in owners)
         objectives += plain[:1] or [MetricConfig(**metric.model_dump(), monitor=is_monitor)]
+    left_out = [entry.name or entry.default_name for entry in entries if entry.kind != "metric"]
+    if left_out:
+        logger.warning("left out: %s, which only candidates of a search have", ", ".join(left_out))
     return config.model_copy(
         update={
             "score": config.score.model_copy(update={"objectives": tuple(objectives)}),
@@ -109,7 +116,8 @@ def _score(
     spec = setup.worker_spec()
     blocks = tuple(enumerate(setup.blocks(split)))
     job = Job("model", recipe.to_json(), split, blocks, len(blocks))
-    scores = estimates_of(MergeWorker(spec).evaluate(job).moments)
+    with told_as(InputError, "the model cannot be scored"):
+        scores = estimates_of(MergeWorker(spec).evaluate(job).moments)
     groups = {}
     for name, kind in setup.tasks.kinds.items():
         if isinstance(kind, GroupMetric):

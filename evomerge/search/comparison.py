@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from evomerge.choice import Results
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
@@ -57,10 +59,12 @@ class Comparison:
     Attributes:
         chosen: Who they are.
         objectives: What both runs measured.
+        left_out: Objectives that only one of them has.
     """
 
     chosen: tuple[str, str]
     objectives: tuple[Compared, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
@@ -81,7 +85,19 @@ def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
     differing = list(differences(*map(comparable_settings, configs)))
     if differing:
         raise InputError(_refusal(first_dir, second_dir, differing))
+    try:
+        return _compare(opened, configs, (first_dir, second_dir))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"documents are missing or damaged: {error}; `evomerge resume` scores them again"
+        ) from None
+
+
+def _compare(
+    opened: Sequence[tuple[Results, str]], configs: Sequence[Config], folders: tuple[Path, Path]
+) -> Comparison:
     (ours, first), (theirs, second) = opened
+    first_dir, second_dir = folders
     found, unlike = [], []
     our_definitions, their_definitions = map(_definitions, configs, (ours, theirs))
     for number, (name, definition) in enumerate(our_definitions.items()):
@@ -113,7 +129,9 @@ def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
             f"{first_dir} and {second_dir} have no objective in common: "
             f"{', '.join(our_definitions)}; and {', '.join(their_definitions)}"
         )
-    return Comparison((first, second), tuple(found))
+    alone = [name for name in our_definitions if name not in their_definitions]
+    alone += [name for name in their_definitions if name not in our_definitions]
+    return Comparison((first, second), tuple(found), tuple(alone))
 
 
 def _refusal(first_dir: Path, second_dir: Path, lines: Sequence[str]) -> str:
@@ -148,6 +166,7 @@ def comparable_settings(config: Config) -> dict[str, Any]:
     settings["documents (SHA-256)"] = resolved.documents_sha256
     settings["prompts (SHA-256)"] = resolved.prompts_sha256
     settings["chat template (SHA-256)"] = resolved.chat_template_sha256
+    settings |= {f"task {task} (SHA-256)": sha for task, sha in resolved.tasks_sha256.items()}
     settings |= {f"version of {p}": resolved.versions.get(p) for p in PACKAGES}
     return settings
 

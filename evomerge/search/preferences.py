@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.stats import qmc
 
 from evomerge.choice.decide import decide_front
+from evomerge.choice.front import check_preference
 from evomerge.choice.model import SearchedPhase, SearchModel, model_of
 from evomerge.errors import EvomergeError, InputError, closest
 from evomerge.journal.room import when_there_is_room
@@ -72,8 +73,7 @@ def _check(run: Run, preference: Mapping[str, float], names: list[str]) -> None:
     for name in preference:
         if name not in names:
             raise InputError(f"--prefer: no objective {name!r}; {closest(name, names)}")
-    if min(preference.values()) < 0.0 or not sum(preference.values()) > 0.0:
-        raise InputError("--prefer: weights are 0 or more, and one of them is more")
+    check_preference(preference)
     if run.results.front is None:
         raise InputError(f"{run.run_dir}: no front: the run has one objective, or has not ended")
 

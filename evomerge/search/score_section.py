@@ -10,9 +10,10 @@ from evomerge.backends import BATCHED, EngineConfig
 from evomerge.errors import InputError
 from evomerge.objectives import ANSWER_TOKENS
 from evomerge.registry import whole_path
-from evomerge.score import Splits, TaskSet
+from evomerge.score import SPLITS, Splits, TaskSet
 from evomerge.score.config import HFLM
 from evomerge.score.leaks import longest_matches
+from evomerge.score.tasks import LEAST_OF_A_TASK
 
 Leaks = dict[str, dict[int, float]]
 """By task and document: how much of it stands in the training text in one piece, above 0 to 1."""
@@ -43,6 +44,16 @@ def check_engine(score: Any, engine: EngineConfig) -> None:
             f"score.batch_tokens: the engine {engine.kind} cuts its batches itself; leave "
             "score.batch_tokens out, or set engine: own"
         )
+
+
+def check_splits(score: Any) -> None:
+    """Refuse splits that give no standard error."""
+    for split in SPLITS:
+        if score.splits.size(split) < LEAST_OF_A_TASK:
+            raise InputError(
+                f"score.splits.{split}: a mean over {score.splits.size(split)} document has no "
+                f"standard error; valid: {LEAST_OF_A_TASK} or more"
+            )
 
 
 def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBase) -> None:

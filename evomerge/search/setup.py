@@ -27,6 +27,7 @@ from evomerge.search.ends import most_hops, with_references
 from evomerge.search.score_section import (
     Leaks,
     check_engine,
+    check_splits,
     check_thinking,
     leaks_of,
     with_defaults,
@@ -142,6 +143,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
                 "search.baselines: random is for searches of one phase: of several the last one "
                 "begins with what the ones before it found; leave random or phases out"
             )
+        check_splits(config.score)
         config = config.model_copy(update={"score": with_defaults(config.score)})
     engine = engine_of(config.score)
     check_engine(config.score, engine)
@@ -178,6 +180,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         batching=batching,
         chat_template_sha256=chat.sha256,
         prompts_sha256=tried.sha256,
+        tasks_sha256=tasks.settings_sha256(),
         versions={package: _version(package) for package in PACKAGES},
     )
     if config.resolved is not None:
@@ -347,6 +350,11 @@ def _check_unchanged(then: ResolvedConfig, now: ResolvedConfig) -> None:
             "the tasks' documents or prompts have changed since the run began: a task's file, data "
             "or code has changed"
         )
+    for task, sha256 in then.tasks_sha256.items():
+        if now.tasks_sha256.get(task) != sha256:
+            raise InputError(
+                f"task {task!r} has changed since the run began: its file or its code is another"
+            )
     if then.documents_sha256 != now.documents_sha256:
         raise InputError(
             "the tasks' documents have changed since the run began: their splits differ"

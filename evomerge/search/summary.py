@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from evomerge.choice.table import final_table
-from evomerge.files import replacing, write_text
+from evomerge.files import replacing, to_json, write_text
 from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.front_plots import render_front
@@ -17,7 +15,7 @@ from evomerge.search.run import Run
 def write_summary(run: Run) -> None:
     """Write the final table for machines and the report for people."""
     table = final_table(run.results)
-    write_text(run.run_dir / SUMMARY_FILE, json.dumps(table, indent=2) + "\n")
+    write_text(run.run_dir / SUMMARY_FILE, to_json(table) + "\n")
     with replacing(run.run_dir / REPORT_FILE) as path:
         write_html(run.results, run.recipe, path)
     page = render_front(run.results)

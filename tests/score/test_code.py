@@ -94,6 +94,59 @@ def test_an_included_file_counts(tmp_path):
     assert not ran(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["<<: {include: base.yaml}", "metadata: &a {include: base.yaml}\n<<: *a"]
+)
+def test_a_file_that_is_included_by_a_merge_key_counts(text, tmp_path):
+    config = make(tmp_path, "doc_to_text: '{{question}}'", text)
+    (tmp_path / "tasks/base.yaml").write_text("doc_to_text: !function extra.text\n")
+    with pytest.raises(InputError, match=r"'coded' runs the function extra.text; to let it, set"):
+        check(load_config(config), tmp_path)
+    assert not ran(tmp_path)
+
+
+def test_a_script_that_a_group_hides_counts(tmp_path):
+    config = make(tmp_path, "metric: acc", "metric: acc")
+    task = yaml.safe_load((tmp_path / "tasks/coded.yaml").read_text())
+    metrics = [{"metric": str(tmp_path / "tasks/extra"), "aggregation": "mean"}]
+    inline = {**task, "task": "inner", "process_results": None}
+    del inline["metric_list"]
+    group = {"group": "g", "process_results": "x", "metric_list": metrics, "task": [inline]}
+    (tmp_path / "tasks/extra").mkdir()
+    (tmp_path / "tasks/extra/extra.py").write_text(LEAVES_A_MARK)
+    (tmp_path / "tasks/g.yaml").write_text(yaml.safe_dump(group))
+    config = make_config(tmp_path, score={"objectives": [{"task": "g"}]})
+    with pytest.raises(InputError, match=r"'g' runs a script, its metric '.*/tasks/extra'"):
+        check(load_config(config), tmp_path)
+    assert not ran(tmp_path)
+
+
+def test_functions_of_tasks_that_execute_answers_are_not_trusted_elsewhere(tmp_path):
+    spec = "!function lm_eval.tasks.cruxeval.utils.pass_at_k"
+    config = make(tmp_path, "aggregation: mean", f"aggregation: {spec}")
+    with pytest.raises(InputError, match=r"'coded' executes the code that models write"):
+        check(load_config(config), tmp_path)
+
+
+def test_a_blank_entry_allows_nothing(tmp_path):
+    config = make(tmp_path, *CODED[0][:2], allow_code=[" "])
+    with pytest.raises(InputError, match="allow_code"):
+        check(load_config(config), tmp_path)
+    assert not ran(tmp_path)
+
+
+def test_a_folder_that_is_called_like_a_task_is_not_meant(tmp_path):
+    (tmp_path / "toy_choose").mkdir()
+    config = make(tmp_path, *CODED[0][:2])
+    for path in (tmp_path / "tasks").iterdir():
+        path.rename(tmp_path / "toy_choose" / path.name)
+    score = {"objectives": [{"task": "toy_choose"}, {"task": "coded"}]}
+    score |= {"include_path": ["toy_choose"], "allow_code": ["toy_choose"]}
+    config = make_config(tmp_path, score=score)
+    with pytest.raises(InputError, match="'coded' runs the function"):
+        check(load_config(config), tmp_path)
+
+
 def test_a_group_of_ones_own_counts(tmp_path):
     config = make(tmp_path, *CODED[0][:2])
     group = {"group": "both", "task": ["toy_choose", "coded"]}
