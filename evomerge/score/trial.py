@@ -248,7 +248,7 @@ class _Trial:
             given: dict[str, Any] = {
                 m: v for m, _, v in document_values(self.name, self.task, [filter_name], one)
             }
-            value = given.get(metric)
+            value: Any = given.get(metric)
             is_number = isinstance(value, bool | int | float) or hasattr(value, "item")
             is_fine = value is not None if is_joint else is_number and math.isfinite(float(value))
             if not is_fine:
