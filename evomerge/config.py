@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from evomerge.backends import Batching
 from evomerge.config_mistakes import Override, explain
 from evomerge.errors import InputError
+from evomerge.fidelity.config import FidelityConfig, FullConfig
 from evomerge.files import write_text
 from evomerge.optimize import DEFAULT_OPTIMIZER, OPTIMIZERS, OptimizerConfig
 from evomerge.pool import PoolConfig
@@ -96,6 +97,7 @@ class SearchConfig(Section):
         landmarks: Whether base, experts and their average, as far as the space has them, are the
             first candidates of every optimizer; some ask for them anyway.
         export: Write the chosen model as a checkpoint into the run folder at the end.
+        fidelity: On how many search documents a candidate is scored; by default on all.
     """
 
     budget: BudgetConfig | None = None
@@ -107,6 +109,7 @@ class SearchConfig(Section):
     in_flight: int | None = Field(default=None, ge=1)
     landmarks: bool = False
     export: bool = False
+    fidelity: FidelityConfig = FullConfig()
 
 
 class ResolvedConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from evomerge.choice.decide import decide_front, reference_of
@@ -20,13 +22,20 @@ FRONT_FINALISTS = 30
 """How many candidates validation decides among, of a search for one model and for a front."""
 
 
-def choose_finalists(results: Results, phase: SearchedPhase, count: int | None) -> list[str]:
+def choose_finalists(
+    results: Results,
+    phase: SearchedPhase,
+    count: int | None,
+    ranking: Sequence[str] | None = None,
+) -> list[str]:
     """Ids of a phase's best candidates on search documents, the best first.
 
     Args:
         results: What the run has found.
         phase: Whose candidates.
         count: How many at most; None: as many as such a search usually has.
+        ranking: Candidates, the best first, where their scores are estimates and their order is
+            known better than by each one's own.
 
     Raises:
         EvomergeError: Every candidate failed.
@@ -43,7 +52,11 @@ def choose_finalists(results: Results, phase: SearchedPhase, count: int | None) 
     if phase.optimizer.finds_front:
         return _of_front(results, phase, list(distinct.values()), count or FRONT_FINALISTS)
     ids = [candidate.id for candidate in distinct.values()]
-    return results.ranked(ids, "search")[: count or FINALISTS]
+    ranked = results.ranked(ids, "search")
+    if ranking is not None:
+        first = [name for name in ranking if name in ids]
+        ranked = [*first, *(name for name in ranked if name not in first)]
+    return ranked[: count or FINALISTS]
 
 
 def choose_winner(

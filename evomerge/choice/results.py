@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from evomerge.optimize import Goal
 from evomerge.optimize.fronts import violations
 from evomerge.score import (
     SPLITS,
+    Approximation,
     Difference,
     Estimate,
     Objective,
@@ -68,9 +69,9 @@ class Results:
         for objective in self.objectives:
             measured = scores[objective.name]
             value = -objective.loss(measured.value)
-            estimates.append(Estimate(value, measured.standard_error, measured.num_documents))
+            estimates.append(replace(measured, value=value))
         combined = combine(estimates, self._preferences)
-        if not self._shares_documents(candidate, split):
+        if isinstance(combined, Approximation) or not self._shares_documents(candidate, split):
             return combined
         # Two objectives of one task vary together: their moments alone do not say how.
         key = candidate, split
@@ -168,7 +169,7 @@ class Results:
         self, candidate: str, split: Split, measure: Measure | Objective
     ) -> dict[int, float]:
         """Values of a measure by document."""
-        parts = list(self.state.candidates[candidate].measured[split].parts)
+        parts = self.state.candidates[candidate].parts(split)
         return read_values(self.run_dir, parts, candidate, split, measure.task, measure.column)
 
     def derived_share(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evomerge.journal.block_moments import BlockMoments
+from evomerge.journal.comparisons import Sampled
 from evomerge.score import Estimate, Moments, Split, estimates_of
 from evomerge.space import Genome
 
@@ -131,6 +132,7 @@ class Candidate:
         started_at: When it came into being, seconds since 1970.
         ended_at: When its last result came.
         derives: Objectives that are to be derived once a split is scored.
+        sampled: What is known by the sample of its comparison set, if it has one.
     """
 
     id: str
@@ -149,6 +151,7 @@ class Candidate:
     told: int | None = None
     ended_at: float = 0.0
     derives: Mapping[Split, frozenset[str]] = field(default_factory=dict, compare=False)
+    sampled: Sampled | None = None
 
     @property
     def is_searched(self) -> bool:
@@ -175,11 +178,34 @@ class Candidate:
         """Whether the split is wholly scored."""
         return split in self.measured and self.measured[split].complete
 
+    @property
+    def is_searched_by_sample(self) -> bool:
+        """Whether a sample of the search documents is all that is scored of them."""
+        return self.sampled is not None and self.id not in self.sampled.group.full
+
+    def is_done_on(self, split: Split) -> bool:
+        """Whether as many documents of a split are scored as are to be."""
+        if split == "search" and self.is_searched_by_sample:
+            assert self.sampled is not None
+            return self.is_scored(split) or self.sampled.complete
+        return self.is_scored(split)
+
+    def parts(self, split: Split) -> list[str]:
+        """Parquet files with the documents that are scored of a split."""
+        if split == "search" and self.sampled is not None and not self.is_scored(split):
+            return list(self.sampled.parts)
+        return list(self.measured[split].parts)
+
     def scores(self, split: Split) -> dict[str, Estimate] | None:
-        """Estimates by measure and objective, or None while they are not all there."""
-        if not self.is_scored(split) or self.lacks(split):
+        """Estimates by measure and objective, or None while they are not all there.
+
+        Where only a sample of the search documents is scored, they are of `Approximation`.
+        """
+        if not self.is_scored(split):
+            if split == "search" and self.sampled is not None and self.sampled.estimates:
+                return dict(self.sampled.estimates)
             return None
-        return self.measured[split].scores()
+        return None if self.lacks(split) else self.measured[split].scores()
 
     def lacks(self, split: Split) -> frozenset[str]:
         """Objectives of a scored split that are not derived yet."""

@@ -36,6 +36,8 @@ Kind = Literal[
     "stage_ended",
     "enqueued",
     "asked",
+    "sampled",
+    "estimated",
     "dispatched",
     "result",
     "failed",

@@ -11,10 +11,11 @@ from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.journal.candidate import Candidate, Derived, DerivedTerm
+from evomerge.journal.comparisons import ComparisonSet, Sampled
 from evomerge.journal.folder import JOURNAL_FILE
 from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
-from evomerge.score import SPLITS, Split
+from evomerge.score import SPLITS, Approximation, Split
 
 RecipeOf = Callable[[Candidate], Recipe]
 """Gives a candidate's recipe, by what the journal says of it."""
@@ -31,6 +32,7 @@ class PhaseState:
         num_failed: Those of them that were given up on the search split.
         num_documents: Documents scored for them on the search split.
         elapsed_s: Seconds of searching at the last tell.
+        sets: Candidates that share a sample of documents, in their order.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -39,6 +41,7 @@ class PhaseState:
     num_failed: int = 0
     num_documents: int = 0
     elapsed_s: float = 0.0
+    sets: list[ComparisonSet] = field(default_factory=list)
 
 
 @dataclass
@@ -177,6 +180,9 @@ class RunState:
 
     def _result(self, event: Event, data: Mapping[str, Any]) -> None:
         candidate = self.candidates[data["candidate"]]
+        if data.get("sample") is not None:
+            self._sample_result(candidate, event, data)
+            return
         moments = {
             int(number): {sys.intern(name): (int(m[0]), m[1], m[2]) for name, m in found.items()}
             for number, found in data["blocks"].items()
@@ -192,6 +198,43 @@ class RunState:
         candidate.ended_at = event.time
         if candidate.is_searched and data["split"] == "search":
             self.phases[candidate.phase].num_documents += data["num_documents"]
+
+    def _sample_result(self, candidate: Candidate, event: Event, data: Mapping[str, Any]) -> None:
+        sampled = candidate.sampled
+        assert sampled is not None
+        numbers = tuple(map(int, data["blocks"]))
+        sampled.num_blocks = data["num_blocks"]
+        sampled.blocks.update(numbers)
+        sampled.parts[data["part"]] = numbers
+        sampled.build_s += data["build_s"]
+        sampled.score_s += data["score_s"]
+        candidate.ended_at = event.time
+        self.phases[candidate.phase].num_documents += data["num_documents"]
+
+    def _sampled(self, event: Event, data: Mapping[str, Any]) -> None:
+        phase = self.phases[data["phase"]]
+        tasks = data["tasks"]
+        group = ComparisonSet(
+            number=len(phase.sets),
+            candidates=tuple(data["candidates"]),
+            full=frozenset(data["full"]),
+            num_told=data["num_told"],
+            count=data["count"],
+            documents={task: tuple(found["documents"]) for task, found in tasks.items()},
+            probabilities={task: tuple(found["probabilities"]) for task, found in tasks.items()},
+            predictors=data["predictors"],
+        )
+        phase.sets.append(group)
+        for name in group.candidates:
+            self.candidates[name].sampled = Sampled(group)
+
+    def _estimated(self, event: Event, data: Mapping[str, Any]) -> None:
+        sampled = self.candidates[data["candidate"]].sampled
+        assert sampled is not None
+        sampled.estimates = {
+            name: Approximation(**found) for name, found in data["estimates"].items()
+        }
+        sampled.residuals = dict(data["residuals"])
 
     def _derived(self, event: Event, data: Mapping[str, Any]) -> None:
         measured = self.candidates[data["candidate"]].measured[data["split"]]
@@ -248,7 +291,11 @@ class RunState:
 
     def _lost(self, event: Event, data: Mapping[str, Any]) -> None:
         for entry in data["results"]:
-            self.candidates[entry["candidate"]].measured[entry["split"]].lose(entry["part"])
+            candidate = self.candidates[entry["candidate"]]
+            if candidate.sampled is not None and entry["part"] in candidate.sampled.parts:
+                candidate.sampled.lose(entry["part"])
+            else:
+                candidate.measured[entry["split"]].lose(entry["part"])
 
     def _stopped(self, event: Event, data: Mapping[str, Any]) -> None:
         self.stopped = data["reason"]

@@ -100,10 +100,18 @@ class Done:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a point scored: losses and standard errors, one for each objective."""
+    """What a point scored, one for each objective.
+
+    Attributes:
+        losses: The losses.
+        standard_errors: Theirs.
+        design_errors: Of losses that are estimated from some of the documents, standard errors
+            against what all of them would give; empty: all of them were measured.
+    """
 
     losses: tuple[float, ...]
     standard_errors: tuple[float, ...]
+    design_errors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

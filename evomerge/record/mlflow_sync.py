@@ -48,6 +48,7 @@ from evomerge.record.mlflow_store import (
     run_key,
     tagged,
 )
+from evomerge.record.numbers import facts_of, metric_name, metrics_of, milliseconds
 from evomerge.record.verdicts import verdict_lines
 from evomerge.record.writer import WAIT_S, sole_writer
 
@@ -106,7 +107,7 @@ class MlflowRecord:
             self._connect()
         for name in list(self._changed):
             candidate = self.state.candidates[name]
-            facts = _facts(candidate, self.state)
+            facts = facts_of(candidate, self.state)
             if facts and self._written.get(name) != facts:
                 self._write_candidate(candidate)
                 self._written[name] = facts
@@ -126,7 +127,7 @@ class MlflowRecord:
         chosen = self.state.decided.get("chosen")
         if chosen is not None:
             self._client.set_tag(self._parent, keys.CHOSEN, chosen)
-            metrics = self._metrics(self.state.candidates[chosen])
+            metrics = metrics_of(self.results, self.state.candidates[chosen])
             self._client.log_batch(self._parent, metrics=metrics)
         if self._has_ended():
             self._write_verdict()
@@ -143,7 +144,7 @@ class MlflowRecord:
         self._client.set_tag(self._parent, keys.VERDICT, "\n".join(verdict_lines(table))[:5000])
         for entry in table.get("health", ()):
             share = entry["counts"].get(table["chosen"], 0) / entry["num_documents"]
-            name = _metric_name(f"health/{entry['task']}/{entry['sign']}")
+            name = metric_name(f"health/{entry['task']}/{entry['sign']}")
             self._client.log_metric(self._parent, name, share)
 
     def _has_ended(self) -> bool:
@@ -174,10 +175,10 @@ class MlflowRecord:
                 crowding = math.inf if entry.crowding is None else entry.crowding
                 numbers["front/crowding"] = crowding
                 tags[keys.CROWDING] = f"{crowding:.4g}"
-            at = _milliseconds(self.state.candidates[entry.candidate].ended_at)
+            at = milliseconds(self.state.candidates[entry.candidate].ended_at)
             self._client.log_batch(
                 self._children[entry.candidate],
-                metrics=[Metric(_metric_name(n), v, at, 0) for n, v in numbers.items()],
+                metrics=[Metric(metric_name(n), v, at, 0) for n, v in numbers.items()],
                 tags=[RunTag(name, value) for name, value in tags.items()],
             )
 
@@ -195,7 +196,7 @@ class MlflowRecord:
         if parent is None:
             parent = client.create_run(
                 self._experiment,
-                start_time=_milliseconds(self.state.started_at),
+                start_time=milliseconds(self.state.started_at),
                 run_name=self.run_dir.name,
                 tags={keys.RUN: key, keys.RUN_DIR: str(self.run_dir)},
             )
@@ -221,7 +222,7 @@ class MlflowRecord:
         if candidate.id not in self._children:
             run = client.create_run(
                 self._experiment,
-                start_time=_milliseconds(candidate.started_at),
+                start_time=milliseconds(candidate.started_at),
                 run_name=candidate.id,
                 tags={
                     keys.PARENT: self._parent,
@@ -243,56 +244,19 @@ class MlflowRecord:
         validated = candidate.measured.get("validation")
         if validated is not None and validated.weights_sha256 is not None:
             tags.append(RunTag(keys.WEIGHTS_SHA256, validated.weights_sha256))
-        client.log_batch(run_id, metrics=self._metrics(candidate), tags=tags)
+        client.log_batch(run_id, metrics=metrics_of(self.results, candidate), tags=tags)
         client.set_terminated(
             run_id,
             "FAILED" if candidate.failed else "FINISHED",
-            _milliseconds(candidate.ended_at or candidate.started_at),
+            milliseconds(candidate.ended_at or candidate.started_at),
         )
-
-    def _metrics(self, candidate: Candidate) -> list[Metric]:
-        at = _milliseconds(candidate.ended_at)
-        step = candidate.ask or 0
-        numbers: dict[str, float] = {}
-        for split, measured in candidate.measured.items():
-            if split == "holdout" and candidate.id not in self.state.holdout_opened:
-                continue
-            for name, estimate in (candidate.scores(split) or {}).items():
-                numbers[f"{split}/{name}"] = estimate.value
-                numbers[f"{split}/{name}/se"] = estimate.standard_error
-            combined = self.results.combined(candidate.id, split)
-            if combined is not None:
-                numbers[f"{split}/combined"] = combined.value
-                numbers[f"{split}/combined/se"] = combined.standard_error
-            numbers[f"{split}/build_s"] = measured.build_s
-            numbers[f"{split}/score_s"] = measured.score_s
-        return [Metric(_metric_name(name), value, at, step) for name, value in numbers.items()]
-
-
-def _facts(candidate: Candidate, state: RunState) -> tuple[str, ...]:
-    """What there is to write of a candidate; empty while it has no result."""
-    facts = [
-        f"{split} {candidate.id in state.holdout_opened}"
-        for split in candidate.measured
-        if candidate.scores(split)
-    ]
-    return tuple(facts + ([candidate.failed] if candidate.failed else []))
-
-
-def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits, and _ - . space : / in names."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
 
 
 def _params(values: dict[str, Any]) -> list[Param]:
     return [
-        Param(_metric_name(name), repr(v) if isinstance(v, float) else str(v))
+        Param(metric_name(name), repr(v) if isinstance(v, float) else str(v))
         for name, v in values.items()
     ]
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
 
 
 def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str:

@@ -65,7 +65,9 @@ def cell(splits: dict[str, Any], split: str, objective: str | None) -> str:
         return "-"
     entry = splits[split]
     estimate = entry["combined"] if objective is None else entry["objectives"][objective]
-    return f"{estimate['value']:.3f} ±{estimate['standard_error']:.3f}"
+    # "~": estimated from some of the documents.
+    mark = "~" if "design_error" in estimate else ""
+    return f"{mark}{estimate['value']:.3f} ±{estimate['standard_error']:.3f}"
 
 
 def markdown_table(table: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from evomerge.score.rows import (
 )
 from evomerge.score.splits import Splits, digest
 from evomerge.score.statistics import (
+    Approximation,
     Difference,
     Estimate,
     Share,
@@ -31,6 +32,7 @@ __all__ = [
     "SCORERS",
     "SPLITS",
     "Answers",
+    "Approximation",
     "Block",
     "Difference",
     "Estimate",

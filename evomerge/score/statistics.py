@@ -27,6 +27,18 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Approximation(Estimate):
+    """A mean over documents of which only some are scored, and others are foretold.
+
+    Attributes:
+        design_error: Standard error against the mean over all documents; `standard_error` has that
+            of these documents beside it.
+    """
+
+    design_error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Difference:
     """A paired difference of two models on the same documents, with a 95 % interval."""
 
@@ -53,6 +65,10 @@ def combine(estimates: Sequence[Estimate], preferences: Sequence[float]) -> Esti
     value = sum(s * e.value for s, e in zip(shares, estimates, strict=True))
     variance = sum((s * e.standard_error) ** 2 for s, e in zip(shares, estimates, strict=True))
     documents = sum(e.num_documents for e in estimates)
+    if any(isinstance(e, Approximation) for e in estimates):
+        errors = [getattr(e, "design_error", 0.0) for e in estimates]
+        design = math.sqrt(sum((s * e) ** 2 for s, e in zip(shares, errors, strict=True)))
+        return Approximation(float(value), math.sqrt(variance), documents, design)
     return Estimate(float(value), math.sqrt(variance), documents)
 
 

@@ -12,6 +12,7 @@ from evomerge.backends import BATCHED, engine_of
 from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
+from evomerge.fidelity.config import AssistedConfig
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
@@ -66,7 +67,14 @@ def check(config: Config, config_dir: Path) -> Checked:
     require_gpu_memory(setup.config.workers, setup.pool)
     return Checked(
         setup,
-        [*_pool(setup), *_space(setup), *_documents(setup), *_workers(setup), *_time(setup)],
+        [
+            *_pool(setup),
+            *_space(setup),
+            *_documents(setup),
+            *_fidelity(setup),
+            *_workers(setup),
+            *_time(setup),
+        ],
     )
 
 
@@ -166,6 +174,23 @@ def _batches(config: Config) -> str:
     if engine.kind in BATCHED:
         line += f", batches of {config.resolved.batch_tokens:,} tokens"
     return line if batching is None else f"{line}, {WAYS_IN_WORDS[batching.way]}"
+
+
+def _fidelity(setup: Setup) -> list[str]:
+    """On how many search documents a candidate is scored."""
+    fidelity = setup.config.search.fidelity
+    if not isinstance(fidelity, AssistedConfig):
+        return []
+    total = num_documents(setup, "search")
+    count = f"{min(fidelity.documents, total) if fidelity.documents != 'automatic' else ''}"
+    if fidelity.documents == "automatic":
+        count = "as many documents as tell candidates of a generation apart"
+    else:
+        count = f"{count} of {total} search documents"
+    line = f"fidelity: assisted, {count}; what other candidates did foretells the rest"
+    if fidelity.calibrate:
+        line += f"; one candidate in {round(1 / fidelity.calibrate)} on all {total}, as a check"
+    return [line]
 
 
 def _limit(objective: Objective) -> str:

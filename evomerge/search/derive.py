@@ -127,13 +127,18 @@ class _Rows:
         return _Rows(self._run, self.candidate_of(model), self._split)
 
     def candidate_of(self, model: str) -> Candidate:
-        """A model of the pool, as the run has scored it.
+        """A model of the pool, as the run has scored it."""
+        return scored_model(self._run, model, self._split)
 
-        Raises:
-            NotScoredError: It has not.
-        """
-        recipe = recipes.member(self._run.setup.pool, model)
-        for candidate in self._run.state.by_recipe[recipe.sha256]:
-            if candidate.is_scored(self._split):
-                return candidate
-        raise NotScoredError(f"the model {model!r} of the pool has no {self._split} scores")
+
+def scored_model(run: Run, model: str, split: Split) -> Candidate:
+    """A model of the pool, as a run has scored it on a split.
+
+    Raises:
+        NotScoredError: It has not.
+    """
+    recipe = recipes.member(run.setup.pool, model)
+    for candidate in run.state.by_recipe[recipe.sha256]:
+        if candidate.is_scored(split):
+            return candidate
+    raise NotScoredError(f"the model {model!r} of the pool has no {split} scores")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 
 import pyarrow as pa
 
 from evomerge.errors import StoppedError
 from evomerge.journal import Candidate, rows_for, write_part
-from evomerge.score import SPLITS, Block, Split
+from evomerge.score import SPLITS, Split
 from evomerge.search.run import Run
+from evomerge.search.works import Key, Plan, Work
 from evomerge.stopping import stopping
 from evomerge.workers import Finished, Job, JobResult, WorkerGroup
 
@@ -27,45 +27,6 @@ Each flush is a file more to read the candidate's documents from; a kill loses w
 
 NUM_ERRORS = 2
 """Exceptions without an explanation, over one job, behind which its candidate is given up."""
-
-Key = tuple[str, Split]
-"""A candidate's id, and a split that it is scored on."""
-
-
-@dataclass
-class _Work:
-    """What is left to do of a candidate on a split.
-
-    Attributes:
-        candidate: Which.
-        split: On which documents.
-        queued: Jobs that nobody has, one for each block.
-        left: Blocks without a result.
-        running: How many workers have each block.
-        faults: What went wrong, by block and blame.
-        is_begun: Whether a worker has had a part of it.
-        is_suspect: Whether a worker was lost over a part of it: then no two have one at a time.
-    """
-
-    candidate: Candidate
-    split: Split
-    queued: deque[Job]
-    left: set[int]
-    running: Counter[int] = field(default_factory=Counter)
-    faults: Counter[tuple[int, str]] = field(default_factory=Counter)
-    is_begun: bool = False
-    is_suspect: bool = False
-
-    @property
-    def key(self) -> Key:
-        return self.candidate.id, self.split
-
-    @property
-    def first(self) -> Job | None:
-        """The next job that may be handed out."""
-        if not self.queued or (self.is_suspect and self.running.total()):
-            return None
-        return self.queued[0]
 
 
 class Dispatcher:
@@ -83,10 +44,10 @@ class Dispatcher:
         self.run = run
         self.group = group
         # In order of submission.
-        self._works: dict[Key, _Work] = {}
+        self._works: dict[Key, Work] = {}
         self._came: list[tuple[Job, JobResult]] = []
         self._came_since = 0.0
-        self._blocks: dict[Split, list[Block]] = {}
+        self._plan = Plan(run.setup)
         # Candidates behind one with the same recipe: that is being scored, and that is scored.
         self._followers: dict[Key, list[Candidate]] = {}
         self._taking: list[tuple[Candidate, Split, Candidate]] = []
@@ -114,15 +75,26 @@ class Dispatcher:
             self.submit(candidate, split)
 
     def submit(self, candidate: Candidate, split: Split) -> None:
-        """Have the blocks of a split that have no result yet scored."""
-        missing = self._missing(candidate, split)
+        """Have the blocks of a split that have no result yet scored.
+
+        Of a candidate that is searched by a sample, on search documents: those of its sample.
+        """
+        sample = None
+        if split == "search" and candidate.is_searched_by_sample:
+            assert candidate.sampled is not None
+            sample = candidate.sampled.group.number
+        missing = self._plan.missing(candidate, split)
         recipe_json = self.run.recipe(candidate).to_json()
-        num_blocks = len(self._blocks[split])
-        work = _Work(
+        num_blocks = len(self._plan.blocks(candidate, split))
+        work = Work(
             candidate,
             split,
-            deque(Job(candidate.id, recipe_json, split, (entry,), num_blocks) for entry in missing),
+            deque(
+                Job(candidate.id, recipe_json, split, (entry,), num_blocks, sample)
+                for entry in missing
+            ),
             {number for number, _ in missing},
+            sample=sample,
         )
         for (of_split, number, blame), count in candidate.faults.items():
             if of_split == split:
@@ -197,6 +169,7 @@ class Dispatcher:
                 candidate=candidate,
                 split=split,
                 num_blocks=entries[0][0].num_blocks,
+                **({} if entries[0][0].sample is None else {"sample": entries[0][0].sample}),
                 blocks={str(n): m for result in results for n, m in result.moments.items()},
                 part=part,
                 num_documents=sum(result.table.num_rows for result in results),
@@ -224,20 +197,13 @@ class Dispatcher:
             return timeout_s
         return max(0.0, min(timeout_s, self._came_since + FLUSH_S - self.group.clock()))
 
-    def _missing(self, candidate: Candidate, split: Split) -> list[tuple[int, Block]]:
-        """Blocks of a split that a candidate has no result of, with their numbers."""
-        if split not in self._blocks:
-            self._blocks[split] = self.run.setup.blocks(split)
-        measured = candidate.measured.get(split)
-        done = measured.blocks if measured is not None else {}
-        return [(n, block) for n, block in enumerate(self._blocks[split]) if n not in done]
-
     def _take_over(self) -> list[Candidate]:
         """Journal results of candidates whose recipe another one was scored with."""
         taking, self._taking = self._taking, []
         tables, results = [], []
         for candidate, split, twin in taking:
-            missing = self._missing(candidate, split)
+            done = candidate.measured[split].blocks if split in candidate.measured else {}
+            missing = [(n, b) for n, b in enumerate(self._plan.split(split)) if n not in done]
             measured = twin.measured[split]
             documents = [(block.task, d) for _, block in missing for d in block.documents]
             try:
@@ -292,7 +258,7 @@ class Dispatcher:
             work.running[job.key[2][0]] += 1
             self.group.submit(job)
 
-    def _next(self) -> tuple[_Work, Job] | None:
+    def _next(self) -> tuple[Work, Job] | None:
         """The job for an idle worker, taken from its queue; None: there is none."""
         # Asked for with every block, of thousands of workers: most often nothing waits, or a worker
         # goes on with what it holds.
@@ -311,11 +277,11 @@ class Dispatcher:
         slow = self._works.get((job.candidate, job.split))
         return None if slow is None or slow.is_suspect else (slow, job)
 
-    def _may(self, work: _Work) -> bool:
+    def _may(self, work: Work) -> bool:
         job = work.first
         return job is not None and self.group.can_take(job)
 
-    def _take(self, work: _Work, item: Finished) -> list[Candidate]:
+    def _take(self, work: Work, item: Finished) -> list[Candidate]:
         """Keep a result for the next flush, or journal a failure.
 
         Returns:
@@ -334,7 +300,7 @@ class Dispatcher:
         work.left.discard(number)
         return [] if work.left else self._ended(work)
 
-    def _take_failure(self, work: _Work, item: Finished) -> list[Candidate]:
+    def _take_failure(self, work: Work, item: Finished) -> list[Candidate]:
         number = item.job.key[2][0]
         work.faults[number, item.blame] += 1
         attempt = work.faults[number, item.blame]
@@ -366,7 +332,7 @@ class Dispatcher:
             work.queued.appendleft(item.job)
         return []
 
-    def _ended(self, work: _Work) -> list[Candidate]:
+    def _ended(self, work: Work) -> list[Candidate]:
         """The candidate of finished work; those behind it go on."""
         del self._works[work.key]
         if work.left:
@@ -375,7 +341,7 @@ class Dispatcher:
         self._behind(work)
         return [work.candidate]
 
-    def _behind(self, work: _Work) -> None:
+    def _behind(self, work: Work) -> None:
         followers = self._followers.pop(work.key, [])
         if followers and not work.left:
             self.flush()

@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Any
 
 from evomerge.errors import StoppedError
+from evomerge.fidelity.config import AssistedConfig
 from evomerge.journal import Candidate
-from evomerge.journal.journal import Event
-from evomerge.optimize import Ask, Asked, Done, Failed, Outcome, Scored, Told, Wait
-from evomerge.score import Estimate
+from evomerge.optimize import Ask, Done, Scored
+from evomerge.search.assistance import Assistance
 from evomerge.search.derive import derive
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
-from evomerge.search.run import Run, read_inbox
+from evomerge.search.outcomes import line_of, outcome_of, to_optimizer
+from evomerge.search.run import Run, ranking_of, read_inbox
 from evomerge.search.setup import num_documents
 from evomerge.space import Genome
 from evomerge.threads import one_thread
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """How often the driver looks at its inbox and its deadline while nothing ends."""
+
+MOST_RANKED = 100
+"""Candidates whose order by estimates is journaled."""
 
 NUM_REPEATS = 1000
 """Candidates in a row with recipes that are scored already, behind which nothing new is expected.
@@ -72,6 +76,11 @@ class SearchLoop:
         self._in_order = search.tell == "in_order"
         self._window = (search.in_flight or 1) if self._in_order else 0
         # In the order of their submission; those that are scored wait for those before them.
+        self._assistance: Assistance | None = None
+        if isinstance(search.fidelity, AssistedConfig):
+            self._assistance = Assistance(run, phase, search.fidelity, self.optimizer.population)
+            # Candidates that are compared are under way together.
+            self._window = max(self._window, self._assistance.set_size)
         self._in_flight: dict[str, Candidate] = {}
         self._scored: set[str] = set()
         self._waiting: list[Candidate] = []
@@ -82,6 +91,7 @@ class SearchLoop:
         self._num_repeats = 0
         self._exhausted: str | None = None
         self._refused: set[str] = set()
+        self._unsampled: list[Candidate] = []
 
     def go(self) -> str:
         """Search until an end is reached.
@@ -99,9 +109,17 @@ class SearchLoop:
                 if not self._in_flight:
                     reason = self._end() or self._exhausted
                     if reason is not None:
+                        self._rank()
                         return reason
                 is_turn = next(iter(self._in_flight), "") in self._scored
                 self._take_in([] if is_turn else self._ended())
+
+    def _rank(self) -> None:
+        """Journal who is best by all that is foretold, where candidates were only estimated."""
+        if self._assistance is not None:
+            ranked = self._assistance.ranking()[:MOST_RANKED]
+            self.run.record("decided", what=ranking_of(self.stage), value=ranked)
+            self.run.commit()
 
     def _ended(self) -> list[Candidate]:
         """Candidates whose work ended; none, once the inbox and the clock are to be looked at."""
@@ -134,7 +152,7 @@ class SearchLoop:
             self._fill(asks=False)
 
     def _restore(self) -> None:
-        events = [_to_optimizer(event) for event in self.state.events]
+        events = [to_optimizer(event) for event in self.state.events]
         difference = self.optimizer.restore([event for event in events if event is not None])
         if difference is not None:
             if self.run.strict:
@@ -147,7 +165,12 @@ class SearchLoop:
         # What counts is how long ago the best was told, whenever it was asked.
         for place in sorted(told):
             self._note(told[place])
+        if self._assistance is not None:
+            self._assistance.restore()
         unfinished = [c for c in searched if c.told is None]
+        if self._assistance is not None:
+            self._unsampled = [c for c in unfinished if c.ask is not None and c.sampled is None]
+            unfinished = [c for c in unfinished if c not in self._unsampled]
         if self._in_order:
             self._waiting = unfinished
             return
@@ -197,30 +220,63 @@ class SearchLoop:
                 candidate = self._waiting.pop(0)
             elif not asks or self._over_budget():
                 return
+            elif self._assistance is not None:
+                self._waiting = self._ask_set(self._assistance)
+                if not self._waiting:
+                    return
+                continue
             else:
-                asked = self.optimizer.ask()
-                if isinstance(asked, Done):
-                    self._exhausted = f"the optimizer is done: {asked.reason}"
+                new = self._ask()
+                if new is None:
                     return
-                if isinstance(asked, Wait):
-                    return
-                assert isinstance(asked, Ask)
-                candidate = self.run.add_asked(asked.number, asked.genome)
+                candidate = new
             self._in_flight[candidate.id] = candidate
-            if "search" in candidate.failures or candidate.is_scored("search"):
+            if "search" in candidate.failures or candidate.is_done_on("search"):
                 # So a run was left that is gone on with.
                 self._scored.add(candidate.id)
             else:
                 self.dispatcher.submit_once(candidate, "search")
 
+    def _ask(self) -> Candidate | None:
+        """The next candidate; None: the optimizer waits, or is done."""
+        asked = self.optimizer.ask()
+        if isinstance(asked, Done):
+            self._exhausted = f"the optimizer is done: {asked.reason}"
+        if not isinstance(asked, Ask):
+            return None
+        return self.run.add_asked(asked.number, asked.genome)
+
+    def _ask_set(self, assistance: Assistance) -> list[Candidate]:
+        """Candidates that are compared with each other, asked together.
+
+        Those come first that were asked when a driver died before it had drawn their sample.
+        """
+        found, self._unsampled = self._unsampled, []
+        while len(found) < assistance.set_size and not self._over_budget():
+            candidate = self._ask()
+            if candidate is None:
+                break
+            found.append(candidate)
+        if found:
+            assistance.open(found)
+        return found
+
     def _tell(self, ended: list[Candidate]) -> None:
         derive(self.run, ended, "search")
         for candidate in ended:
             self._in_flight.pop(candidate.id, None)
-            outcome = self._outcome(candidate)
+            if (
+                self._assistance is not None
+                and candidate.sampled
+                and candidate.is_done_on("search")
+            ):
+                self._assistance.estimate(candidate)
+            outcome = outcome_of(self.run, candidate)
             data: dict[str, Any] = {"failed": candidate.failures.get("search")}
             if isinstance(outcome, Scored):
                 data = {"losses": outcome.losses, "standard_errors": outcome.standard_errors}
+                if outcome.design_errors:
+                    data["design_errors"] = outcome.design_errors
             self.run.record(
                 "told",
                 candidate=candidate.id,
@@ -232,26 +288,19 @@ class SearchLoop:
         # On disk with the next result: a search that is killed before tells the same again.
         for candidate in ended:
             if candidate.ask is not None:
-                self.optimizer.tell(candidate.ask, self._outcome(candidate))
+                self.optimizer.tell(candidate.ask, outcome_of(self.run, candidate))
             elif candidate.genome is not None:
-                self.optimizer.tell(candidate.genome, self._outcome(candidate))
+                self.optimizer.tell(candidate.genome, outcome_of(self.run, candidate))
             self._note(candidate)
+            if self._assistance is not None:
+                self._assistance.learn(candidate)
             self._report(candidate)
-
-    def _outcome(self, candidate: Candidate) -> Outcome:
-        scores = candidate.scores("search")
-        if scores is None:
-            return Failed(candidate.failures.get("search", "not scored"))
-        objectives = self.run.setup.objectives
-        return Scored(
-            losses=tuple(o.loss(scores[o.name].value) for o in objectives),
-            standard_errors=tuple(scores[o.name].standard_error for o in objectives),
-        )
 
     def _note(self, candidate: Candidate) -> None:
         results = self.run.results
         score = results.combined(candidate.id, "search")
-        is_repeat = score is not None and candidate.measured["search"].same_as is not None
+        measured = candidate.measured.get("search")
+        is_repeat = measured is not None and measured.same_as is not None
         self._num_repeats = self._num_repeats + 1 if is_repeat else 0
         self._since_best += 1
         known = [] if self._best is None else [self._best[1]]
@@ -278,7 +327,14 @@ class SearchLoop:
     def _num_documents(self) -> int:
         """Documents that the budget counts: in order all those of every candidate under way."""
         if self._in_order:
-            return self.state.num_searched * num_documents(self.run.setup, "search")
+            whole = num_documents(self.run.setup, "search")
+            sampled = sum(
+                whole if name in group.full else group.num_documents
+                for group in self.state.sets
+                for name in group.candidates
+            )
+            num_sampled = sum(len(group.candidates) for group in self.state.sets)
+            return (self.state.num_searched - num_sampled) * whole + sampled
         return self.state.num_documents
 
     def _over_budget(self) -> str | None:
@@ -316,7 +372,7 @@ class SearchLoop:
                 best=(best.value, best.standard_error) if best else None,
                 best_candidate=self._best[1] if self._best else None,
                 num_failed=state.num_failed,
-                line=_line(candidate, self.run.results.combined(candidate.id, "search")),
+                line=line_of(candidate, self.run.results.combined(candidate.id, "search")),
             )
         )
 
@@ -332,25 +388,3 @@ def _without_what_is_loaded() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _line(candidate: Candidate, score: Estimate | None) -> str:
-    if score is None:
-        return f"{candidate.id} failed: {candidate.failures.get('search')}"
-    return f"{candidate.id} {score.value:.4f} ±{score.standard_error:.4f}"
-
-
-def _to_optimizer(event: Event) -> Asked | Told | None:
-    """A journal event as the optimizer's; None for what it was never told."""
-    data = event.data
-    if event.kind == "asked":
-        return Asked(data["ask"], tuple(data["genome"]))
-    if data["genome"] is None:
-        return None
-    outcome = data["outcome"]
-    told: Outcome
-    if "losses" in outcome:
-        told = Scored(tuple(outcome["losses"]), tuple(outcome["standard_errors"]))
-    else:
-        told = Failed(outcome["failed"])
-    return Told(data["ask"], tuple(data["genome"]), told)

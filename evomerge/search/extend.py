@@ -10,7 +10,7 @@ from evomerge.config import SIMPLE, Config, load_config
 from evomerge.config_mistakes import Override
 from evomerge.errors import InputError
 from evomerge.journal.folder import CONFIG_FILE
-from evomerge.search.run import Run, winner_of
+from evomerge.search.run import Run, ranking_of, winner_of
 
 CHANGEABLE = (
     "search.budget",
@@ -68,7 +68,7 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
     config.write(run.run_dir / CONFIG_FILE)
     is_over = run.state.stages.get(f"search{end}") == "ended"
     decisions = (finalists, winner_of(last), "front", "chosen", "best_parent", "best_baseline")
-    decided = [*decisions, "random", "random-finalists"]
+    decided = [ranking_of(f"search{end}"), *decisions, "random", "random-finalists"]
     run.record(
         "extended",
         changes=list(overrides),

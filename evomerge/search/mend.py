@@ -93,6 +93,8 @@ def note_lost_documents(run: Run) -> None:
         for split, measured in candidate.measured.items():
             for part in measured.parts:
                 owners.setdefault(part, []).append((candidate, split))
+        for part in candidate.sampled.parts if candidate.sampled is not None else ():
+            owners.setdefault(part, []).append((candidate, "search"))
     gone = [part for part in owners if not _is_readable(folder / part)]
     if not gone:
         return
@@ -144,7 +146,7 @@ def missing_results(state: RunState) -> dict[Split, list[Candidate]]:
     missing: dict[Split, list[Candidate]] = {}
     for split, names in wanted.items():
         known = [state.candidates[n] for n in dict.fromkeys(names) if n in state.candidates]
-        lacking = [c for c in known if not c.is_scored(split) and split not in c.failures]
+        lacking = [c for c in known if not c.is_done_on(split) and split not in c.failures]
         if lacking:
             missing[split] = lacking
     return missing

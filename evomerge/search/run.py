@@ -145,6 +145,11 @@ class Run:
         when_there_is_room(lambda: write_text(path, text, durable=False), path)
 
 
+def ranking_of(stage: str) -> str:
+    """What the journal calls the order of a search's candidates by estimates."""
+    return f"ranking-{stage}"
+
+
 def winner_of(phase: PhaseConfig) -> str:
     """What the journal calls the decision for a phase's winner."""
     return f"winner-{phase.name}"

@@ -92,9 +92,12 @@ class Scoring:
 
         given_up = {"search"} if again else {"search", split}
         missing = [
-            c for c in candidates if not given_up & c.failures.keys() and c.scores(split) is None
+            c
+            for c in candidates
+            if not given_up & c.failures.keys()
+            and (c.scores(split) is None or not c.is_done_on(split))
         ]
-        unscored = [c for c in missing if not c.is_scored(split)]
+        unscored = [c for c in missing if not c.is_done_on(split)]
         if unscored:
             self.dispatcher.run_all(unscored, split, progress)
         derive(self.run, missing, split)

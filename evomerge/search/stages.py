@@ -16,7 +16,7 @@ from evomerge.search.baselines import compared, score_baselines, score_random
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
 from evomerge.search.mend import missing_results
-from evomerge.search.run import Run, winner_of
+from evomerge.search.run import Run, ranking_of, winner_of
 from evomerge.search.scoring import Report, Scoring
 from evomerge.search.summary import write_summary
 
@@ -111,7 +111,8 @@ class Stages:
         searched = run.searched_phase(number)
         # Entered again, the same are finalists, also where one has failed meanwhile.
         ids = run.state.decided.get(stage)
-        ids = ids or choose_finalists(run.results, searched, config.search.finalists)
+        ranking = run.state.decided.get(ranking_of(stage.replace("finalists", "search", 1)))
+        ids = ids or choose_finalists(run.results, searched, config.search.finalists, ranking)
         self._decide(stage, ids)
         self.scoring.score([run.state.candidates[name] for name in ids], "validation", stage)
         is_last = number + 1 == len(config.all_phases)

@@ -18,7 +18,9 @@ class Job:
         recipe_json: Its recipe, complete.
         split: Which documents these are.
         blocks: Blocks to score by their number in the split.
-        num_blocks: Blocks of the whole split.
+        num_blocks: Blocks of the whole split, or of the sample.
+        sample: Number of the comparison set whose sample of the search documents it is of; None:
+            blocks are those of the split.
     """
 
     candidate: str
@@ -26,6 +28,7 @@ class Job:
     split: Split
     blocks: tuple[tuple[int, Block], ...]
     num_blocks: int
+    sample: int | None = None
 
     @cached_property
     def key(self) -> tuple[str, Split, tuple[int, ...]]:

@@ -1,0 +1,85 @@
+"""The difference estimator: what is foretold of all documents, corrected by those that are scored.
+
+Source: Särndal, Swensson and Wretman, "Model Assisted Survey Sampling" (1992), section 6.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.fidelity.outcomes import Floats
+
+PRIOR_DOCUMENTS = 8.0
+"""How many sampled documents the foretold variance counts like."""
+
+
+@dataclass(frozen=True)
+class DocumentEstimate:
+    """A mean over documents, some of which are scored.
+
+    Attributes:
+        value: Estimate of the mean over all documents.
+        design_error: Its standard error against the mean over all documents; 0: all are scored.
+        own_error: Standard error of the mean over all documents against that of the task's whole.
+        num_scored: Documents that are scored.
+        standardized: Each one's residual over its predicted standard deviation.
+    """
+
+    value: float
+    design_error: float
+    own_error: float
+    num_scored: int
+    standardized: tuple[float, ...] = ()
+
+    @property
+    def standard_error(self) -> float:
+        """Of all of it."""
+        return float(np.hypot(self.design_error, self.own_error))
+
+
+def difference_estimate(
+    predicted: Floats,
+    spread: Floats,
+    documents: NDArray[np.intp],
+    values: Floats,
+    probabilities: Floats,
+    inflation: float = 1.0,
+) -> DocumentEstimate:
+    """Estimate a mean.
+
+    Args:
+        predicted: Outcomes that were foretold without any of the values, shape [n].
+        spread: Predicted standard deviation of each, shape [n].
+        documents: Positions of those that are scored, ascending, shape [s].
+        values: Their outcomes, shape [s].
+        probabilities: With which each document was to be scored, shape [n].
+        inflation: Variance of residuals so far over that which was foretold.
+
+    Returns:
+        The estimate. It is unbiased whatever the predictor is worth. The variance of few residuals
+        is itself uncertain: it is averaged with the foretold one, which counts like
+        `PRIOR_DOCUMENTS` documents.
+    """
+    size = len(predicted)
+    residuals = values - predicted[documents]
+    chances = probabilities[documents]
+    value = float(predicted.mean() + (residuals / chances).sum() / size)
+    sampled = float((((1.0 - chances) / chances**2) * residuals**2).sum()) / size**2
+    expected = ((1.0 - probabilities) / probabilities) * spread**2
+    foretold = inflation * float(expected.sum()) / size**2
+    count = float((1.0 - chances > 0.0).sum())
+    share = PRIOR_DOCUMENTS / (PRIOR_DOCUMENTS + count)
+    variance = share * foretold + (1.0 - share) * sampled if (probabilities < 1.0).any() else 0.0
+    weights = 1.0 / chances
+    center = (weights * values).sum() / weights.sum() if len(values) else 0.0
+    outcomes = (weights * (values - center) ** 2).sum() / weights.sum() if len(values) else 0.0
+    return DocumentEstimate(
+        value,
+        float(np.sqrt(variance)),
+        float(np.sqrt(outcomes / size)) if size > 1 else float("nan"),
+        len(documents),
+        tuple((residuals / spread[documents]).tolist()),
+    )

@@ -1,0 +1,95 @@
+"""Which documents are scored: with what probability, and drawn by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.fidelity.outcomes import Floats
+
+FLOOR = 0.1
+"""Least spread that a document counts with, as a share of the greatest that a range allows."""
+
+
+def spread_of(predicted: Floats, low: float | None, high: float | None, error: float) -> Floats:
+    """Predicted standard deviation of each document's outcome, with a floor.
+
+    Args:
+        predicted: Outcomes that are foretold for the candidates to be compared, shape [m, n].
+        low: Least outcome; None: none is known.
+        high: Greatest outcome; None: none is known.
+        error: Root mean square error of predictions, for outcomes without a range.
+
+    Returns:
+        Shape [n]: of outcomes within a range as if each were at one end of it, which is their
+        greatest spread (exact for 0 and 1); of others the same for all.
+    """
+    if low is None or high is None:
+        return np.full(predicted.shape[1], max(error, 1e-12))
+    width = high - low
+    shares = (predicted - low) / width
+    return np.asarray(width * (np.sqrt((shares * (1.0 - shares)).mean(axis=0)) + FLOOR / 2.0))
+
+
+def inclusion_probabilities(spread: Floats, count: float) -> Floats:
+    """Probabilities in proportion to the spread, 1 at most, that sum to a number of documents.
+
+    So the estimate's variance is least (Särndal, Swensson and Wretman 1992, equation 3.6.16).
+
+    Args:
+        spread: Of each document, above 0, shape [n].
+        count: How many documents; n or more: all.
+    """
+    size = len(spread)
+    if count >= size:
+        return np.ones(size)
+    is_sure = np.zeros(size, dtype=bool)
+    while True:
+        left = count - is_sure.sum()
+        probabilities = np.where(is_sure, 1.0, spread * left / spread[~is_sure].sum())
+        over = (probabilities >= 1.0) & ~is_sure
+        if not over.any():
+            return np.asarray(probabilities)
+        is_sure |= over
+
+
+def draw(strata: Sequence[Floats], rng: np.random.Generator) -> list[NDArray[np.intp]]:
+    """Draw documents, each with its probability; as many as the probabilities sum to.
+
+    Systematic sampling along a random permutation (Särndal, Swensson and Wretman 1992, section
+    3.6.2) of one stratum after another: of each the number is that of its probabilities' sum, up or
+    down to a whole one.
+
+    Args:
+        strata: Probabilities of each stratum's documents.
+        rng: Draws.
+
+    Returns:
+        Positions in each stratum, ascending.
+    """
+    starts = np.cumsum([0, *map(len, strata)])
+    order = np.concatenate(
+        [start + rng.permutation(len(own)) for start, own in zip(starts[:-1], strata, strict=True)]
+    )
+    probabilities = np.concatenate(strata)
+    start = rng.random()
+    # Rounding may not move the last of them beyond its end.
+    ends = np.round(np.cumsum(probabilities[order]), 9)
+    begins = np.concatenate([[0.0], ends[:-1]])
+    taken = np.floor(ends - start) > np.floor(begins - start)
+    drawn = np.zeros(len(order), dtype=bool)
+    drawn[order[taken]] = True
+    return [np.flatnonzero(part) for part in np.split(drawn, starts[1:-1])]
+
+
+def more_probabilities(before: Floats, after: Floats) -> Floats:
+    """With what probability a document is drawn next that was not drawn before.
+
+    Args:
+        before: Probabilities of having been drawn so far, shape [n].
+        after: Those of being drawn now or before, nowhere less.
+    """
+    left = 1.0 - before
+    return np.where(left > 0.0, (after - before) / np.where(left > 0.0, left, 1.0), 0.0)

@@ -1,0 +1,49 @@
+"""How many documents the candidates of a comparison need."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.sample import inclusion_probabilities
+
+FIRST_DOCUMENTS = 60
+"""Of the first comparisons, whose predictor knows little."""
+
+NUM_FIRST = 2
+"""How many comparisons these are."""
+
+GROWTH = 1.15
+"""Steps in which a number is looked for."""
+
+
+def design_variance(spread: Floats, probabilities: Floats) -> float:
+    """Variance of an estimate by its sample.
+
+    Args:
+        spread: What each document's residual adds to the estimate, as a standard deviation, shape
+            [n].
+        probabilities: With which each is drawn, shape [n].
+    """
+    return float((((1.0 - probabilities) / probabilities) * spread**2).sum())
+
+
+def count_to_rank(means: Floats, spread: Floats, least: int) -> int:
+    """Documents with which the noise of candidates' estimates is no more than their differences.
+
+    Args:
+        means: Scores that are foretold for the candidates, shape [m].
+        spread: As in `design_variance`.
+        least: Documents at least.
+
+    Returns:
+        As many as needed, from `least` to n.
+    """
+    size = len(spread)
+    signal = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
+    count = float(min(least, size))
+    while count < size:
+        if design_variance(spread, inclusion_probabilities(spread, count)) <= signal:
+            break
+        count *= GROWTH
+    return min(size, int(np.ceil(count)))

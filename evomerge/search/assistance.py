@@ -1,0 +1,315 @@
+"""A search on samples of documents: what is scored, foretold and estimated of its candidates.
+
+Nothing here depends on arrival: a comparison set's predictors are fitted to what had been told when
+its first candidate was asked, and everything else follows from the journal and the documents' rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
+from evomerge.fidelity.choice import Chosen
+from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
+from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank
+from evomerge.journal import Candidate
+from evomerge.objectives import METRIC_RANGES, GroupMetric, Measure
+from evomerge.optimize.fronts import violations
+from evomerge.score import Approximation
+from evomerge.search.derive import scored_model
+from evomerge.search.known import KnownOutcomes
+from evomerge.search.run import Run
+from evomerge.space import Space
+
+SET_SIZE = 8
+"""Candidates of a set, where the optimizer has no generations."""
+
+
+@dataclass(frozen=True)
+class _Foretold:
+    """What is foretold of a set's candidates, by measure.
+
+    Attributes:
+        predicted: Shape [m, n].
+        spread: Shape [n].
+        inflation: Variance of residuals over that which was foretold.
+        chosen: What foretells.
+    """
+
+    predicted: Mapping[str, Floats]
+    spread: Mapping[str, Floats]
+    inflation: Mapping[str, float]
+    chosen: Mapping[str, Chosen]
+
+
+class Assistance:
+    """The samples and estimates of one phase.
+
+    Args:
+        run: The run.
+        phase: Number of the phase.
+        config: How many documents.
+        population: Candidates of a generation; None: the optimizer has none.
+    """
+
+    def __init__(
+        self, run: Run, phase: int, config: AssistedConfig, population: int | None
+    ) -> None:
+        self.run = run
+        self.phase = phase
+        self.config = config
+        self.set_size = population or SET_SIZE
+        self.space: Space = run.space(phase)
+        self._state = run.state.phases[phase]
+        self._outcomes = KnownOutcomes(run, self.space)
+        self._documents, self._measures = self._outcomes.documents, self._outcomes.measures
+        self._whole = {task for task in self._documents if run.setup.tasks.joint_metrics(task)}
+        self._weights = _weights(run, self._measures)
+        self._num_told = 0
+        # A set's candidates are estimated one after another.
+        self._foretold = lru_cache(maxsize=4)(self._foretell)
+
+    def restore(self) -> None:
+        """Take in what the journal says was told."""
+        for candidate in self.run.state.of_origin("baseline"):
+            if candidate.is_scored("search"):
+                self._outcomes.learn(candidate, -1)
+        told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
+        for candidate in sorted(told, key=lambda candidate: candidate.told or 0):
+            self.learn(candidate)
+
+    def learn(self, candidate: Candidate) -> None:
+        """Take in a candidate that was told."""
+        if candidate.scores("search") is not None:
+            self._outcomes.learn(candidate, self._num_told)
+        self._num_told += 1
+
+    def open(self, candidates: Sequence[Candidate]) -> None:
+        """Draw the sample of candidates that are to be compared, and journal it."""
+        number, names = len(self._state.sets), tuple(c.id for c in candidates)
+        foretold = self._foretold(number, self._num_told, names)
+        count, spread = self._count(number, foretold), self._spread(foretold)
+        probabilities = self._probabilities(spread, count)
+        rng = np.random.default_rng((self.run.setup.config.seed, 18, self.phase, number))
+        drawn = draw(list(probabilities.values()), rng)
+        tasks = {
+            task: {
+                "documents": self._documents[task][places].tolist(),
+                "probabilities": np.round(chances[places], 12).tolist(),
+            }
+            for (task, chances), places in zip(probabilities.items(), drawn, strict=True)
+        }
+        num_scored = sum(len(found["documents"]) for found in tasks.values())
+        is_all = num_scored == sum(map(len, self._documents.values()))
+        self.run.record(
+            "sampled",
+            phase=self.phase,
+            candidates=names,
+            full=[c.id for c in candidates if is_all or self._is_on_purpose(c)],
+            num_told=self._num_told,
+            count=count,
+            tasks=tasks,
+            predictors={
+                name: {
+                    "kind": chosen.kind,
+                    "error": chosen.error,
+                    "inflation": foretold.inflation[name],
+                }
+                for name, chosen in foretold.chosen.items()
+            },
+        )
+        self.run.commit()
+
+    def estimate(self, candidate: Candidate) -> None:
+        """Estimate the scores of a candidate whose sample is scored, and journal them."""
+        sampled = candidate.sampled
+        assert sampled is not None
+        group = sampled.group
+        foretold = self._foretold(group.number, group.num_told, group.candidates)
+        place = group.candidates.index(candidate.id)
+        probabilities = self._probabilities(self._spread(foretold), group.count)
+        found: dict[str, Approximation] = {}
+        residuals = {}
+        for measure in self._measures:
+            values, _ = self._outcomes.values(candidate, measure)
+            ids = self._documents[measure.task]
+            drawn = np.flatnonzero(np.isin(ids, group.documents[measure.task]))
+            made = difference_estimate(
+                foretold.predicted[measure.name][place],
+                foretold.spread[measure.name],
+                drawn,
+                values[drawn],
+                probabilities[measure.task],
+                foretold.inflation[measure.name],
+            )
+            found[measure.name] = Approximation(
+                made.value, made.standard_error, made.num_scored, made.design_error
+            )
+            residuals[measure.name] = float(np.mean(np.square(made.standardized)))
+        found |= self._objectives(candidate, found)
+        self.run.record(
+            "estimated",
+            candidate=candidate.id,
+            estimates={name: asdict(each) for name, each in found.items()},
+            residuals=residuals,
+        )
+
+    def ranking(self) -> list[str]:
+        """The phase's candidates, the best first, by what is foretold of all their documents.
+
+        What is known of a candidate's neighbors counts: the best of many estimates is one that
+        was lucky.
+        """
+        searched = [c for c in self.run.state.searched(self.phase) if c.scores("search")]
+        with_genome = [c for c in searched if c.genome is not None]
+        if not with_genome:
+            return [c.id for c in searched]
+        chosen = self._outcomes.choose(len(self._state.sets), self._num_told)
+        points = np.array([self._outcomes.point(c.genome or ()) for c in with_genome])
+        means = {n: each.predict(points).mean(axis=1) for n, each in chosen.items()}
+        objectives, results = self.run.setup.objectives, self.run.results
+        limits = [goal.limit for goal in results.goals("search")]
+        preferences = np.array([o.preference for o in objectives])
+        keys = {}
+        for row, candidate in enumerate(with_genome):
+            scores = {
+                name: Approximation(float(values[row]), 0.0, 1) for name, values in means.items()
+            }
+            scores |= self._objectives(candidate, scores)
+            losses = [o.loss(scores[o.name].value) for o in objectives]
+            over = float(violations(losses, limits)[0])
+            keys[candidate.id] = over, float(preferences @ losses)
+        return sorted(keys, key=lambda name: keys[name])
+
+    def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> _Foretold:
+        """What is foretold of candidates by all that was told before some place."""
+        chosen = self._outcomes.choose(number, num_told)
+        genomes = [self.run.state.candidates[name].genome for name in names]
+        points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
+        predicted = {name: each.predict(points) for name, each in chosen.items()}
+        inflation, spread = {}, {}
+        for measure in self._measures:
+            name = measure.name
+            inflation[name] = self._outcomes.inflation(name, num_told)
+            low, high = METRIC_RANGES.get(measure.metric, (None, None))
+            spread[name] = spread_of(predicted[name], low, high, chosen[name].error)
+        return _Foretold(predicted, spread, inflation, chosen)
+
+    def _spread(self, foretold: _Foretold) -> dict[str, Floats]:
+        """What each document of a task adds to the error of the combined score."""
+        spread = {task: np.zeros(len(ids)) for task, ids in self._documents.items()}
+        for measure in self._measures:
+            own = foretold.spread[measure.name] * np.sqrt(foretold.inflation[measure.name])
+            size = len(self._documents[measure.task])
+            spread[measure.task] += (self._weights[measure.name] * own / size) ** 2
+        return {task: np.sqrt(squares) for task, squares in spread.items()}
+
+    def _probabilities(self, spread: Mapping[str, Floats], count: int) -> dict[str, Floats]:
+        """Probabilities over all tasks; of a task whose metric needs all documents they are 1."""
+        free = [task for task in self._documents if task not in self._whole]
+        found = {task: np.ones(len(self._documents[task])) for task in self._whole}
+        if free:
+            together = np.concatenate([spread[task] for task in free])
+            chances = inclusion_probabilities(np.maximum(together, 1e-12), count)
+            ends = np.cumsum([len(spread[task]) for task in free])[:-1]
+            found |= dict(zip(free, np.split(chances, ends), strict=True))
+        return {task: found[task] for task in self._documents}
+
+    def _count(self, number: int, foretold: _Foretold) -> int:
+        """Documents of a set's sample, over all tasks that can be sampled."""
+        if self.config.documents != "automatic":
+            return self.config.documents
+        least = LEAST_DOCUMENTS * len(self._documents)
+        if number < NUM_FIRST:
+            least = max(least, FIRST_DOCUMENTS)
+        spread = self._spread(foretold)
+        free = [spread[task] for task in self._documents if task not in self._whole]
+        if not free:
+            return 0
+        means = sum(
+            self._weights[m.name] * foretold.predicted[m.name].mean(axis=1) for m in self._measures
+        )
+        return count_to_rank(np.asarray(means), np.concatenate(free), least)
+
+    def _is_on_purpose(self, candidate: Candidate) -> bool:
+        """Whether a candidate is scored in full, so that estimates are checked."""
+        if not self.config.calibrate or candidate.ask is None:
+            return False
+        every = max(1, round(1.0 / self.config.calibrate))
+        return candidate.ask % every == every // 2
+
+    def _objectives(
+        self, candidate: Candidate, known: Mapping[str, Approximation]
+    ) -> dict[str, Approximation]:
+        """Objectives that are no single measure, from estimates of what they are made of."""
+        found = {}
+        setup = self.run.setup
+        for objective in setup.objectives:
+            if objective.name in known:
+                continue
+            kind = setup.tasks.kinds[objective.name]
+            made = kind.measure(self.run.recipe(candidate), setup.pool, _Means(self.run, known))
+            own = [(term.coefficient, known[term.measure]) for term in made.terms if not term.model]
+            found[objective.name] = Approximation(
+                made.value,
+                float(np.hypot(made.standard_error, _joined(own, "standard_error"))),
+                sum(each.num_documents for _, each in own),
+                _joined(own, "design_error"),
+            )
+        return found
+
+
+class _Means:
+    """The `Rows` of a candidate by estimates of its means."""
+
+    def __init__(self, run: Run, known: Mapping[str, Any]) -> None:
+        self._run = run
+        self._known = known
+
+    def values(self, measure: Measure) -> Mapping[int, float]:
+        """See `Rows`."""
+        raise NotImplementedError
+
+    def mean(self, measure: Measure) -> float:
+        """See `Rows`."""
+        return float(self._known[measure.name].value)
+
+    def count(self, measure: Measure) -> int:
+        """See `Rows`."""
+        return int(self._known[measure.name].num_documents)
+
+    def of(self, model: str) -> _Means:
+        """See `Rows`."""
+        return _Means(self._run, scored_model(self._run, model, "search").scores("search") or {})
+
+
+def _joined(parts: Sequence[tuple[float, Approximation]], error: str) -> float:
+    return float(np.sqrt(sum((c * getattr(each, error)) ** 2 for c, each in parts)))
+
+
+def _weights(run: Run, measures: Sequence[Measure]) -> dict[str, float]:
+    """How much each measure weighs in the combined score; the sign says in which direction."""
+    weights = dict.fromkeys((measure.name for measure in measures), 0.0)
+    objectives = run.setup.objectives
+    total = sum(objective.preference for objective in objectives)
+    for objective in objectives:
+        share = -objective.loss(1.0) * objective.preference / total
+        kind = run.setup.tasks.kinds[objective.name]
+        if kind.single is not None:
+            weights[kind.single.name] += share
+        elif isinstance(kind, GroupMetric):
+            for measure, weight in zip(kind.measures, kind.weights, strict=True):
+                weights[measure.name] += share * weight
+        else:
+            # Of the worst of several nobody knows beforehand which it is.
+            tasks = {metric.task for metric in kind.config.metrics}
+            names = [measure.name for measure in measures if measure.task in tasks]
+            for name in names:
+                weights[name] += share / len(names)
+    return weights

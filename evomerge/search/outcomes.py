@@ -1,0 +1,54 @@
+"""What a candidate scored, as the optimizer, the journal and people are told of it."""
+
+from __future__ import annotations
+
+from evomerge.journal import Candidate
+from evomerge.journal.journal import Event
+from evomerge.optimize import Asked, Failed, Outcome, Scored, Told
+from evomerge.score import Approximation, Estimate
+from evomerge.search.run import Run
+
+
+def outcome_of(run: Run, candidate: Candidate) -> Outcome:
+    """What an optimizer is told of a candidate."""
+    scores = candidate.scores("search")
+    if scores is None:
+        return Failed(candidate.failures.get("search", "not scored"))
+    objectives = run.setup.objectives
+    return Scored(
+        losses=tuple(o.loss(scores[o.name].value) for o in objectives),
+        standard_errors=tuple(scores[o.name].standard_error for o in objectives),
+        design_errors=tuple(
+            each.design_error
+            for o in objectives
+            if isinstance(each := scores[o.name], Approximation)
+        ),
+    )
+
+
+def line_of(candidate: Candidate, score: Estimate | None) -> str:
+    """A candidate's score, in a line; "~": it is an estimate."""
+    if score is None:
+        return f"{candidate.id} failed: {candidate.failures.get('search')}"
+    mark = "~" if isinstance(score, Approximation) else ""
+    return f"{candidate.id} {mark}{score.value:.4f} ±{score.standard_error:.4f}"
+
+
+def to_optimizer(event: Event) -> Asked | Told | None:
+    """A journal event as the optimizer's; None for what it was never told."""
+    data = event.data
+    if event.kind == "asked":
+        return Asked(data["ask"], tuple(data["genome"]))
+    if data["genome"] is None:
+        return None
+    outcome = data["outcome"]
+    told: Outcome
+    if "losses" in outcome:
+        told = Scored(
+            tuple(outcome["losses"]),
+            tuple(outcome["standard_errors"]),
+            tuple(outcome.get("design_errors", ())),
+        )
+    else:
+        told = Failed(outcome["failed"])
+    return Told(data["ask"], tuple(data["genome"]), told)

@@ -1,0 +1,132 @@
+"""The difference estimator: unbiased whatever the predictor is worth, and its error is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
+from evomerge.fidelity.sample import more_probabilities
+from evomerge.fidelity.sizes import count_to_rank, design_variance
+
+SIZE = 200
+RNG = np.random.default_rng(3)
+CHANCES = RNG.beta(0.6, 0.6, SIZE)
+OUTCOMES = (RNG.random(SIZE) < CHANCES).astype(float)
+
+PREDICTIONS = {
+    "good": np.clip(CHANCES, 0.02, 0.98),
+    "worthless": np.full(SIZE, 0.5),
+    "wrong": np.clip(1.0 - CHANCES, 0.02, 0.98),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    spread=st.lists(st.floats(1e-3, 10.0), min_size=2, max_size=40),
+    share=st.floats(0.05, 1.2),
+    seed=st.integers(0, 1000),
+)
+def test_a_sample_has_as_many_documents_as_asked_for(spread, share, seed):
+    spread = np.array(spread)
+    count = max(1, round(share * len(spread)))
+    chances = inclusion_probabilities(spread, count)
+    assert np.all((chances > 0.0) & (chances <= 1.0))
+    assert chances.sum() == pytest.approx(min(count, len(spread)))
+    # In proportion to the spread, where it is not certain.
+    free = chances < 1.0
+    if free.sum() > 1:
+        ratios = chances[free] / spread[free]
+        assert ratios == pytest.approx(ratios[0])
+    drawn = draw([chances], np.random.default_rng(seed))[0]
+    assert len(drawn) == min(count, len(spread))
+    assert set(np.flatnonzero(chances == 1.0)) <= set(drawn)
+    assert list(drawn) == sorted(set(drawn))
+
+
+def test_documents_are_drawn_with_their_probabilities():
+    chances = inclusion_probabilities(RNG.gamma(1.0, 1.0, 30) + 0.05, 8)
+    rng = np.random.default_rng(1)
+    counts = np.zeros(30)
+    for _ in range(6000):
+        counts[draw([chances], rng)[0]] += 1
+    assert counts / 6000 == pytest.approx(chances, abs=0.03)
+
+
+def test_each_stratum_has_its_share():
+    chances = inclusion_probabilities(RNG.gamma(1.0, 1.0, 90) + 0.05, 20)
+    strata = [chances[:10], chances[10:50], chances[50:]]
+    for seed in range(30):
+        drawn = draw(strata, np.random.default_rng(seed))
+        assert sum(map(len, drawn)) == 20
+        for own, places in zip(strata, drawn, strict=True):
+            assert abs(len(places) - own.sum()) < 1.0
+
+
+def test_a_sample_grows_by_those_that_are_left():
+    before, after = (inclusion_probabilities(RNG.gamma(1.0, 1.0, 30), n) for n in (5, 12))
+    after = np.maximum(before, after)
+    more = more_probabilities(before, after)
+    assert before + (1.0 - before) * more == pytest.approx(after)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize("count", [20, 60])
+def test_it_is_unbiased_and_its_error_is_right(name, count):
+    predicted = PREDICTIONS[name]
+    spread = spread_of(predicted[None], 0.0, 1.0, 0.5)
+    chances = inclusion_probabilities(spread, count)
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(2000):
+        drawn = draw([chances], rng)[0]
+        found.append(difference_estimate(predicted, spread, drawn, OUTCOMES[drawn], chances))
+    values = np.array([each.value for each in found])
+    truth = OUTCOMES.mean()
+    assert values.mean() == pytest.approx(truth, abs=4.0 * values.std() / np.sqrt(len(values)))
+    errors = np.array([each.design_error for each in found])
+    covered = np.abs(values - truth) < 1.96 * errors
+    assert covered.mean() > 0.9
+    assert all(each.num_scored == count for each in found)
+
+
+def test_a_good_predictor_makes_it_precise():
+    spreads = {}
+    for name, predicted in PREDICTIONS.items():
+        spread = spread_of(predicted[None], 0.0, 1.0, 0.5)
+        chances = inclusion_probabilities(spread, 40)
+        rng = np.random.default_rng(2)
+        values = []
+        for _ in range(500):
+            drawn = draw([chances], rng)[0]
+            made = difference_estimate(predicted, spread, drawn, OUTCOMES[drawn], chances)
+            values.append(made.value)
+        spreads[name] = float(np.std(values))
+    assert spreads["good"] < 0.8 * spreads["worthless"] < 0.8 * spreads["wrong"]
+
+
+def test_of_all_documents_it_is_their_mean():
+    predicted = PREDICTIONS["wrong"]
+    every = np.arange(SIZE)
+    made = difference_estimate(
+        predicted, np.full(SIZE, 0.5), every, OUTCOMES, inclusion_probabilities(predicted, SIZE)
+    )
+    assert made.value == pytest.approx(OUTCOMES.mean())
+    assert made.design_error == 0.0
+    assert made.standard_error == pytest.approx(OUTCOMES.std() / np.sqrt(SIZE))
+
+
+def test_outcomes_without_a_range_are_drawn_evenly():
+    spread = spread_of(RNG.normal(size=(3, 20)), 0.0, None, 0.7)
+    assert spread == pytest.approx(0.7)
+
+
+def test_as_many_documents_as_tell_candidates_apart():
+    spread = spread_of(PREDICTIONS["worthless"][None], 0.0, 1.0, 0.5) / SIZE
+    far, near, same = ([0.2, 0.5, 0.8], [0.50, 0.51, 0.52], [0.5, 0.5, 0.5])
+    counts = [count_to_rank(np.array(means), spread, 10) for means in (far, near, same)]
+    assert counts[0] == 10 < counts[1] < counts[2] == SIZE
+    noise = design_variance(spread, inclusion_probabilities(spread, counts[1]))
+    assert noise <= np.var(near, ddof=1)

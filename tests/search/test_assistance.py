@@ -1,0 +1,251 @@
+"""Searches on samples of documents: estimated alike by any actors, killed and resumed or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import evomerge
+from evomerge.choice.table import final_table
+from evomerge.config import load_config
+from evomerge.errors import InputError
+from evomerge.journal import normal_form
+from evomerge.score import Approximation
+from evomerge.search.check import check
+from evomerge.search.mend import note_lost_documents
+from evomerge.search.run import reopen_run
+from evomerge.search.scoring import Scoring
+from evomerge.search.stages import Stages
+from evomerge.testing.actors import SimulatedGroup
+from evomerge.testing.workers import SimulatedWorker, hashed_score
+from fixtures import make_config, make_workspace
+from runs import new_run
+
+SPLITS = {"search": 20, "validation": 10, "holdout": 10}
+SCORE = {"splits": SPLITS, "block_documents": 4}
+ASSISTED = {"kind": "assisted", "documents": 12, "calibrate": 0.2}
+
+
+class Bowls:
+    """Documents that are answered right near a place of their own."""
+
+    def __init__(self) -> None:
+        self.run = None
+
+    def __call__(self, candidate: str, objective: str, document: int) -> float:
+        genome = self.run.state.candidates[candidate].genome
+        if genome is None:
+            return float(hashed_score("base", objective, document) > 0.6)
+        places = [0.3 + 0.4 * hashed_score(f"{n}", objective, document) for n in range(2)]
+        distance = sum((x - place) ** 2 for x, place in zip(genome, places, strict=True))
+        return float(distance < 0.02 + 0.3 * hashed_score("width", objective, document))
+
+
+def work(run, num_actors=1, seed=None):
+    """All stages but the report."""
+    bowls = Bowls()
+    bowls.run = run
+    worker = SimulatedWorker(run.setup.tasks.measures, score=bowls)
+    with Scoring(run, print, lambda *_: SimulatedGroup(worker, num_actors, seed)) as scoring:
+        for stage in Stages(run, scoring, lambda progress: None):
+            if stage.name == "report":
+                break
+            stage.go()
+    run.close()
+    return run
+
+
+def assisted_run(folder, run_dir=None, *, candidates=40, fidelity=ASSISTED, **changes):
+    search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
+    return new_run(folder, run_dir, search=search, score=SCORE, **changes)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assisted")
+    return work(assisted_run(folder))
+
+
+def events(run, kind):
+    return [event.data for event in run.journal.events if event.kind == kind]
+
+
+def test_candidates_are_scored_on_the_sample_of_their_set(done):
+    searched = done.state.searched(0)
+    assert len(searched) == 40
+    groups = done.state.phases[0].sets
+    assert [name for group in groups for name in group.candidates] == [c.id for c in searched]
+    for candidate in searched:
+        group = candidate.sampled.group
+        scores = candidate.scores("search")
+        on_purpose = candidate.ask % 5 == 2
+        assert candidate.is_scored("search") == on_purpose == (candidate.id in group.full)
+        assert group.num_documents == 12
+        kept = [
+            done.results.documents(candidate.id, "search", measure)
+            for measure in done.setup.tasks.measures
+        ]
+        assert sum(map(len, kept)) == (40 if on_purpose else 12)
+        for objective, values in zip(done.setup.objectives, kept, strict=True):
+            score = scores[objective.name]
+            if on_purpose:
+                assert not isinstance(score, Approximation)
+                assert score.value == pytest.approx(np.mean(list(values.values())))
+            else:
+                assert set(values) == set(group.documents[objective.task])
+                assert score.num_documents == len(values)
+                assert 0.0 < score.design_error <= score.standard_error
+
+
+def test_another_set_has_another_sample(done):
+    drawn = [tuple(group.documents.items()) for group in done.state.phases[0].sets]
+    assert len(set(map(str, drawn))) == len(drawn) > 3
+
+
+def test_what_was_foretold_follows_from_what_had_been_told(done):
+    """Not from what is known by now: predictors are those of the first ask of a set."""
+    told = [c.told for c in done.state.searched(0)]
+    assert told == sorted(told)
+    for group, data in zip(done.state.phases[0].sets, events(done, "sampled"), strict=True):
+        name = group.candidates[0]
+        first = next(e.seq for e in done.journal.events if e.data.get("candidate") == name)
+        before = [e for e in done.journal.events if e.kind == "told" and e.seq < first]
+        assert group.num_told == data["num_told"] == len(before)
+        assert {p["kind"] for p in group.predictors.values()} <= {
+            *("mean", "kernel", "quadratic", "item_response")
+        }
+
+
+def test_estimates_are_unbiased_and_their_errors_right(done):
+    pairs = []
+    for candidate in done.state.searched(0):
+        bowls = Bowls()
+        bowls.run = done
+        for objective in done.setup.objectives:
+            made = candidate.sampled.estimates[objective.name]
+            documents = done.setup.splits[objective.task]["search"]
+            truth = np.mean([bowls(candidate.id, objective.name, d) for d in documents])
+            pairs.append((made.value - truth, made.design_error))
+    errors, sizes = np.array(pairs).T
+    assert abs(errors.mean()) < 3.0 * errors.std() / np.sqrt(len(errors)) + 0.01
+    assert (np.abs(errors) < 1.96 * sizes).mean() > 0.85
+
+
+def test_optimizers_are_told_that_they_are_estimates(done):
+    for data in events(done, "told"):
+        outcome = data["outcome"]
+        is_full = done.state.candidates[data["candidate"]].is_scored("search")
+        assert ("design_errors" in outcome) == (not is_full)
+
+
+def test_finalists_are_measured_in_full(done):
+    finalists = done.state.decided["finalists"]
+    assert finalists == done.state.decided["ranking-search"][:3]
+    for name in finalists:
+        scores = done.state.candidates[name].scores("validation")
+        assert not any(isinstance(score, Approximation) for score in scores.values())
+        assert sum(score.num_documents for score in scores.values()) == 20
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "map", "random"])
+def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
+    settings = {"optimizer": {"kind": optimizer}, "candidates": 24}
+    runs = [
+        work(assisted_run(tmp_path / name, **settings), count, seed)
+        for name, count, seed in (("1", 1, None), ("2", 2, 5), ("7", 7, 3))
+    ]
+    forms = [normal_form(run.journal.events) for run in runs]
+    assert forms[0] == forms[1] == forms[2]
+    assert runs[0].state.decided == runs[1].state.decided == runs[2].state.decided
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4, 0.55, 0.7, 0.85])
+@pytest.mark.parametrize("num_actors", [1, 2])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(share, num_actors, done, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    path = run_dir / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: int(share * len(lines))]))
+    resumed = work(reopen_run(run_dir, strict=True), num_actors, 4)
+    assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
+    assert resumed.state.decided == done.state.decided
+
+
+def test_a_run_that_was_killed_while_a_set_was_asked(done, tmp_path):
+    """Some of its candidates are journaled, and no sample yet."""
+    lines = (done.run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    places = [n for n, line in enumerate(lines) if json.loads(line)["kind"] == "sampled"]
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    (run_dir / "journal.jsonl").write_text("".join(lines[: places[2] - 2]))
+    resumed = work(reopen_run(run_dir, strict=True))
+    assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
+
+
+def test_documents_that_are_lost_are_scored_again(done, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    part = next(iter(done.state.candidates["c00011"].sampled.parts))
+    (run_dir / "documents" / part).unlink()
+    run = reopen_run(run_dir)
+    note_lost_documents(run)
+    assert not run.state.candidates["c00011"].is_done_on("search")
+    work(run)
+    again = {c.id: c.scores("search") for c in run.state.searched(0)}
+    assert again == {c.id: c.scores("search") for c in done.state.searched(0)}
+
+
+def test_the_number_of_documents_follows_from_the_errors(tmp_path):
+    run = work(assisted_run(tmp_path, fidelity={"kind": "assisted"}, candidates=30))
+    counts = [data["count"] for data in events(run, "sampled")]
+    assert all(16 <= count <= 40 for count in counts)
+    assert len(set(counts)) > 1
+
+
+def test_a_budget_of_documents_counts_samples(tmp_path):
+    search = {
+        "budget": {"documents": 200},
+        "finalists": 2,
+        "fidelity": {**ASSISTED, "calibrate": 0},
+    }
+    run = work(new_run(tmp_path, search=search, score=SCORE))
+    assert run.state.phases[0].num_documents == 17 * 12
+    assert len(run.state.searched(0)) == 17
+
+
+def test_a_real_search(tmp_path):
+    """Real models, in this process: estimates are never shown as measurements."""
+    make_workspace(tmp_path)
+    search = {"budget": {"candidates": 10}, "finalists": 2, "fidelity": ASSISTED}
+    config = make_config(tmp_path, score=SCORE, search=search, workers={"kind": "inline"})
+    assert any("fidelity: " in line for line in check(load_config(config), tmp_path).lines)
+    result = evomerge.run(config, tmp_path / "run")
+    table = final_table(result.results)
+    row = next(r for r in table["rows"] if r["candidate"] == table["chosen"])
+    chosen = result.results.state.candidates[table["chosen"]]
+    found = row["splits"]["search"]["combined"]
+    assert ("design_error" in found) == (not chosen.is_scored("search"))
+    assert "design_error" not in row["splits"]["validation"]["combined"]
+    again = evomerge.resume(tmp_path / "run")
+    assert again.results.table() == result.results.table()
+    page = (tmp_path / "run/report.html").read_text()
+    assert ("~0." in page or "~1." in page) == (not chosen.is_scored("search"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"documents": 3}, "search.fidelity"),
+        ({"kind": "guess"}, "search.fidelity"),
+        ({"calibrate": 2.0}, "search.fidelity"),
+    ],
+)
+def test_what_is_no_fidelity_is_refused(changes, says, tmp_path):
+    make_workspace(tmp_path)
+    config = make_config(tmp_path, search={"fidelity": {**ASSISTED, **changes}})
+    with pytest.raises(InputError, match=says):
+        load_config(config)
