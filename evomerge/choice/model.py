@@ -12,6 +12,7 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.quadratic import num_coefficients, rank
 from evomerge.optimize.surrogate import Floats, Surrogate, to_units
 from evomerge.optimize.surrogates import fit_surrogates
+from evomerge.score import Approximation
 from evomerge.space import Dimension
 
 
@@ -79,10 +80,15 @@ def model_of(results: Results, phase: SearchedPhase) -> SearchModel | None:
     goals = results.goals("search")
     losses = np.array([losses for _, losses, _ in rows.values()])
     errors = np.nan_to_num(np.array([errors for _, _, errors in rows.values()]))
+    scores = [candidate.scores("search") or {} for candidate, _, _ in rows.values()]
+    names = [objective.name for objective in results.objectives]
+    is_estimate = np.array(
+        [[isinstance(s.get(name), Approximation) for name in names] for s in scores]
+    )
     places = {recipe: place for place, recipe in enumerate(rows)}
     return SearchModel(
         places={name: places[recipe] for name, recipe in twins.items()},
         losses=losses,
         standard_errors=errors,
-        surrogates=fit_surrogates(optimizer.modeled_by, points, losses, errors, goals),
+        surrogates=fit_surrogates(optimizer.modeled_by, points, losses, errors, goals, is_estimate),
     )

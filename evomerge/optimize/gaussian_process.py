@@ -21,6 +21,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.quadratic import Quadratic, features, num_coefficients, rank
 from evomerge.optimize.surrogate import (
+    Bools,
     Floats,
     Prediction,
     Quality,
@@ -82,16 +83,25 @@ class GaussianProcess:
         losses: Measured losses, shape [n].
         standard_errors: Theirs, shape [n]; zero where they are exact.
         goal: What is known of the loss.
+        is_estimate: See `noise_variances`.
     """
 
     expected_variance = 1.0
     """Prior median of the process's variance, in units of the losses' spread squared."""
 
-    def __init__(self, points: Floats, losses: Floats, standard_errors: Floats, goal: Goal) -> None:
+    def __init__(
+        self,
+        points: Floats,
+        losses: Floats,
+        standard_errors: Floats,
+        goal: Goal,
+        is_estimate: Bools | None = None,
+    ) -> None:
         self.points = points
         self.losses = losses
         self.goal = goal
-        self.noise = noise_variances(losses, standard_errors, goal)
+        self.is_estimate = is_estimate
+        self.noise = noise_variances(losses, standard_errors, goal, is_estimate)
         self.unit = spread(losses)
         self._prepare(standard_errors)
         self._basis_here = self._basis(points)
@@ -200,6 +210,7 @@ class ResidualGaussianProcess(GaussianProcess):
         losses: Measured losses, shape [n].
         standard_errors: Theirs, shape [n]; zero where they are exact.
         goal: What is known of the loss.
+        is_estimate: See `noise_variances`.
     """
 
     expected_variance = 0.3
@@ -210,7 +221,7 @@ class ResidualGaussianProcess(GaussianProcess):
         if errors.max() < least:
             # Exact losses and a design of deficient rank make a quadratic that cannot be solved.
             errors = np.full_like(errors, least)
-        self.quadratic = Quadratic(self.points, self.losses, errors, self.goal)
+        self.quadratic = Quadratic(self.points, self.losses, errors, self.goal, self.is_estimate)
 
     def _offset(self, points: Floats) -> Floats:
         return self.quadratic.mean(points)

@@ -28,7 +28,7 @@ from evomerge.optimize.protocol import (
     Wait,
 )
 from evomerge.optimize.quadratic import num_coefficients, rank
-from evomerge.optimize.surrogate import Floats, Surrogate, to_units
+from evomerge.optimize.surrogate import Bools, Floats, Surrogate, to_units
 from evomerge.optimize.surrogate_front import Function, front_of, values
 from evomerge.optimize.surrogates import fit_surrogates
 
@@ -52,11 +52,13 @@ class Observations:
         points: Shape [n, d], in units of the box.
         losses: Shape [n, m].
         standard_errors: Shape [n, m].
+        is_estimate: Which are estimated from some of the documents, shape [n, m].
     """
 
     points: Floats
     losses: Floats
     standard_errors: Floats
+    is_estimate: Bools
 
 
 class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
@@ -116,6 +118,7 @@ class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
             np.array([self._to_units(point) for point, _ in scored]).reshape(-1, len(self._low)),
             np.array([told.losses for _, told in scored]).reshape(-1, count),
             np.array([told.standard_errors for _, told in scored]).reshape(-1, count),
+            np.array([told.is_estimate for _, told in scored], dtype=bool).reshape(-1, count),
         )
 
     @property
@@ -129,6 +132,7 @@ class MapOptimizer(BaseOptimizer[SurrogateSearchConfig, Point]):
                 measured.losses,
                 measured.standard_errors,
                 self.goals,
+                measured.is_estimate,
             )
             self._fitted = len(self._told), fitted
         return self._fitted[1]

@@ -113,6 +113,11 @@ class Scored:
     standard_errors: tuple[float, ...]
     design_errors: tuple[float, ...] = ()
 
+    @property
+    def is_estimate(self) -> tuple[bool, ...]:
+        """Which of the losses are estimated."""
+        return tuple(error > 0.0 for error in self.design_errors) or (False,) * len(self.losses)
+
 
 @dataclass(frozen=True)
 class Failed:

@@ -21,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from evomerge.optimize.protocol import Goal
 from evomerge.optimize.surrogate import (
+    Bools,
     Floats,
     Identity,
     Link,
@@ -141,13 +142,21 @@ class Quadratic:
         losses: Measured losses, shape [n].
         standard_errors: Theirs, shape [n]; zero where they are exact.
         goal: What is known of the loss.
+        is_estimate: See `noise_variances`.
     """
 
-    def __init__(self, points: Floats, losses: Floats, standard_errors: Floats, goal: Goal) -> None:
+    def __init__(
+        self,
+        points: Floats,
+        losses: Floats,
+        standard_errors: Floats,
+        goal: Goal,
+        is_estimate: Bools | None = None,
+    ) -> None:
         self.points = points
         self.losses = losses
         self.goal = goal
-        self.noise = noise_variances(losses, standard_errors, goal)
+        self.noise = noise_variances(losses, standard_errors, goal, is_estimate)
         self._features = features(points)
         fits = [fit for link in _links(losses, goal) for fit in self._fits(link)]
         fits.sort(key=lambda fit: -fit.density)

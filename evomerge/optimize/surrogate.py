@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evomerge.optimize.protocol import Goal
 
 Floats = NDArray[Any]
+Bools = NDArray[np.bool_]
 
 TRUSTED_R2 = 0.5
 """Least share of the losses' variance beyond noise that a trusted surrogate explains."""
@@ -201,13 +202,29 @@ def spread(values: Floats) -> float:
     return deviation if deviation > 1e-9 * size else size or 1.0
 
 
-def noise_variances(losses: Floats, standard_errors: Floats, goal: Goal) -> Floats:
+def noise_variances(
+    losses: Floats, standard_errors: Floats, goal: Goal, is_estimate: Bools | None = None
+) -> Floats:
     """Variances of measured losses, shape [n].
 
     A standard error is itself an estimate: it is zero where every document scored alike. Of losses
     between bounds it is taken as a share's, of as many documents as the standard errors tell of,
     one success and one failure added to it; of others never as less than a fifth of the median.
+    That of a loss which is estimated from some of the documents is taken as it is: each has its
+    own, and it is never quite zero.
+
+    Args:
+        losses: Shape [n].
+        standard_errors: Theirs, shape [n].
+        goal: What is known of the loss.
+        is_estimate: Which are estimated, shape [n]; None: none.
     """
+    if is_estimate is not None and is_estimate.any():
+        variances = np.where(np.isfinite(standard_errors), standard_errors, 0.0) ** 2
+        if not is_estimate.all():
+            rest = ~is_estimate
+            variances[rest] = noise_variances(losses[rest], standard_errors[rest], goal)
+        return np.asarray(np.maximum(variances, (1e-6 * spread(losses)) ** 2 + 1e-24))
     variances = np.where(np.isfinite(standard_errors), standard_errors, 0.0) ** 2
     least = (1e-6 * spread(losses)) ** 2 + 1e-24
     known = variances > 0.0

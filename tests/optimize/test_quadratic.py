@@ -248,3 +248,26 @@ def test_a_constant_loss_is_that_constant(goal, count):
     surrogate = Quadratic(points, losses, np.full(count, 0.03), goal)
     assert np.abs(surrogate.mean(space_filling(2, 50, 1)) + 0.3).max() < 0.01
     assert surrogate.quality.trusted
+
+
+def test_an_estimate_has_its_own_variance():
+    losses = np.array([-0.5, -0.6, -0.9, -0.4])
+    errors = np.array([0.035, 0.034, 0.02, 0.1])
+    is_estimate = np.array([False, False, True, True])
+    variances = noise_variances(losses, errors, SHARE, is_estimate)
+    assert variances[2:] == pytest.approx(errors[2:] ** 2)
+    assert variances[:2] == pytest.approx(noise_variances(losses[:2], errors[:2], SHARE))
+    # What all of them say without being marked is one median of counts.
+    together = noise_variances(losses, errors, SHARE)
+    assert together[3] < 0.5 * errors[3] ** 2
+
+
+def test_a_surrogate_heeds_the_errors_of_estimates():
+    points = space_filling(1, 24, 0)
+    truth = -0.6 + 0.1 * points[:, 0]
+    rng = np.random.default_rng(2)
+    errors = np.where(np.arange(24) % 2 == 0, 0.01, 0.15)
+    losses = np.clip(truth + errors * rng.standard_normal(24), -1.0, 0.0)
+    marked = Quadratic(points, losses, errors, SHARE, np.ones(24, dtype=bool)).mean(points)
+    plain = Quadratic(points, losses, errors, SHARE).mean(points)
+    assert np.abs(marked - truth).mean() < 0.7 * np.abs(plain - truth).mean()
