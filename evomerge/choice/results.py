@@ -26,6 +26,7 @@ from evomerge.score import (
     combine_shares,
     paired_difference,
 )
+from evomerge.score.statistics import Z_95
 
 
 class Results:
@@ -105,14 +106,23 @@ class Results:
         scored = [(e.value, c) for c in candidates if (e := self.combined(c, split)) is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
-    def ranked(self, candidates: Sequence[str], split: Split) -> list[str]:
-        """Those that are scored, the best first; who is over a limit comes last, by how far."""
+    def ranked(
+        self, candidates: Sequence[str], split: Split, *, cautious: bool = False
+    ) -> list[str]:
+        """Those that are scored, the best first; who is over a limit comes last, by how far.
+
+        Args:
+            candidates: Those to rank.
+            split: By whose documents.
+            cautious: Take estimates by their lower bounds.
+        """
         limits = [goal.limit for goal in self.goals(split)]
         keys = {}
         for name in candidates:
             combined, losses = self.combined(name, split), self.losses(name, split)
             if combined is not None and losses is not None:
-                keys[name] = float(violations(losses[0], limits)[0]), -combined.value
+                value = lower_bound(combined) if cautious else combined.value
+                keys[name] = float(violations(losses[0], limits)[0]), -value
         return sorted(keys, key=lambda name: keys[name])
 
     def difference(self, first: str, second: str, split: Split) -> Difference:
@@ -292,6 +302,11 @@ class Results:
                 "objectives": {n: asdict(estimate) for n, estimate in scores.items()},
             }
         return {"candidate": name, "failed": candidate.failed, "splits": splits}
+
+
+def lower_bound(score: Estimate) -> float:
+    """A score that was measured as it is; of one that was estimated the 95 % interval's end."""
+    return score.value - Z_95 * float(getattr(score, "design_error", 0.0))
 
 
 def goals(objectives: Sequence[Objective], parents: Sequence[Sequence[float]]) -> list[Goal]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from evomerge.choice.fidelity import ledger
 from evomerge.choice.health import at_chance, signs_of
 from evomerge.choice.leaks import leaks
 from evomerge.choice.overfit import shrinkages
@@ -25,7 +26,7 @@ def final_table(results: Results) -> dict[str, Any]:
         objectives on which models do no better than by guessing; "leaks", what models gain on
         documents of the training text; "duplicates", documents that share a split;
         "prompts", whether they are chats;
-        "over_limit", limits that the chosen model does not keep.
+        "fidelity", see `ledger`; "over_limit", limits that the chosen model does not keep.
     """
     table = results.table()
     split: Split = "validation" if table["chosen"] else "search"
@@ -41,6 +42,7 @@ def final_table(results: Results) -> dict[str, Any]:
         "leaks": leaks(results, names, opened),
         "duplicates": results.state.started.get("duplicates"),
         "prompts": results.state.started.get("prompts"),
+        "fidelity": ledger(results),
         "over_limit": _over_limit(results, table["chosen"]),
     }
     return table | {name: value for name, value in more.items() if value}

@@ -71,6 +71,22 @@ class Means:
         return np.tile(self._means, (len(points), 1))
 
 
+class Constant:
+    """The mean of all, for every document: what a plain subsample foretells."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._shape, self._center = outcomes.values.shape[1], outcomes.center
+        self.left_out = outcomes.values - outcomes.center
+
+    def predict(self, points: Floats) -> Floats:
+        """See `Fitted`."""
+        return np.full((len(points), self._shape), self._center)
+
+
+PLAIN = Predictor("none", Constant)
+"""In the place of all others where their standard errors were refuted."""
+
+
 class Process:
     """See `processes`, with a kernel and variances over that of all outcomes.
 

@@ -23,6 +23,7 @@ def verdict_lines(table: dict[str, Any]) -> list[str]:
         *shrinkage_lines(table),
         *leak_lines(table),
         *health_lines(table),
+        *fidelity_lines(table),
         *duplicate_lines(table.get("duplicates", {})),
         *prompt_lines(table.get("prompts", {})),
     ]
@@ -93,6 +94,28 @@ def duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
             f"group_by: documents that agree in {shared['field']!r} share a split: "
             f"{shared['num_groups']:,} {'group' if shared['num_groups'] == 1 else 'groups'} of two "
             "or more"
+        )
+    return lines
+
+
+def fidelity_lines(table: dict[str, Any]) -> list[str]:
+    """What a search on samples of documents spent, and how its estimates were checked."""
+    found = table.get("fidelity")
+    if not found:
+        return []
+    spent, full = found["num_documents"], found["num_documents_full"]
+    lines = [
+        f"fidelity: {spent:,} search documents were scored, {spent / full:.0%} of the {full:,} "
+        f"that all candidates have; the scores of {found['num_estimated']:,} candidates are "
+        "estimates (~)"
+    ]
+    check = found["calibration"]
+    if check is not None:
+        verdict = ": standard errors are too small" if check["is_refuted"] else ""
+        lines.append(
+            f"calibration: of {check['num_checked']} candidates that were scored in full as well, "
+            f"{check['num_covered']} were within 1.96 standard errors of their estimate; mean "
+            f"difference {check['bias']:+.3f}, root mean square {check['error']:.3f}{verdict}"
         )
     return lines
 

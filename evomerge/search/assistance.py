@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.choice.fidelity import calibration
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
 from evomerge.fidelity.choice import Chosen
 from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
@@ -189,7 +190,8 @@ class Assistance:
 
     def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> _Foretold:
         """What is foretold of candidates by all that was told before some place."""
-        chosen = self._outcomes.choose(number, num_told)
+        plain = self._is_refuted(num_told)
+        chosen = self._outcomes.choose(number, num_told, plain=plain)
         genomes = [self.run.state.candidates[name].genome for name in names]
         points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
         predicted = {name: each.predict(points) for name, each in chosen.items()}
@@ -200,6 +202,16 @@ class Assistance:
             low, high = METRIC_RANGES.get(measure.metric, (None, None))
             spread[name] = spread_of(predicted[name], low, high, chosen[name].error)
         return _Foretold(predicted, spread, inflation, chosen)
+
+    def _is_refuted(self, num_told: int) -> bool:
+        """Whether the first tells say that standard errors are too small.
+
+        Then nothing is foretold any more: a sample is what it is by itself.
+        """
+        told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
+        told = sorted(told, key=lambda candidate: candidate.told or 0)[:num_told]
+        found = calibration(self.run.results, told)
+        return found is not None and found.is_refuted
 
     def _spread(self, foretold: _Foretold) -> dict[str, Floats]:
         """What each document of a task adds to the error of the combined score."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from evomerge.choice.results import lower_bound
 from evomerge.errors import StoppedError
 from evomerge.fidelity.config import AssistedConfig
 from evomerge.journal import Candidate
@@ -304,10 +305,12 @@ class SearchLoop:
         self._num_repeats = self._num_repeats + 1 if is_repeat else 0
         self._since_best += 1
         known = [] if self._best is None else [self._best[1]]
-        if score is not None and results.ranked([*known, candidate.id], "search")[0] != (
-            known[0] if known else None
-        ):
-            self._best = score.value, candidate.id
+        if score is None:
+            return
+        ranked = results.ranked([*known, candidate.id], "search", cautious=True)
+        if ranked[0] not in known:
+            # Of estimates the lower bound: the best of many is one that was lucky.
+            self._best = lower_bound(score), candidate.id
             self._since_best = 0
 
     def _elapsed(self) -> float:

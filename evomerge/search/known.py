@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.fidelity import Outcomes, choose
+from evomerge.fidelity import PREDICTORS, Outcomes, choose
 from evomerge.fidelity.choice import Chosen, latest
 from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.predictors import PLAIN
 from evomerge.journal import Candidate
 from evomerge.objectives import METRIC_RANGES, Measure
 from evomerge.search.run import Run
@@ -110,12 +111,13 @@ class KnownOutcomes:
         width = np.where(high > low, high - low, 1.0)
         return np.asarray(2.0 * (np.asarray(genome) - low) / width - 1.0)
 
-    def choose(self, number: int, num_told: int) -> dict[str, Chosen]:
+    def choose(self, number: int, num_told: int, *, plain: bool = False) -> dict[str, Chosen]:
         """The predictor of each measure, fitted to baselines and to what was told first.
 
         Args:
             number: Of the comparison set that it is for; draws documents that decide.
             num_told: How many tells count.
+            plain: Foretell the same of every document.
         """
         known = [each for each in self._known if each.place < num_told]
         known = [known[row] for row in latest([each.is_full for each in known])]
@@ -135,7 +137,8 @@ class KnownOutcomes:
                 high,
             )
             seed = self.run.setup.config.seed * 1009 + number * 31 + place
-            chosen[measure.name] = choose(outcomes, seed, ordered=self._is_ordered)
+            predictors = (PLAIN,) if plain else PREDICTORS
+            chosen[measure.name] = choose(outcomes, seed, predictors, ordered=self._is_ordered)
         return chosen
 
     def inflation(self, measure: str, num_told: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import evomerge
 from evomerge.choice.table import final_table
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.fidelity import difference_estimate
 from evomerge.journal import normal_form
+from evomerge.record.report import markdown_table
 from evomerge.score import Approximation
+from evomerge.search import assistance
 from evomerge.search.check import check
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
@@ -215,6 +219,39 @@ def test_a_budget_of_documents_counts_samples(tmp_path):
     run = work(new_run(tmp_path, search=search, score=SCORE))
     assert run.state.phases[0].num_documents == 17 * 12
     assert len(run.state.searched(0)) == 17
+
+
+def test_what_was_spent_is_told(done):
+    found = final_table(done.results)["fidelity"]
+    on_purpose = [c for c in done.state.searched(0) if c.ask % 5 == 2]
+    assert found["num_documents_full"] == 40 * 40
+    assert found["num_documents"] == 8 * 40 + 32 * 12
+    assert found["num_estimated"] == 32
+    checked = found["calibration"]
+    assert checked["num_checked"] == len(on_purpose) == 8
+    assert checked["num_covered"] >= 6 and not checked["is_refuted"]
+    words = markdown_table(final_table(done.results))
+    assert "fidelity: 704 search documents were scored, 44% of the 1,600" in words
+    assert "calibration: of 8 candidates that were scored in full as well, " in words
+
+
+def test_errors_that_are_too_small_are_noticed_and_nothing_more_is_foretold(tmp_path, monkeypatch):
+    def too_sure(*arguments):
+        made = difference_estimate(*arguments)
+        return replace(made, value=made.value + 0.1, design_error=0.01 * made.design_error)
+
+    monkeypatch.setattr(assistance, "difference_estimate", too_sure)
+    run = work(assisted_run(tmp_path, candidates=40))
+    kinds = [{p["kind"] for p in data["predictors"].values()} for data in events(run, "sampled")]
+    assert "none" not in kinds[0] and kinds[-1] == {"none"}
+    first = kinds.index({"none"})
+    assert all(kind == {"none"} for kind in kinds[first:])
+    words = markdown_table(final_table(run.results))
+    assert ": standard errors are too small" in words
+    # Samples that nobody foretells anything of are drawn evenly.
+    for group in run.state.phases[0].sets[first:]:
+        for chances in group.probabilities.values():
+            assert len(set(np.round(chances, 9))) == 1
 
 
 def test_a_real_search(tmp_path):

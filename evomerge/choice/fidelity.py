@@ -1,0 +1,103 @@
+"""What a search on samples of documents has spent, and whether its estimates were right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from scipy.stats import binom
+
+from evomerge.choice.results import Results
+from evomerge.journal import Candidate
+from evomerge.score import Estimate, combine
+from evomerge.score.statistics import Z_95
+
+COVERAGE = 0.95
+"""Of an interval of 1.96 standard errors."""
+
+LEVEL = 0.01
+"""Chance of so few covered ones, below which errors count as too small."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Estimates beside what was measured of the same candidates on all documents, on purpose.
+
+    Attributes:
+        num_checked: Candidates.
+        num_covered: Those whose measured score is within 1.96 standard errors of the estimate.
+        bias: Mean of estimate less measurement, of the combined score.
+        error: Its root mean square.
+    """
+
+    num_checked: int
+    num_covered: int
+    bias: float
+    error: float
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether standard errors are too small: a one-sided binomial test."""
+        return bool(binom.cdf(self.num_covered, self.num_checked, COVERAGE) < LEVEL)
+
+
+def calibration(results: Results, candidates: Iterable[Candidate]) -> Calibration | None:
+    """Compare estimates with measurements; None where no candidate has both.
+
+    Args:
+        results: The run's.
+        candidates: Those to look at.
+    """
+    differences, num_covered = [], 0
+    for candidate in candidates:
+        sampled = candidate.sampled
+        if sampled is None or not sampled.estimates or not candidate.is_scored("search"):
+            continue
+        measured, estimated = (
+            _combined(results, known) for known in (candidate.scores("search"), sampled.estimates)
+        )
+        if measured is None or estimated is None:
+            continue
+        design_error = float(getattr(estimated, "design_error", 0.0))
+        if design_error == 0.0:
+            continue
+        difference = estimated.value - measured.value
+        differences.append(difference)
+        num_covered += abs(difference) <= Z_95 * design_error
+    if not differences:
+        return None
+    count = len(differences)
+    return Calibration(
+        count,
+        num_covered,
+        sum(differences) / count,
+        (sum(d * d for d in differences) / count) ** 0.5,
+    )
+
+
+def _combined(results: Results, scores: Mapping[str, Estimate] | None) -> Estimate | None:
+    """Scores of objectives as one; losses count negatively."""
+    if scores is None:
+        return None
+    objectives = results.objectives
+    values = [replace(scores[o.name], value=-o.loss(scores[o.name].value)) for o in objectives]
+    return combine(values, [objective.preference for objective in objectives])
+
+
+def ledger(results: Results) -> dict[str, Any] | None:
+    """What was spent, and what full scoring would have spent; None of a search without samples."""
+    state = results.state
+    groups = [group for phase in state.phases.values() for group in phase.sets]
+    if not groups:
+        return None
+    drawn = state.started.get("splits", {})
+    whole = sum(len(by_split["search"]) for by_split in drawn.values())
+    searched = [c for c in state.candidates.values() if c.is_searched]
+    found = calibration(results, searched)
+    return {
+        "num_documents": sum(phase.num_documents for phase in state.phases.values()),
+        "num_documents_full": whole * len(searched),
+        "num_estimated": sum(c.is_searched_by_sample for c in searched),
+        "calibration": None if found is None else asdict(found) | {"is_refuted": found.is_refuted},
+    }
