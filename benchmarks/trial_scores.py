@@ -113,7 +113,7 @@ def run(trial: Trial, figures: Figures) -> None:
 def score(trial: Trial, dtype: str, compared: Compared, tally: Tally) -> None:
     """Score the candidates in a type on both sides."""
     documents = trial.amount(DOCUMENTS)
-    splits = {"search": 1, "validation": documents, "holdout": 1}
+    splits = {"search": 2, "validation": documents, "holdout": 2}
     overrides = [f"score.splits.{name}={size}" for name, size in splits.items()]
     config = load_config(CONFIG_PATH, [*overrides, f"pool.dtype={dtype}", "workers.kind=inline"])
     setup = set_up(config, CONFIG_PATH.parent)

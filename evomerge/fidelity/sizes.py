@@ -28,11 +28,23 @@ def design_variance(spread: Floats, probabilities: Floats) -> float:
     return float((((1.0 - probabilities) / probabilities) * spread**2).sum())
 
 
-def count_to_rank(means: Floats, spread: Floats, least: int) -> int:
+def signal_of(values: Floats, variances: Floats) -> float:
+    """Variance of scores, of which estimates with known variances are given.
+
+    Args:
+        values: The estimates, shape [m].
+        variances: Theirs, shape [m].
+    """
+    if len(values) < 2:
+        return 0.0
+    return max(0.0, float(np.var(values, ddof=1) - variances.mean()))
+
+
+def count_to_rank(signal: float, spread: Floats, least: int) -> int:
     """Documents with which the noise of candidates' estimates is no more than their differences.
 
     Args:
-        means: Scores that are foretold for the candidates, shape [m].
+        signal: Variance of the candidates' scores.
         spread: As in `design_variance`.
         least: Documents at least.
 
@@ -40,7 +52,6 @@ def count_to_rank(means: Floats, spread: Floats, least: int) -> int:
         As many as needed, from `least` to n.
     """
     size = len(spread)
-    signal = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
     count = float(min(least, size))
     while count < size:
         if design_variance(spread, inclusion_probabilities(spread, count)) <= signal:

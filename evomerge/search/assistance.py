@@ -18,7 +18,7 @@ from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities
 from evomerge.fidelity.choice import Chosen
 from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
 from evomerge.fidelity.outcomes import Floats
-from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank
+from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
 from evomerge.journal import Candidate
 from evomerge.objectives import METRIC_RANGES, GroupMetric, Measure
 from evomerge.optimize.fronts import violations
@@ -27,6 +27,9 @@ from evomerge.search.derive import scored_model
 from evomerge.search.known import KnownOutcomes
 from evomerge.search.run import Run
 from evomerge.space import Space
+
+SHRINKING = 0.5
+"""Variance of scores in a set, over that of the set before, that is counted on at least."""
 
 SET_SIZE = 8
 """Candidates of a set, where the optimizer has no generations."""
@@ -239,7 +242,8 @@ class Assistance:
             return self.config.documents
         least = LEAST_DOCUMENTS * len(self._documents)
         if number < NUM_FIRST:
-            least = max(least, FIRST_DOCUMENTS)
+            # Who knows little foretells less of a difference than there is.
+            return max(least, FIRST_DOCUMENTS)
         spread = self._spread(foretold)
         free = [spread[task] for task in self._documents if task not in self._whole]
         if not free:
@@ -247,7 +251,18 @@ class Assistance:
         means = sum(
             self._weights[m.name] * foretold.predicted[m.name].mean(axis=1) for m in self._measures
         )
-        return count_to_rank(np.asarray(means), np.concatenate(free), least)
+        foreseen = signal_of(np.asarray(means), np.zeros(len(np.asarray(means))))
+        signal = max(foreseen, SHRINKING * self._seen())
+        return count_to_rank(signal, np.concatenate(free), least)
+
+    def _seen(self) -> float:
+        """Variance of the scores of those that were told last, as many as a set has."""
+        told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
+        told = sorted(told, key=lambda candidate: candidate.told or 0)[-self.set_size :]
+        scores = [self.run.results.combined(c.id, "search") for c in told]
+        known = [score for score in scores if score is not None]
+        errors = [float(getattr(score, "design_error", 0.0)) for score in known]
+        return signal_of(np.array([score.value for score in known]), np.square(errors))
 
     def _is_on_purpose(self, candidate: Candidate) -> bool:
         """Whether a candidate is scored in full, so that estimates are checked."""
