@@ -210,7 +210,8 @@ def score(
         return
     for name, entry in scores.items():
         typer.echo(
-            f"{name}: {entry['value']:.4f} ±{entry['standard_error']:.4f} "
+            f"{name}: {'~' if 'design_error' in entry else ''}{entry['value']:.4f} "
+            f"±{entry['standard_error']:.4f} "
             f"({entry['num_documents']} documents)"
         )
 

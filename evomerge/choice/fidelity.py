@@ -54,6 +54,10 @@ def calibration(results: Results, candidates: Iterable[Candidate]) -> Calibratio
         sampled = candidate.sampled
         if sampled is None or not sampled.estimates or not candidate.is_scored("search"):
             continue
+        # What was taken over from another one may have trained the predictor.
+        is_taken = candidate.measured["search"].same_as is not None
+        if is_taken or candidate.id not in sampled.group.full:
+            continue
         measured, estimated = (
             _combined(results, known) for known in (candidate.scores("search"), sampled.estimates)
         )
@@ -98,6 +102,9 @@ def ledger(results: Results) -> dict[str, Any] | None:
     return {
         "num_documents": sum(phase.num_documents for phase in state.phases.values()),
         "num_documents_full": whole * len(searched),
-        "num_estimated": sum(c.is_searched_by_sample for c in searched),
+        "num_estimated": sum(
+            c.is_searched_by_sample and not c.is_scored("search") and c.scores("search") is not None
+            for c in searched
+        ),
         "calibration": None if found is None else asdict(found) | {"is_refuted": found.is_refuted},
     }

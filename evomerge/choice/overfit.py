@@ -98,7 +98,8 @@ def _is_on(results: Results, name: str, split: Split) -> bool:
     if split == "holdout" and name not in results.state.holdout_opened:
         return False
     # Of documents that are foretold nobody knows whether they were too easy.
-    return results.state.candidates[name].is_scored(split)
+    candidate = results.state.candidates[name]
+    return candidate.is_scored(split) and candidate.scores(split) is not None
 
 
 def _mean(results: Results, names: Sequence[str], others: Sequence[str], split: Split) -> Estimate:

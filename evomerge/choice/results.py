@@ -71,8 +71,10 @@ class Results:
             measured = scores[objective.name]
             value = -objective.loss(measured.value)
             estimates.append(replace(measured, value=value))
+        if any(isinstance(each, Approximation) for each in estimates):
+            return combine(estimates, self._preferences, together=self._share_tasks())
         combined = combine(estimates, self._preferences)
-        if isinstance(combined, Approximation) or not self._shares_documents(candidate, split):
+        if not self._shares_documents(candidate, split):
             return combined
         # Two objectives of one task vary together: their moments alone do not say how.
         key = candidate, split
@@ -85,6 +87,12 @@ class Results:
     @property
     def _preferences(self) -> list[float]:
         return [objective.preference for objective in self.objectives]
+
+    def _share_tasks(self) -> bool:
+        """Whether two objectives that count may follow from documents of one task."""
+        counted = [o for o in self.objectives if o.preference]
+        tasks = [o.task for o in counted if o.task]
+        return len(tasks) > len(set(tasks)) or len(counted) - len(tasks) > 1
 
     def _shares_documents(self, candidate: str, split: Split) -> bool:
         """Whether two objectives that count follow from documents of one task."""

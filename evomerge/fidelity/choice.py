@@ -58,9 +58,8 @@ def choose(
     some = outcomes.on(np.sort(drawn))
     errors = [_error(some, predictor.fit(some)) for predictor in usable]
     best = int(np.argmin(errors))
-    return Chosen(
-        usable[best].kind, float(np.sqrt(errors[best])), usable[best].fit(outcomes), outcomes
-    )
+    error = float(np.sqrt(errors[best])) if np.isfinite(errors[best]) else outcomes.scale
+    return Chosen(usable[best].kind, error, usable[best].fit(outcomes), outcomes)
 
 
 def _error(outcomes: Outcomes, fitted: Fitted) -> float:

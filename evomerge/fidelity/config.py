@@ -12,6 +12,10 @@ LEAST_DOCUMENTS = 8
 """Of a sample: fewer say nothing of its error."""
 
 
+LEAST_OF_A_TASK = 2
+"""Of each task in a sample, which may be more than asked for."""
+
+
 class FullConfig(Section):
     """Every candidate is scored on all search documents."""
 

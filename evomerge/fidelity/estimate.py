@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from evomerge.fidelity.outcomes import Floats
 
-PRIOR_DOCUMENTS = 8.0
-"""How many sampled documents the foretold variance counts like."""
+PRIOR_DOCUMENTS = 40.0
+"""How many sampled documents the foretold variance counts like.
+
+The variance of the sampled residuals alone is least where the estimate errs upward.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ def difference_estimate(
     count = float((1.0 - chances > 0.0).sum())
     share = PRIOR_DOCUMENTS / (PRIOR_DOCUMENTS + count)
     variance = share * foretold + (1.0 - share) * sampled if (probabilities < 1.0).any() else 0.0
-    weights = 1.0 / chances
-    center = (weights * values).sum() / weights.sum() if len(values) else 0.0
-    outcomes = (weights * (values - center) ** 2).sum() / weights.sum() if len(values) else 0.0
+    is_whole = len(documents) == size
+    outcomes = float(values.var() if is_whole else predicted.var())
+    outcomes += 0.0 if is_whole else inflation * float((spread**2).mean())
     return DocumentEstimate(
         value,
         float(np.sqrt(variance)),

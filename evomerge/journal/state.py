@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,7 @@ class RunState:
             self.phases[candidate.phase].num_documents += data["num_documents"]
 
     def _sample_result(self, candidate: Candidate, event: Event, data: Mapping[str, Any]) -> None:
-        sampled = candidate.sampled
-        assert sampled is not None
+        sampled = _sampled_of(candidate)
         numbers = tuple(map(int, data["blocks"]))
         sampled.num_blocks = data["num_blocks"]
         sampled.blocks.update(numbers)
@@ -215,7 +214,7 @@ class RunState:
         phase = self.phases[data["phase"]]
         tasks = data["tasks"]
         group = ComparisonSet(
-            number=len(phase.sets),
+            number=data["set"],
             candidates=tuple(data["candidates"]),
             full=frozenset(data["full"]),
             num_told=data["num_told"],
@@ -229,8 +228,7 @@ class RunState:
             self.candidates[name].sampled = Sampled(group)
 
     def _estimated(self, event: Event, data: Mapping[str, Any]) -> None:
-        sampled = self.candidates[data["candidate"]].sampled
-        assert sampled is not None
+        sampled = _sampled_of(self.candidates[data["candidate"]])
         sampled.estimates = {
             name: Approximation(**found) for name, found in data["estimates"].items()
         }
@@ -301,6 +299,12 @@ class RunState:
         self.stopped = data["reason"]
 
 
+def _sampled_of(candidate: Candidate) -> Sampled:
+    if candidate.sampled is None:
+        raise LookupError(f"{candidate.id} has no sample")
+    return candidate.sampled
+
+
 def replay(run_dir: Path) -> RunState:
     """What a run's journal says.
 
@@ -348,9 +352,9 @@ def normal_form(events: Iterable[Event]) -> list[tuple[Any, ...]]:
             tuple(
                 (
                     split,
-                    tuple((n, e.value, e.standard_error, e.num_documents) for n, e in s.items()),
+                    tuple((n, *astuple(e)) for n, e in s.items()),
                 )
-                for split in sorted(c.measured)
+                for split in sorted(SPLITS)
                 if (s := c.scores(split)) is not None
             ),
             c.failed,

@@ -21,7 +21,7 @@ def metrics_of(results: Results, candidate: Candidate) -> list[Metric]:
         if split == "holdout" and candidate.id not in results.state.holdout_opened:
             continue
         shown: str = split
-        if split == "search" and not candidate.is_scored(split):
+        if split == "search" and candidate.is_searched_by_sample:
             shown = ESTIMATED
         for name, estimate in (candidate.scores(split) or {}).items():
             numbers[f"{shown}/{name}"] = estimate.value

@@ -59,15 +59,27 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), spread, len(array))
 
 
-def combine(estimates: Sequence[Estimate], preferences: Sequence[float]) -> Estimate:
-    """Mean of independent estimates weighted by preference (normalized to sum one)."""
+def combine(
+    estimates: Sequence[Estimate], preferences: Sequence[float], *, together: bool = False
+) -> Estimate:
+    """Mean of estimates weighted by preference (normalized to sum one).
+
+    Args:
+        estimates: The estimates.
+        preferences: One for each.
+        together: Whether some of them vary together, nobody knows how much: then errors add up,
+            which is the most that they can; else they are independent.
+    """
     shares = np.asarray(preferences, dtype=np.float64) / sum(preferences)
     value = sum(s * e.value for s, e in zip(shares, estimates, strict=True))
     variance = sum((s * e.standard_error) ** 2 for s, e in zip(shares, estimates, strict=True))
     documents = sum(e.num_documents for e in estimates)
+    if together:
+        variance = sum(s * e.standard_error for s, e in zip(shares, estimates, strict=True)) ** 2
     if any(isinstance(e, Approximation) for e in estimates):
         errors = [getattr(e, "design_error", 0.0) for e in estimates]
-        design = math.sqrt(sum((s * e) ** 2 for s, e in zip(shares, errors, strict=True)))
+        parts = [s * e for s, e in zip(shares, errors, strict=True)]
+        design = float(sum(parts)) if together else math.hypot(*parts)
         return Approximation(float(value), math.sqrt(variance), documents, design)
     return Estimate(float(value), math.sqrt(variance), documents)
 

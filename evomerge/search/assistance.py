@@ -14,19 +14,25 @@ from typing import Any
 import numpy as np
 
 from evomerge.choice.fidelity import calibration
+from evomerge.errors import CandidateError, EvomergeError
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
 from evomerge.fidelity.choice import Chosen
-from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
+from evomerge.fidelity.config import LEAST_DOCUMENTS, LEAST_OF_A_TASK, AssistedConfig
 from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.predictors import PLAIN
 from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
-from evomerge.journal import Candidate
+from evomerge.journal import Candidate, ComparisonSet
 from evomerge.objectives import METRIC_RANGES, GroupMetric, Measure
 from evomerge.optimize.fronts import violations
 from evomerge.score import Approximation
+from evomerge.score.faults import told_as
 from evomerge.search.derive import scored_model
 from evomerge.search.known import KnownOutcomes
 from evomerge.search.run import Run
 from evomerge.space import Space
+
+LEAST_PREFERENCE = 0.1
+"""Share of all preferences that each objective has at least, where documents are drawn."""
 
 SHRINKING = 0.5
 """Variance of scores in a set, over that of the set before, that is counted on at least."""
@@ -114,6 +120,7 @@ class Assistance:
         self.run.record(
             "sampled",
             phase=self.phase,
+            set=number,
             candidates=names,
             full=[c.id for c in candidates if is_all or self._is_on_purpose(c)],
             num_told=self._num_told,
@@ -155,7 +162,8 @@ class Assistance:
             found[measure.name] = Approximation(
                 made.value, made.standard_error, made.num_scored, made.design_error
             )
-            residuals[measure.name] = float(np.mean(np.square(made.standardized)))
+            if made.standardized:
+                residuals[measure.name] = float(np.mean(np.square(made.standardized)))
         found |= self._objectives(candidate, found)
         self.run.record(
             "estimated",
@@ -172,28 +180,40 @@ class Assistance:
         """
         searched = [c for c in self.run.state.searched(self.phase) if c.scores("search")]
         with_genome = [c for c in searched if c.genome is not None]
-        if not with_genome:
-            return [c.id for c in searched]
+        results = self.run.results
+        if not with_genome or any(_is_plain(group) for group in self._state.sets):
+            return results.ranked([c.id for c in searched], "search")
         chosen = self._outcomes.choose(len(self._state.sets), self._num_told)
         points = np.array([self._outcomes.point(c.genome or ()) for c in with_genome])
         means = {n: each.predict(points).mean(axis=1) for n, each in chosen.items()}
-        objectives, results = self.run.setup.objectives, self.run.results
+        objectives = self.run.setup.objectives
         limits = [goal.limit for goal in results.goals("search")]
         preferences = np.array([o.preference for o in objectives])
         keys = {}
+        for candidate in searched:
+            losses = results.losses(candidate.id, "search")
+            assert losses is not None
+            over = float(violations(losses[0], limits)[0])
+            keys[candidate.id] = over, float(preferences @ np.array(losses[0]))
         for row, candidate in enumerate(with_genome):
+            if candidate.is_scored("search"):
+                # What is measured needs no guess.
+                continue
             scores = {
                 name: Approximation(float(values[row]), 0.0, 1) for name, values in means.items()
             }
-            scores |= self._objectives(candidate, scores)
-            losses = [o.loss(scores[o.name].value) for o in objectives]
-            over = float(violations(losses, limits)[0])
-            keys[candidate.id] = over, float(preferences @ losses)
+            try:
+                scores |= self._objectives(candidate, scores)
+            except EvomergeError:
+                continue
+            values = [o.loss(scores[o.name].value) for o in objectives]
+            over = float(violations(values, limits)[0])
+            keys[candidate.id] = over, float(preferences @ np.array(values))
         return sorted(keys, key=lambda name: keys[name])
 
     def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> _Foretold:
         """What is foretold of candidates by all that was told before some place."""
-        plain = self._is_refuted(num_told)
+        plain = self._is_refuted(number, num_told)
         chosen = self._outcomes.choose(number, num_told, plain=plain)
         genomes = [self.run.state.candidates[name].genome for name in names]
         points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
@@ -206,11 +226,17 @@ class Assistance:
             spread[name] = spread_of(predicted[name], low, high, chosen[name].error)
         return _Foretold(predicted, spread, inflation, chosen)
 
-    def _is_refuted(self, num_told: int) -> bool:
+    def _is_refuted(self, number: int, num_told: int) -> bool:
         """Whether the first tells say that standard errors are too small.
 
-        Then nothing is foretold any more: a sample is what it is by itself.
+        From then on nothing is foretold: a sample is what it is by itself.
+
+        Args:
+            number: Of the set that is drawn, or was drawn.
+            num_told: How many tells count.
         """
+        if any(_is_plain(group) for group in self._state.sets[:number]):
+            return True
         told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
         told = sorted(told, key=lambda candidate: candidate.told or 0)[:num_told]
         found = calibration(self.run.results, told)
@@ -226,14 +252,25 @@ class Assistance:
         return {task: np.sqrt(squares) for task, squares in spread.items()}
 
     def _probabilities(self, spread: Mapping[str, Floats], count: int) -> dict[str, Floats]:
-        """Probabilities over all tasks; of a task whose metric needs all documents they are 1."""
+        """Probabilities over all tasks; of a task whose metric needs all documents they are 1.
+
+        Of every other task at least `LEAST_OF_A_TASK` are drawn.
+        """
         free = [task for task in self._documents if task not in self._whole]
         found = {task: np.ones(len(self._documents[task])) for task in self._whole}
-        if free:
-            together = np.concatenate([spread[task] for task in free])
-            chances = inclusion_probabilities(np.maximum(together, 1e-12), count)
-            ends = np.cumsum([len(spread[task]) for task in free])[:-1]
-            found |= dict(zip(free, np.split(chances, ends), strict=True))
+        small: dict[str, Floats] = {}
+        while free:
+            rest = max(1, count - LEAST_OF_A_TASK * len(small))
+            chances = inclusion_probabilities(np.concatenate([spread[t] for t in free]), rest)
+            parts = np.split(chances, np.cumsum([len(spread[task]) for task in free])[:-1])
+            by_task = dict(zip(free, parts, strict=True))
+            few = [task for task in free if by_task[task].sum() < LEAST_OF_A_TASK]
+            if not few:
+                found |= by_task
+                break
+            small |= {t: inclusion_probabilities(spread[t], LEAST_OF_A_TASK) for t in few}
+            free = [task for task in free if task not in small]
+        found |= small
         return {task: found[task] for task in self._documents}
 
     def _count(self, number: int, foretold: _Foretold) -> int:
@@ -241,13 +278,13 @@ class Assistance:
         if self.config.documents != "automatic":
             return self.config.documents
         least = LEAST_DOCUMENTS * len(self._documents)
-        if number < NUM_FIRST:
-            # Who knows little foretells less of a difference than there is.
-            return max(least, FIRST_DOCUMENTS)
         spread = self._spread(foretold)
         free = [spread[task] for task in self._documents if task not in self._whole]
         if not free:
             return 0
+        if number < NUM_FIRST:
+            # Who knows little foretells less of a difference than there is.
+            return min(max(least, FIRST_DOCUMENTS), sum(map(len, free)))
         means = sum(
             self._weights[m.name] * foretold.predicted[m.name].mean(axis=1) for m in self._measures
         )
@@ -281,7 +318,8 @@ class Assistance:
             if objective.name in known:
                 continue
             kind = setup.tasks.kinds[objective.name]
-            made = kind.measure(self.run.recipe(candidate), setup.pool, _Means(self.run, known))
+            with told_as(CandidateError, f"objective {objective.name!r} has no value"):
+                made = kind.measure(self.run.recipe(candidate), setup.pool, _Means(self.run, known))
             own = [(term.coefficient, known[term.measure]) for term in made.terms if not term.model]
             found[objective.name] = Approximation(
                 made.value,
@@ -316,6 +354,11 @@ class _Means:
         return _Means(self._run, scored_model(self._run, model, "search").scores("search") or {})
 
 
+def _is_plain(group: ComparisonSet) -> bool:
+    """Whether nothing was foretold for a set."""
+    return any(found["kind"] == PLAIN.kind for found in group.predictors.values())
+
+
 def _joined(parts: Sequence[tuple[float, Approximation]], error: str) -> float:
     return float(np.sqrt(sum((c * getattr(each, error)) ** 2 for c, each in parts)))
 
@@ -324,9 +367,12 @@ def _weights(run: Run, measures: Sequence[Measure]) -> dict[str, float]:
     """How much each measure weighs in the combined score; the sign says in which direction."""
     weights = dict.fromkeys((measure.name for measure in measures), 0.0)
     objectives = run.setup.objectives
+    entries = [entry for entry in run.setup.config.score.objectives if not entry.monitor]
     total = sum(objective.preference for objective in objectives)
-    for objective in objectives:
-        share = -objective.loss(1.0) * objective.preference / total
+    for objective, entry in zip(objectives, entries, strict=True):
+        # What has a limit only must be known as well.
+        preference = max(objective.preference, LEAST_PREFERENCE * total)
+        share = -objective.loss(1.0) * preference / total
         kind = run.setup.tasks.kinds[objective.name]
         if kind.single is not None:
             weights[kind.single.name] += share
@@ -335,7 +381,7 @@ def _weights(run: Run, measures: Sequence[Measure]) -> dict[str, float]:
                 weights[measure.name] += share * weight
         else:
             # Of the worst of several nobody knows beforehand which it is.
-            tasks = {metric.task for metric in kind.config.metrics}
+            tasks = {metric.task for metric in entry.metrics}
             names = [measure.name for measure in measures if measure.task in tasks]
             for name in names:
                 weights[name] += share / len(names)

@@ -263,7 +263,7 @@ def _time(setup: Setup) -> list[str]:
             times = 2 if "random" in setup.config.search.baselines else 1
             total = None if count is None else total + times * seconds * count
     if "random" in setup.config.search.baselines:
-        lines.append("random search: as many candidates again, with the same budget")
+        lines.append("random search: as many candidates again, each on all search documents")
     if total is None:
         return [*lines, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
     return [

@@ -39,16 +39,17 @@ def derive(
             found = {name: _one(run, candidate, split, name) for name in sorted(names)}
         except NotScoredError as error:
             if is_last:
-                _fail(run, candidate, split, str(error))
+                fail(run, candidate, split, str(error))
         except CandidateError as error:
-            _fail(run, candidate, split, str(error))
+            fail(run, candidate, split, str(error))
         else:
             run.record("derived", candidate=candidate.id, split=split, objectives=found)
     if open_ones:
         run.commit()
 
 
-def _fail(run: Run, candidate: Candidate, split: Split, reason: str) -> None:
+def fail(run: Run, candidate: Candidate, split: Split, reason: str) -> None:
+    """Journal that a candidate whose documents are scored has no score."""
     run.record(
         "failed",
         candidate=candidate.id,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from evomerge.choice.results import lower_bound
-from evomerge.errors import StoppedError
+from evomerge.errors import EvomergeError, StoppedError
 from evomerge.fidelity.config import AssistedConfig
 from evomerge.journal import Candidate
 from evomerge.optimize import Ask, Done, Scored
 from evomerge.search.assistance import Assistance
-from evomerge.search.derive import derive
+from evomerge.search.derive import derive, fail
 from evomerge.search.dispatch import Dispatcher
+from evomerge.search.garbage import without_what_is_loaded
 from evomerge.search.hooks import Progress
 from evomerge.search.outcomes import line_of, outcome_of, to_optimizer
 from evomerge.search.run import Run, ranking_of, read_inbox
@@ -101,7 +100,7 @@ class SearchLoop:
             Which end.
         """
         # More threads change CMA-ES's trajectory: see design, decision 3.
-        with one_thread(), _without_what_is_loaded():
+        with one_thread(), without_what_is_loaded():
             self._restore()
             self._enqueue_starts()
             while True:
@@ -219,10 +218,14 @@ class SearchLoop:
         while len(self._in_flight) < limit:
             if self._waiting:
                 candidate = self._waiting.pop(0)
+            elif self._unsampled and self._assistance is not None:
+                self._waiting = self._ask_set(self._assistance, asks=asks)
+                continue
             elif not asks or self._over_budget():
                 return
             elif self._assistance is not None:
-                self._waiting = self._ask_set(self._assistance)
+                # A set is asked as a whole, once all that was asked before is told.
+                self._waiting = [] if self._in_flight else self._ask_set(self._assistance)
                 if not self._waiting:
                     return
                 continue
@@ -247,13 +250,15 @@ class SearchLoop:
             return None
         return self.run.add_asked(asked.number, asked.genome)
 
-    def _ask_set(self, assistance: Assistance) -> list[Candidate]:
+    def _ask_set(self, assistance: Assistance, *, asks: bool = True) -> list[Candidate]:
         """Candidates that are compared with each other, asked together.
 
         Those come first that were asked when a driver died before it had drawn their sample.
         """
         found, self._unsampled = self._unsampled, []
-        while len(found) < assistance.set_size and not self._over_budget():
+        while asks and len(found) < assistance.set_size and not self._has_asked_enough():
+            if not found and self._over_budget():
+                break
             candidate = self._ask()
             if candidate is None:
                 break
@@ -271,7 +276,7 @@ class SearchLoop:
                 and candidate.sampled
                 and candidate.is_done_on("search")
             ):
-                self._assistance.estimate(candidate)
+                self._estimate(self._assistance, candidate)
             outcome = outcome_of(self.run, candidate)
             data: dict[str, Any] = {"failed": candidate.failures.get("search")}
             if isinstance(outcome, Scored):
@@ -296,6 +301,12 @@ class SearchLoop:
             if self._assistance is not None:
                 self._assistance.learn(candidate)
             self._report(candidate)
+
+    def _estimate(self, assistance: Assistance, candidate: Candidate) -> None:
+        try:
+            assistance.estimate(candidate)
+        except EvomergeError as error:
+            fail(self.run, candidate, "search", str(error))
 
     def _note(self, candidate: Candidate) -> None:
         results = self.run.results
@@ -340,6 +351,10 @@ class SearchLoop:
             return (self.state.num_searched - num_sampled) * whole + sampled
         return self.state.num_documents
 
+    def _has_asked_enough(self) -> bool:
+        candidates = self.budget.candidates
+        return candidates is not None and self.state.num_searched >= candidates
+
     def _over_budget(self) -> str | None:
         """Which end by what is asked for is reached, if one is."""
         candidates, documents = self.budget.candidates, self.budget.documents
@@ -352,7 +367,8 @@ class SearchLoop:
     def _end(self) -> str | None:
         """Why the search asks no further, if it does not."""
         budget = self.budget
-        if not self._waiting and (spent := self._over_budget()) is not None:
+        is_left = bool(self._waiting or self._unsampled)
+        if not is_left and (spent := self._over_budget()) is not None:
             return spent
         if (late := self._out_of_time()) is not None:
             return late
@@ -378,16 +394,3 @@ class SearchLoop:
                 line=line_of(candidate, self.run.results.combined(candidate.id, "search")),
             )
         )
-
-
-@contextmanager
-def _without_what_is_loaded() -> Iterator[None]:
-    """Let collections of garbage meanwhile skip what is there now.
-
-    Libraries have half a million objects, and a look at all of them stops the driver for 0.3 s.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -63,7 +63,7 @@ class KnownOutcomes:
             if by_split["search"]
         }
         self.measures = [m for m in setup.tasks.measures if m.task in self.documents]
-        self._is_ordered = not any(d.integer and d.high - d.low == 1.0 for d in space.dimensions)
+        self._is_ordered = not any(d.integer for d in space.dimensions)
         self._known: list[Known] = []
 
     def learn(self, candidate: Candidate, place: int) -> None:

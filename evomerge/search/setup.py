@@ -144,6 +144,11 @@ def set_up(config: Config, config_dir: Path) -> Setup:
                 "begins with what the ones before it found; leave random or phases out"
             )
         check_splits(config.score)
+        if config.search.fidelity.kind != "full" and config.search.tell == "as_finished":
+            raise InputError(
+                f"search.fidelity: {config.search.fidelity.kind} compares candidates in the order "
+                "in which they were asked; leave search.tell out"
+            )
         config = config.model_copy(update={"score": with_defaults(config.score)})
     engine = engine_of(config.score)
     check_engine(config.score, engine)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import evomerge
+from commands import run_here
 from evomerge.choice.table import final_table
 from evomerge.config import load_config
 from evomerge.errors import InputError
@@ -217,8 +218,9 @@ def test_a_budget_of_documents_counts_samples(tmp_path):
         "fidelity": {**ASSISTED, "calibrate": 0},
     }
     run = work(new_run(tmp_path, search=search, score=SCORE))
-    assert run.state.phases[0].num_documents == 17 * 12
-    assert len(run.state.searched(0)) == 17
+    # Of whole sets, of six.
+    assert run.state.phases[0].num_documents == 18 * 12
+    assert len(run.state.searched(0)) == 18
 
 
 def test_what_was_spent_is_told(done):
@@ -269,6 +271,8 @@ def test_a_real_search(tmp_path):
     assert "design_error" not in row["splits"]["validation"]["combined"]
     again = evomerge.resume(tmp_path / "run")
     assert again.results.table() == result.results.table()
+    done = run_here("promote", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     page = (tmp_path / "run/report.html").read_text()
     assert ("~0." in page or "~1." in page) == (not chosen.is_scored("search"))
 
@@ -286,3 +290,67 @@ def test_what_is_no_fidelity_is_refused(changes, says, tmp_path):
     config = make_config(tmp_path, search={"fidelity": {**ASSISTED, **changes}})
     with pytest.raises(InputError, match=says):
         load_config(config)
+
+
+def test_the_last_set_too_is_found_again(done, tmp_path):
+    """Killed when its candidates were asked, at the budget's end, and had no sample yet."""
+    lines = (done.run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    places = [n for n, line in enumerate(lines) if json.loads(line)["kind"] == "sampled"]
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    (run_dir / "journal.jsonl").write_text("".join(lines[: places[-1]]))
+    resumed = work(reopen_run(run_dir, strict=True))
+    assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
+
+
+@pytest.mark.parametrize("optimizer", ["nevergrad", "random", "cma"])
+def test_sets_are_asked_as_a_whole(optimizer, tmp_path):
+    run = work(assisted_run(tmp_path, optimizer={"kind": optimizer}, candidates=21))
+    sizes = [len(group.candidates) for group in run.state.phases[0].sets]
+    assert sum(sizes) == len(run.state.searched(0)) == 21
+    assert len(set(sizes[:-1])) == 1 and sizes[0] >= 6
+
+
+OBJECTIVES = {
+    "a limit alone": [
+        {"task": "toy_choose"},
+        {"task": "toy_write", "preference": 0.0, "limit": 0.1},
+    ],
+    "the worst of two": [
+        {"kind": "worst_of", "of": [{"task": "toy_choose"}, {"task": "toy_write"}]}
+    ],
+    "an expert's": [
+        {"kind": "relative_to_expert", "task": "toy_choose", "expert": "expert0"},
+        {"task": "toy_write"},
+    ],
+    "two of one task": [
+        {"task": "toy_choose"},
+        {"task": "toy_choose", "metric": "brier_score"},
+    ],
+    "a number of the recipe": [{"task": "toy_choose"}, {"kind": "parameters"}],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_of_every_kind(name, tmp_path):
+    make_workspace(tmp_path)
+    search = {"budget": {"candidates": 14}, "finalists": 2}
+    search["fidelity"] = {"kind": "assisted", "documents": 16, "calibrate": 0.2}
+    score = {**SCORE, "objectives": OBJECTIVES[name]}
+    config = make_config(tmp_path, score=score, search=search, workers={"kind": "inline"})
+    result = evomerge.run(config, tmp_path / "run")
+    state = result.results.state
+    estimated = [c for c in state.searched(0) if c.is_searched_by_sample]
+    names = {objective.name for objective in result.results.objectives}
+    assert all(names <= set(c.scores("search")) for c in estimated)
+    for candidate in estimated:
+        for score in candidate.scores("search").values():
+            assert np.isfinite(score.value) and np.isfinite(score.standard_error)
+    assert result.results.table()["chosen"]
+
+
+def test_it_is_no_search_as_finished(tmp_path):
+    make_workspace(tmp_path)
+    config = make_config(tmp_path, search={"fidelity": ASSISTED, "tell": "as_finished"})
+    with pytest.raises(InputError, match=r"search.fidelity: assisted compares candidates in the"):
+        check(load_config(config), tmp_path)

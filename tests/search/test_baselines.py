@@ -97,7 +97,7 @@ def test_they_are_in_the_table(folder):
 def test_check_says_what_random_search_costs(folder):
     config = make_config(folder, search={**SEARCH, "baselines": ["random"]}, workers=INLINE)
     lines = check(load_config(config), folder).lines
-    assert "random search: as many candidates again, with the same budget" in lines
+    assert "random search: as many candidates again, each on all search documents" in lines
 
 
 def test_an_interrupted_comparison_goes_on(folder):
