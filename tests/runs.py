@@ -11,6 +11,10 @@ from evomerge.config import load_config
 from evomerge.journal import Candidate, write_part
 from evomerge.score import Row, moments_of, to_table
 from evomerge.search import Run, set_up, start_run
+from evomerge.search.scoring import Scoring
+from evomerge.search.stages import Stages
+from evomerge.testing.actors import SimulatedGroup
+from evomerge.testing.workers import SimulatedWorker
 from fixtures import make_workspace
 
 
@@ -86,3 +90,18 @@ def tell(run: Run, candidate: Candidate) -> None:
         },
         elapsed_s=1.0,
     )
+
+
+def go_through(run: Run, worker: SimulatedWorker, num_actors: int, seed: int | None) -> Run:
+    """All stages of a run but the report, by simulated workers; the run is closed."""
+
+    def start(_config: object, _spec: object) -> SimulatedGroup:
+        return SimulatedGroup(worker, num_actors, seed)
+
+    with Scoring(run, print, start) as scoring:
+        for stage in Stages(run, scoring, lambda _progress: None):
+            if stage.name == "report":
+                break
+            stage.go()
+    run.close()
+    return run

@@ -63,7 +63,7 @@ def calibration(results: Results, candidates: Iterable[Candidate]) -> Calibratio
         )
         if measured is None or estimated is None:
             continue
-        design_error = float(getattr(estimated, "design_error", 0.0))
+        design_error = estimated.design_error
         if design_error == 0.0:
             continue
         difference = estimated.value - measured.value

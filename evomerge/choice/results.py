@@ -314,7 +314,7 @@ class Results:
 
 def lower_bound(score: Estimate) -> float:
     """A score that was measured as it is; of one that was estimated the 95 % interval's end."""
-    return score.value - Z_95 * float(getattr(score, "design_error", 0.0))
+    return score.value - Z_95 * score.design_error
 
 
 def goals(objectives: Sequence[Objective], parents: Sequence[Sequence[float]]) -> list[Goal]:

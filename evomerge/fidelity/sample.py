@@ -82,14 +82,3 @@ def draw(strata: Sequence[Floats], rng: np.random.Generator) -> list[NDArray[np.
     drawn = np.zeros(len(order), dtype=bool)
     drawn[order[taken]] = True
     return [np.flatnonzero(part) for part in np.split(drawn, starts[1:-1])]
-
-
-def more_probabilities(before: Floats, after: Floats) -> Floats:
-    """With what probability a document is drawn next that was not drawn before.
-
-    Args:
-        before: Probabilities of having been drawn so far, shape [n].
-        after: Those of being drawn now or before, nowhere less.
-    """
-    left = 1.0 - before
-    return np.where(left > 0.0, (after - before) / np.where(left > 0.0, left, 1.0), 0.0)

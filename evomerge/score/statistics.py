@@ -25,6 +25,11 @@ class Estimate:
     standard_error: float
     num_documents: int
 
+    @property
+    def design_error(self) -> float:
+        """Standard error against the mean over all documents: 0, as all of them are scored."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Approximation(Estimate):
@@ -77,8 +82,7 @@ def combine(
     if together:
         variance = sum(s * e.standard_error for s, e in zip(shares, estimates, strict=True)) ** 2
     if any(isinstance(e, Approximation) for e in estimates):
-        errors = [getattr(e, "design_error", 0.0) for e in estimates]
-        parts = [s * e for s, e in zip(shares, errors, strict=True)]
+        parts = [s * e.design_error for s, e in zip(shares, estimates, strict=True)]
         design = float(sum(parts)) if together else math.hypot(*parts)
         return Approximation(float(value), math.sqrt(variance), documents, design)
     return Estimate(float(value), math.sqrt(variance), documents)

@@ -205,6 +205,7 @@ class Assistance:
             try:
                 scores |= self._objectives(candidate, scores)
             except EvomergeError:
+                # What is foretold gives an objective no value: its own estimate counts.
                 continue
             values = [o.loss(scores[o.name].value) for o in objectives]
             over = float(violations(values, limits)[0])
@@ -298,7 +299,7 @@ class Assistance:
         told = sorted(told, key=lambda candidate: candidate.told or 0)[-self.set_size :]
         scores = [self.run.results.combined(c.id, "search") for c in told]
         known = [score for score in scores if score is not None]
-        errors = [float(getattr(score, "design_error", 0.0)) for score in known]
+        errors = [score.design_error for score in known]
         return signal_of(np.array([score.value for score in known]), np.square(errors))
 
     def _is_on_purpose(self, candidate: Candidate) -> bool:

@@ -357,9 +357,9 @@ class SearchLoop:
 
     def _over_budget(self) -> str | None:
         """Which end by what is asked for is reached, if one is."""
-        candidates, documents = self.budget.candidates, self.budget.documents
-        if candidates is not None and self.state.num_searched >= candidates:
-            return f"budget of {candidates} candidates"
+        documents = self.budget.documents
+        if self._has_asked_enough():
+            return f"budget of {self.budget.candidates} candidates"
         if documents is not None and self._num_documents() >= documents:
             return f"budget of {documents} documents"
         return None

@@ -15,7 +15,7 @@ def outcome_of(run: Run, candidate: Candidate) -> Outcome:
     if scores is None:
         return Failed(candidate.failures.get("search", "not scored"))
     objectives = run.setup.objectives
-    errors = tuple(float(getattr(scores[o.name], "design_error", 0.0)) for o in objectives)
+    errors = tuple(scores[o.name].design_error for o in objectives)
     return Scored(
         losses=tuple(o.loss(scores[o.name].value) for o in objectives),
         standard_errors=tuple(scores[o.name].standard_error for o in objectives),

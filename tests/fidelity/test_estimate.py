@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
-from evomerge.fidelity.sample import more_probabilities
 from evomerge.fidelity.sizes import count_to_rank, design_variance, signal_of
 
 SIZE = 200
@@ -63,13 +62,6 @@ def test_each_stratum_has_its_share():
         assert sum(map(len, drawn)) == 20
         for own, places in zip(strata, drawn, strict=True):
             assert abs(len(places) - own.sum()) < 1.0
-
-
-def test_a_sample_grows_by_those_that_are_left():
-    before, after = (inclusion_probabilities(RNG.gamma(1.0, 1.0, 30), n) for n in (5, 12))
-    after = np.maximum(before, after)
-    more = more_probabilities(before, after)
-    assert before + (1.0 - before) * more == pytest.approx(after)
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)

@@ -22,12 +22,9 @@ from evomerge.search import assistance
 from evomerge.search.check import check
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
-from evomerge.search.scoring import Scoring
-from evomerge.search.stages import Stages
-from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker, hashed_score
 from fixtures import make_config, make_workspace
-from runs import new_run
+from runs import go_through, new_run
 
 SPLITS = {"search": 20, "validation": 10, "holdout": 10}
 SCORE = {"splits": SPLITS, "block_documents": 4}
@@ -54,13 +51,7 @@ def work(run, num_actors=1, seed=None):
     bowls = Bowls()
     bowls.run = run
     worker = SimulatedWorker(run.setup.tasks.measures, score=bowls)
-    with Scoring(run, print, lambda *_: SimulatedGroup(worker, num_actors, seed)) as scoring:
-        for stage in Stages(run, scoring, lambda progress: None):
-            if stage.name == "report":
-                break
-            stage.go()
-    run.close()
-    return run
+    return go_through(run, worker, num_actors, seed)
 
 
 def assisted_run(folder, run_dir=None, *, candidates=40, fidelity=ASSISTED, **changes):

@@ -11,13 +11,11 @@ from evomerge.errors import CandidateError
 from evomerge.journal import normal_form
 from evomerge.search import start_run
 from evomerge.search.dispatch import Dispatcher
-from evomerge.search.scoring import Scoring
 from evomerge.search.setup import Setup, set_up
-from evomerge.search.stages import Stages
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker
 from fixtures import make_workspace
-from runs import give_scores, new_run
+from runs import give_scores, go_through, new_run
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +124,7 @@ def whole_search(
     search = {"budget": {"candidates": candidates}, "finalists": 3, **(search or {})}
     run = new_run(folder, search=search, **(settings or {}))
     worker = SimulatedWorker(run.setup.tasks.measures, **behavior)
-
-    def start(_config, _spec):
-        return SimulatedGroup(worker, num_actors, seed)
-
-    with Scoring(run, print, start) as scoring:
-        for stage in Stages(run, scoring, lambda progress: None):
-            if stage.name == "report":
-                break
-            stage.go()
-    run.close()
-    return run
+    return go_through(run, worker, num_actors, seed)
 
 
 @pytest.mark.parametrize("optimizer", ["cma", "map", "nsga2", "random"])
