@@ -9,7 +9,7 @@ from typing import Any
 
 from evomerge.choice.front import Front
 from evomerge.journal.candidate import Derived
-from evomerge.journal.documents import read_values
+from evomerge.journal.documents import read_log_likelihoods, read_values
 from evomerge.journal.state import RunState
 from evomerge.objectives import Measure
 from evomerge.optimize import Goal
@@ -189,6 +189,11 @@ class Results:
         """Values of a measure by document."""
         parts = self.state.candidates[candidate].parts(split)
         return read_values(self.run_dir, parts, candidate, split, measure.task, measure.column)
+
+    def log_likelihoods(self, candidate: str, split: Split, task: str) -> dict[int, list[float]]:
+        """Those of choices by document."""
+        parts = self.state.candidates[candidate].parts(split)
+        return read_log_likelihoods(self.run_dir, parts, candidate, split, task)
 
     def derived_share(
         self, candidate: str, split: Split, found: Derived, sign: float = 1.0

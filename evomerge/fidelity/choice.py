@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.fidelity.outcomes import Floats, Outcomes
+from evomerge.fidelity.arrays import Floats
+from evomerge.fidelity.outcomes import Outcomes
 from evomerge.fidelity.predictors import PREDICTORS, Fitted, Predictor
 
-MOST_DOCUMENTS = 256
+MOST_DOCUMENTS = 128
 """Documents on which predictors are compared."""
+
+NUM_LEVELED = 2
+"""Best predictors that are tried with levels too."""
 
 MOST_CANDIDATES = 96
 """Candidates that predictors are fitted to: the latest, and those that are known in full."""
@@ -52,11 +56,19 @@ def choose(
         predictors: Those to choose among.
         ordered: Whether a genome's numbers are ordered.
     """
-    usable = [p for p in predictors if ordered or not p.needs_order]
+    usable = [
+        p
+        for p in predictors
+        if (ordered or not p.needs_order) and (outcomes.margins is not None or not p.needs_margins)
+    ]
     count = outcomes.values.shape[1]
     drawn = np.random.default_rng(seed).permutation(count)[:MOST_DOCUMENTS]
     some = outcomes.on(np.sort(drawn))
     errors = [_error(some, predictor.fit(some)) for predictor in usable]
+    order = np.argsort(errors, kind="stable")[:NUM_LEVELED]
+    leveled = [each for place in order for each in usable[place].leveled]
+    usable += leveled
+    errors += [_error(some, predictor.fit(some)) for predictor in leveled]
     best = int(np.argmin(errors))
     error = float(np.sqrt(errors[best])) if np.isfinite(errors[best]) else outcomes.scale
     return Chosen(usable[best].kind, error, usable[best].fit(outcomes), outcomes)

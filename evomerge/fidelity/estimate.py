@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.arrays import Floats
 
 PRIOR_DOCUMENTS = 40.0
 """How many sampled documents the foretold variance counts like.

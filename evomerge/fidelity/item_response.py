@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fidelity.outcomes import Floats, Outcomes
+from evomerge.fidelity.arrays import Floats
+from evomerge.fidelity.outcomes import Outcomes
 from evomerge.fidelity.processes import squared_exponential
 
 NUM_STEPS = 12
@@ -36,9 +37,7 @@ class ItemResponse:
 
     def __init__(self, outcomes: Outcomes) -> None:
         self._outcomes = outcomes
-        known = outcomes.values[outcomes.is_known]
-        low = outcomes.low if outcomes.low is not None else float(known.min(initial=0.0))
-        high = outcomes.high if outcomes.high is not None else float(known.max(initial=1.0))
+        low, high = outcomes.ends
         self._low, self._width = low, (high - low) or 1.0
         self._shares = (outcomes.values - low) / self._width
         self.left_out = np.full(outcomes.values.shape, np.nan)

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from evomerge.fidelity.arrays import Bools, Floats
+from evomerge.fidelity.patterns import Patterns
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Outcomes:
         probabilities: With which each was to be scored, shape [k, n]; above 0 where it was.
         low: Least value that an outcome can have; None: none is known.
         high: Greatest value; None: none is known.
+        margins: Where outcomes are the low and the high end: by how much each was missed, below 0,
+            or reached, shape [k, n]; None: nobody knows.
     """
 
     points: Floats
@@ -29,6 +31,7 @@ class Outcomes:
     probabilities: Floats
     low: float | None = None
     high: float | None = None
+    margins: Floats | None = None
 
     @cached_property
     def is_known(self) -> Bools:
@@ -67,6 +70,7 @@ class Outcomes:
             self.probabilities[candidates],
             self.low,
             self.high,
+            None if self.margins is None else self.margins[candidates],
         )
 
     def on(self, documents: NDArray[np.intp]) -> Outcomes:
@@ -77,7 +81,21 @@ class Outcomes:
             self.probabilities[:, documents],
             self.low,
             self.high,
+            None if self.margins is None else self.margins[:, documents],
         )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Least and greatest outcome: of all that can be, or else of what is known."""
+        known = self.values[self.is_known]
+        low = self.low if self.low is not None else float(known.min(initial=0.0))
+        high = self.high if self.high is not None else float(known.max(initial=1.0))
+        return low, high
+
+    @cached_property
+    def patterns(self) -> Patterns:
+        """Documents by the candidates that were scored on them."""
+        return Patterns(self.is_known)
 
     def clipped(self, values: Floats) -> Floats:
         """Predictions within what an outcome can be; of 0 and 1 never quite there."""

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol
 
 import numpy as np
+from scipy.special import ndtr
 
 from evomerge.fidelity import item_response
-from evomerge.fidelity.outcomes import Floats, Outcomes
-from evomerge.fidelity.processes import quadratic, solve, squared_exponential
+from evomerge.fidelity.arrays import Floats
+from evomerge.fidelity.outcomes import Outcomes
+from evomerge.fidelity.processes import Processes, quadratic, squared_exponential
 
 
 class Fitted(Protocol):
-    """A predictor that was fitted.
+    """A predictor that was fitted."""
 
-    Attributes:
-        left_out: What is known less what is foretold without it, shape [k, n]; NaN where nothing
-            is known.
-    """
-
-    left_out: Floats
+    @property
+    def left_out(self) -> Floats:
+        """What is known less what is foretold without it, shape [k, n]; NaN where nothing is."""
 
     def predict(self, points: Floats) -> Floats:
         """Outcomes of candidates at points of shape [m, d], shape [m, n]."""
@@ -35,18 +35,19 @@ class Predictor:
         kind: What it is called in journals.
         fit: Fits it.
         needs_order: Whether a genome's numbers must be ordered: of choices a square says nothing.
+        needs_margins: Whether it foretells margins.
+        leveled: The same with what all documents share, which takes longer to try.
     """
 
     kind: str
     fit: Callable[[Outcomes], Fitted]
     needs_order: bool = False
+    needs_margins: bool = False
+    leveled: tuple[Predictor, ...] = ()
 
 
 RECENCY = 0.97
 """Weight of a candidate for the mean of earlier ones, over that of the next one."""
-
-OFFSET = 0.5
-"""Prior variance of a document's difficulty, over that of all outcomes."""
 
 
 class Means:
@@ -87,74 +88,184 @@ PLAIN = Predictor("none", Constant)
 """In the place of all others where their standard errors were refuted."""
 
 
+@dataclass(frozen=True)
+class Prior:
+    """What is assumed of processes, in variances over that of everything known.
+
+    Attributes:
+        kernel: "kernel", of distances, or "quadratic".
+        variance: Of what depends on the genome, by document.
+        noise: Of the rest.
+        level: Of what depends on the genome and is the same for all documents; 0: nothing is.
+        offset: Of a document's difficulty.
+        lengthscale: Of the kernel of distances, by the root of the number of dimensions.
+    """
+
+    kernel: Literal["kernel", "quadratic"]
+    variance: float
+    noise: float
+    level: float
+    offset: float
+    lengthscale: float = 0.5
+
+    def covariance(self, first: Floats, second: Floats) -> Floats:
+        """Within a document, shape [n, m]."""
+        return self.offset + self.variance * self._kernel(first, second)
+
+    def levels(self, first: Floats, second: Floats) -> Floats | None:
+        """Of levels, shape [n, m]."""
+        return self.level * self._kernel(first, second) if self.level else None
+
+    def _kernel(self, first: Floats, second: Floats) -> Floats:
+        if self.kernel == "quadratic":
+            return quadratic(first, second)
+        # Distances grow with the root of the dimension.
+        return squared_exponential(first, second, self.lengthscale * first.shape[1] ** 0.5)
+
+
 class Process:
-    """See `processes`, with a kernel and variances over that of all outcomes.
+    """See `processes`: of outcomes themselves.
 
     Args:
         outcomes: What is known.
-        kernel: Of genomes.
-        variance: Of what depends on the genome.
-        noise: Of the rest.
+        prior: What is assumed.
     """
 
-    def __init__(
-        self,
-        outcomes: Outcomes,
-        kernel: Callable[[Floats, Floats], Floats],
-        variance: float,
-        noise: float,
-    ) -> None:
-        self._outcomes = outcomes
-        self._kernel = kernel
-        self._variance = variance
-        scaled = (outcomes.values - outcomes.center) / outcomes.scale
-        self._weights, left_out, _ = solve(
-            self._covariance(outcomes.points),
-            np.full(len(scaled), noise),
-            np.where(outcomes.is_known, scaled, 0.0),
-            outcomes.is_known,
+    def __init__(self, outcomes: Outcomes, prior: Prior) -> None:
+        self._outcomes, self._prior = outcomes, prior
+        points = outcomes.points
+        self._processes = Processes(
+            prior.covariance(points, points),
+            prior.levels(points, points),
+            prior.noise,
+            (outcomes.values - outcomes.center) / outcomes.scale,
+            outcomes.patterns,
         )
-        self.left_out = left_out * outcomes.scale
+
+    @cached_property
+    def left_out(self) -> Floats:
+        """See `Fitted`."""
+        return self._processes.left_out.residuals * self._outcomes.scale
 
     def predict(self, points: Floats) -> Floats:
         """See `Fitted`."""
-        foretold = self._covariance(points) @ self._weights
-        return np.asarray(self._outcomes.center + self._outcomes.scale * foretold)
-
-    def _covariance(self, points: Floats) -> Floats:
-        return OFFSET + self._variance * self._kernel(points, self._outcomes.points)
-
-
-def _kernel(lengthscale: float, variance: float, noise: float) -> Predictor:
-    def fit(outcomes: Outcomes) -> Fitted:
-        # Distances grow with the root of the dimension.
-        scaled = lengthscale * float(np.sqrt(outcomes.points.shape[1]))
-
-        def kernel(first: Floats, second: Floats) -> Floats:
-            return squared_exponential(first, second, scaled)
-
-        return Process(outcomes, kernel, variance, noise)
-
-    return Predictor("kernel", fit)
+        outcomes, prior = self._outcomes, self._prior
+        foretold = self._processes.predict(
+            prior.covariance(points, outcomes.points), prior.levels(points, outcomes.points)
+        )
+        return np.asarray(outcomes.center + outcomes.scale * foretold)
 
 
-def _quadratic(variance: float, noise: float) -> Predictor:
-    return Predictor(
-        "quadratic",
-        lambda outcomes: Process(outcomes, quadratic, variance, noise),
-        needs_order=True,
-    )
+class Margins:
+    """See `processes`: of margins, whose signs are the outcomes.
+
+    An outcome's chance is that of a margin above 0. How far the margins' foretold spread is off is
+    measured by what is left out.
+
+    Args:
+        outcomes: What is known, with margins.
+        prior: What is assumed.
+    """
+
+    def __init__(self, outcomes: Outcomes, prior: Prior) -> None:
+        margins = outcomes.margins
+        assert margins is not None
+        self._outcomes, self._prior = outcomes, prior
+        points, known = outcomes.points, outcomes.is_known
+        self._center = float(margins[known].mean()) if known.any() else 0.0
+        self._scale = (float(margins[known].std()) if known.any() else 0.0) or 1.0
+        self._scaled = np.where(known, (margins - self._center) / self._scale, 0.0)
+        self._processes = Processes(
+            prior.covariance(points, points),
+            prior.levels(points, points),
+            prior.noise,
+            self._scaled,
+            outcomes.patterns,
+        )
+
+    @cached_property
+    def left_out(self) -> Floats:
+        """See `Fitted`."""
+        return self._left_out[1]
+
+    @cached_property
+    def _left_out(self) -> tuple[float, Floats]:
+        """By what to multiply foretold deviations, and residuals of outcomes."""
+        outcomes, found = self._outcomes, self._processes.left_out
+        best, stretch, left_out = np.inf, 1.0, np.full(outcomes.values.shape, np.nan)
+        foretold = self._center + self._scale * (self._scaled - found.residuals)
+        deviations = self._scale * np.sqrt(found.variances)
+        for tried in STRETCHES:
+            missed = outcomes.values - self._values(foretold, tried * deviations)
+            squares = np.where(outcomes.is_known, missed, 0.0) ** 2
+            if (error := float((outcomes.weights * squares).sum())) < best:
+                best, stretch, left_out = error, tried, missed
+        return stretch, left_out
+
+    def predict(self, points: Floats) -> Floats:
+        """See `Fitted`."""
+        prior, known = self._prior, self._outcomes.points
+        covariance, levels = prior.covariance(points, known), prior.levels(points, known)
+        own = prior.covariance(points, points).diagonal()
+        shared = prior.levels(points, points)
+        total = own if shared is None else own + shared.diagonal()
+        means = self._center + self._scale * self._processes.predict(covariance, levels)
+        variances = self._processes.variances(total, covariance, levels)
+        return self._values(means, self._left_out[0] * self._scale * np.sqrt(variances))
+
+    def _values(self, means: Floats, deviations: Floats) -> Floats:
+        """Expected outcomes of margins."""
+        low, high = self._outcomes.ends
+        return np.asarray(low + (high - low) * ndtr(means / deviations))
+
+
+STRETCHES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+"""What foretold deviations of margins may be multiplied by."""
+
+
+LEVELS = (0.1, 0.4)
+"""Variances of levels that are tried."""
+
+
+def _with_levels(kind: str, fit: Callable[[Outcomes, Prior], Fitted], prior: Prior) -> Predictor:
+    """Processes without levels, and with them."""
+
+    def one(level: float, leveled: tuple[Predictor, ...] = ()) -> Predictor:
+        assumed = replace(prior, level=level)
+        return Predictor(
+            kind,
+            lambda outcomes: fit(outcomes, assumed),
+            needs_order=prior.kernel == "quadratic",
+            needs_margins=fit is Margins,
+            leveled=leveled,
+        )
+
+    return one(0.0, tuple(one(level) for level in LEVELS))
 
 
 PREDICTORS: tuple[Predictor, ...] = (
     Predictor("mean", Means),
     *(
-        _kernel(lengthscale, variance, noise)
+        _with_levels("kernel", Process, Prior("kernel", variance, noise, 0.0, 0.5, lengthscale))
         for lengthscale in (0.35, 0.7, 1.4)
         for variance in (0.4, 1.2)
         for noise in (0.12, 0.4)
     ),
-    *(_quadratic(variance, noise) for variance in (0.2, 0.8) for noise in (0.12, 0.4)),
+    *(
+        _with_levels("quadratic", Process, Prior("quadratic", variance, noise, 0.0, 0.5))
+        for variance in (0.2, 0.8)
+        for noise in (0.12, 0.4)
+    ),
+    *(
+        _with_levels("margin_kernel", Margins, Prior("kernel", variance, noise, 0.0, 1.0, length))
+        for length in (0.35, 0.7)
+        for variance in (1.0,)
+        for noise in (0.02, 0.1)
+    ),
+    *(
+        _with_levels("margin_quadratic", Margins, Prior("quadratic", 1.0, noise, 0.0, 1.0))
+        for noise in (0.02, 0.1)
+    ),
     Predictor("item_response", item_response.ItemResponse),
 )
 """Those that are tried, with their settings."""

@@ -1,85 +1,150 @@
-"""A Gaussian process for each document, over genomes: those of all documents share a kernel.
+"""Gaussian processes over genomes: one for each document, and one that all documents share.
 
-y = center + f(x) + noise, with f a Gaussian process of covariance `offset + variance k(x, x')`, and
-only the candidates that were scored on a document known of it. Leave-one-out residuals are closed
-form (Rasmussen and Williams 2006, section 5.4.2).
+y = center + g(x) + f(x) + noise. g, the level, is the same for all documents; f is each document's
+own, of covariance `offset + variance k(x, x')`. Only the candidates that were scored on a document
+are known of it. Everything is closed form: with f and the noise integrated out, g has the precision
+of all documents together, and what is foretold without a candidate follows from block inverses
+(Rasmussen and Williams 2006, sections 2.2, 5.4.2 and A.3).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evomerge.fidelity.outcomes import Bools, Floats
+from evomerge.fidelity.arrays import Floats
+from evomerge.fidelity.patterns import Patterns
 
-MANY = 8
-"""Documents of one pattern of candidates, from which on their matrix is inverted once."""
-
-BATCH = 64
-"""Other documents whose matrices are inverted together."""
+CHUNK = 64
+"""Patterns whose matrices over all candidates are held at a time."""
 
 
-def solve(covariance: Floats, noise: Floats, residuals: Floats, known: Bools) -> tuple[Floats, ...]:
-    """Weights of what is known of each document, and leave-one-out residuals.
+@dataclass(frozen=True)
+class LeftOut:
+    """What is foretold of each candidate without anything that is known of it.
+
+    Attributes:
+        residuals: What is known less what is foretold, shape [k, n]; NaN where nothing is known.
+        variances: Variance that was foretold of it, shape [k, n].
+    """
+
+    residuals: Floats
+    variances: Floats
+
+
+class Processes:
+    """The processes, given what is known.
 
     Args:
-        covariance: Prior covariance of candidates, shape [k, k].
-        noise: Variance of what is known of each, shape [k].
+        covariance: Prior covariance of candidates within a document, shape [k, k].
+        level: Prior covariance of their levels, shape [k, k]; None: there is no level.
+        noise: Variance of what is known about that.
         residuals: What is known less its prior mean, shape [k, n]; anything where it is not.
-        known: Shape [k, n].
-
-    Returns:
-        Weights, shape [k, n], 0 where nothing is known: a prediction is the prior covariance with
-        the candidates times these. Leave-one-out residuals and their variances, shape [k, n], NaN
-        where nothing is known.
+        patterns: Of what is known.
     """
-    weights = np.zeros(residuals.shape)
-    left_out = np.full(residuals.shape, np.nan)
-    variances = np.full(residuals.shape, np.nan)
-    alone: list[tuple[int, int]] = []
-    for documents in _patterns(known):
-        rows = np.flatnonzero(known[:, documents[0]])
-        if len(documents) < MANY:
-            alone += [(len(rows), int(document)) for document in documents if len(rows)]
-        elif len(rows):
-            inverse = np.linalg.inv(covariance[np.ix_(rows, rows)] + np.diag(noise[rows]))
-            corner = np.ix_(rows, documents)
-            weights[corner] = inverse @ residuals[corner]
-            variances[corner] = (1.0 / np.diag(inverse))[:, None]
-            left_out[corner] = weights[corner] * variances[corner]
-    # Matrices of like size are inverted together, the smaller ones padded.
-    alone.sort()
-    for start in range(0, len(alone), BATCH):
-        chunk = alone[start : start + BATCH]
-        size = chunk[-1][0]
-        matrices = np.tile(np.eye(size), (len(chunk), 1, 1))
-        sides = np.zeros((len(chunk), size, 1))
-        for place, (count, document) in enumerate(chunk):
-            rows = np.flatnonzero(known[:, document])
-            inner = covariance[np.ix_(rows, rows)] + np.diag(noise[rows])
-            matrices[place, :count, :count] = inner
-            sides[place, :count, 0] = residuals[rows, document]
-        inverses = np.linalg.inv(matrices)
-        solved = (inverses @ sides)[..., 0]
-        diagonals = np.einsum("bii->bi", inverses)
-        for place, (count, document) in enumerate(chunk):
-            rows = np.flatnonzero(known[:, document])
-            weights[rows, document] = solved[place, :count]
-            variances[rows, document] = 1.0 / diagonals[place, :count]
-            left_out[rows, document] = solved[place, :count] / diagonals[place, :count]
-    return weights, left_out, variances
 
+    def __init__(
+        self,
+        covariance: Floats,
+        level: Floats | None,
+        noise: float,
+        residuals: Floats,
+        patterns: Patterns,
+    ) -> None:
+        self._patterns, self._noise = patterns, noise
+        self._level = level
+        self._inverses = patterns.inverses(covariance, noise)
+        known = patterns.known
+        self._solved = self._solve(np.where(known, residuals, 0.0))
+        if level is None:
+            self.level_weights = np.zeros(len(known))
+            self.weights = self._solved
+            return
+        self._precision = patterns.summed(self._inverses)
+        inner = np.eye(len(known)) + self._precision @ level
+        self._inner = np.linalg.inv(inner)
+        self.level_weights = self._inner @ self._solved.sum(axis=1)
+        levels = level @ self.level_weights
+        self.weights = self._solved - self._solve(np.where(known, levels[:, None], 0.0))
 
-def _patterns(known: Bools) -> Iterator[NDArray[np.intp]]:
-    """Documents that the same candidates were scored on."""
-    by_pattern: defaultdict[bytes, list[int]] = defaultdict(list)
-    for document, packed in enumerate(np.packbits(known, axis=0).T):
-        by_pattern[packed.tobytes()].append(document)
-    for documents in by_pattern.values():
-        yield np.array(documents)
+    def _solve(self, values: Floats) -> Floats:
+        """Each document's inverse covariance times its values, shape [k, n]."""
+        patterns = self._patterns
+        rows = patterns.rows[patterns.of_document]
+        inner = np.take_along_axis(values.T, rows, axis=1)
+        solved = np.einsum("nab,nb->na", self._inverses[patterns.of_document], inner)
+        found = np.zeros(values.T.shape)
+        np.put_along_axis(found, rows, solved, axis=1)
+        return found.T
+
+    def predict(self, covariance: Floats, level: Floats | None) -> Floats:
+        """Means at other points, less their prior mean, shape [m, n].
+
+        Args:
+            covariance: Prior covariance with the candidates, shape [m, k].
+            level: That of levels, shape [m, k].
+        """
+        found = covariance @ self.weights
+        if level is not None:
+            found = found + (level @ self.level_weights)[:, None]
+        return np.asarray(found)
+
+    def variances(self, prior: Floats, covariance: Floats, level: Floats | None) -> Floats:
+        """Variances of values at other points, noise included, shape [m, n].
+
+        Args:
+            prior: Prior variances, of document and level together, shape [m].
+            covariance: As in `predict`.
+            level: As in `predict`.
+        """
+        patterns = self._patterns
+        near = np.where(patterns.mask, covariance[:, patterns.rows], 0.0)
+        explained = np.einsum("mua,uab,mub->mu", near, self._inverses, near, optimize=True)
+        found = prior[:, None] - explained[:, patterns.of_document]
+        if level is not None:
+            known = (level @ self._inner) * (level @ self._precision)
+            found = found - known.sum(axis=1)[:, None]
+        return np.asarray(np.maximum(found, 0.0) + self._noise)
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """See `LeftOut`."""
+        patterns = self._patterns
+        known, count = patterns.known, len(patterns.known)
+        own = np.zeros((len(patterns.rows), count))
+        places = np.arange(patterns.rows.shape[1])
+        np.put_along_axis(own, patterns.rows, self._inverses[:, places, places], axis=1)
+        diagonal = np.where(known, own[patterns.of_document].T, np.nan)
+        if self._level is None:
+            return LeftOut(self._solved / diagonal, 1.0 / diagonal)
+        reached = np.zeros((count, len(patterns.rows)))
+        np.add.at(reached.T, patterns.of_document, self._solved.T)
+        gone = np.zeros((count, count, count))
+        sides = np.tile(self._solved.sum(axis=1), (count, 1))
+        for chunk, wide in self._wide():
+            safe = np.where(own[chunk].T > 0.0, own[chunk].T, 1.0)
+            scaled = wide * np.sqrt(patterns.counts[chunk] / safe)[:, None, :]
+            gone += scaled @ scaled.transpose(0, 2, 1)
+            sides -= np.einsum("jau,ju->ja", wide, reached[:, chunk] / safe)
+        inner = np.eye(count) + (self._precision - gone) @ self._level
+        solved = np.linalg.solve(inner, np.stack([sides, np.eye(count)], axis=2))
+        # Shape [candidate left out, candidate]: levels without it; and their own variances.
+        levels = solved[..., 0] @ self._level
+        spread = np.maximum(np.einsum("ja,ja->j", self._level, solved[..., 1]), 0.0)
+        shifts = np.empty((count, len(patterns.rows)))
+        for chunk, wide in self._wide():
+            shifts[:, chunk] = np.einsum("jau,ja->ju", wide, levels)
+        residuals = self._solved - shifts[:, patterns.of_document]
+        return LeftOut(residuals / diagonal, 1.0 / diagonal + spread[:, None])
+
+    def _wide(self) -> Iterator[tuple[slice, Floats]]:
+        """Inverses over all candidates, shape [k, k, u'], of some patterns at a time."""
+        for start in range(0, len(self._patterns.rows), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            yield chunk, self._patterns.spread(self._inverses, chunk).transpose(2, 1, 0)
 
 
 def squared_exponential(first: Floats, second: Floats, lengthscale: float) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.arrays import Floats
 
 FLOOR = 0.1
 """Least spread that a document counts with, as a share of the greatest that a range allows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.fidelity.outcomes import Floats
+from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.sample import inclusion_probabilities
 
 FIRST_DOCUMENTS = 60

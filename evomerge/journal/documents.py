@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,17 +85,30 @@ def read_values(
     Returns:
         Values by document id; where a document came twice, the first counts.
     """
-    values: dict[int, float] = {}
+    return _read_column(run_dir, parts, candidate, split, task, f"metric:{column}")
+
+
+def read_log_likelihoods(
+    run_dir: Path, parts: Sequence[str], candidate: str, split: str, task: str
+) -> dict[int, list[float]]:
+    """Log-likelihoods of a candidate's choices by document; see `read_values`."""
+    return _read_column(run_dir, parts, candidate, split, task, "log_likelihoods")
+
+
+def _read_column(
+    run_dir: Path, parts: Sequence[str], candidate: str, split: str, task: str, column: str
+) -> dict[int, Any]:
+    values: dict[int, Any] = {}
     for part in parts:
         table = pq.read_table(run_dir / DOCUMENTS_DIR / part)
-        if f"metric:{column}" not in table.column_names:
+        if column not in table.column_names:
             continue
         wanted = zip(
             table["candidate"].to_pylist(),
             table["split"].to_pylist(),
             table["task"].to_pylist(),
             table["document"].to_pylist(),
-            table[f"metric:{column}"].to_pylist(),
+            table[column].to_pylist(),
             strict=True,
         )
         for c, s, t, document, value in wanted:

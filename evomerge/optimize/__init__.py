@@ -2,6 +2,7 @@
 
 from evomerge.optimize import (
     any_nevergrad,
+    bayesian,
     cma,
     map_optimizer,
     nested_map,
@@ -49,6 +50,7 @@ __all__ = [
     "Told",
     "Wait",
     "any_nevergrad",
+    "bayesian",
     "cma",
     "map_optimizer",
     "nested_map",

@@ -16,9 +16,9 @@ import numpy as np
 from evomerge.choice.fidelity import calibration
 from evomerge.errors import CandidateError, EvomergeError
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
+from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.choice import Chosen
 from evomerge.fidelity.config import LEAST_DOCUMENTS, LEAST_OF_A_TASK, AssistedConfig
-from evomerge.fidelity.outcomes import Floats
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
 from evomerge.journal import Candidate, ComparisonSet
@@ -175,8 +175,8 @@ class Assistance:
     def ranking(self) -> list[str]:
         """The phase's candidates, the best first, by what is foretold of all their documents.
 
-        What is known of a candidate's neighbors counts: the best of many estimates is one that
-        was lucky.
+        What is known of a candidate's neighbors counts, also of one that was measured: the best of
+        many scores is one that was lucky.
         """
         searched = [c for c in self.run.state.searched(self.phase) if c.scores("search")]
         with_genome = [c for c in searched if c.genome is not None]
@@ -196,9 +196,6 @@ class Assistance:
             over = float(violations(losses[0], limits)[0])
             keys[candidate.id] = over, float(preferences @ np.array(losses[0]))
         for row, candidate in enumerate(with_genome):
-            if candidate.is_scored("search"):
-                # What is measured needs no guess.
-                continue
             scores = {
                 name: Approximation(float(values[row]), 0.0, 1) for name, values in means.items()
             }

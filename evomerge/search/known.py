@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.fidelity import PREDICTORS, Outcomes, choose
+from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.choice import Chosen, latest
-from evomerge.fidelity.outcomes import Floats
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.journal import Candidate
 from evomerge.objectives import METRIC_RANGES, Measure
+from evomerge.score.margins import Margins
 from evomerge.search.run import Run
 from evomerge.space import Space
 
@@ -28,6 +29,7 @@ class Known:
         place: Its place in the order of the phase's tells; -1 of a baseline.
         point: Its genome, each number in [-1, 1].
         values: Outcomes by measure, shape [n]; NaN where a document was not scored.
+        margins: The same of margins, of measures that have some.
         probabilities: With which documents were to be scored, by task, shape [n].
         is_full: Whether all documents are scored.
         residuals: Mean square of its standardized residuals, by measure.
@@ -36,6 +38,7 @@ class Known:
     place: int
     point: Floats
     values: Mapping[str, Floats]
+    margins: Mapping[str, Floats]
     probabilities: Mapping[str, Floats]
     is_full: bool
     residuals: Mapping[str, float]
@@ -65,6 +68,8 @@ class KnownOutcomes:
         self.measures = [m for m in setup.tasks.measures if m.task in self.documents]
         self._is_ordered = not any(d.integer for d in space.dimensions)
         self._known: list[Known] = []
+        self._margins = Margins(setup.tasks)
+        self._with_margins = {m.name for m in self.measures if self._margins.has(m)}
 
     def learn(self, candidate: Candidate, place: int) -> None:
         """Take in a candidate that is scored; one that has no genome says nothing of others.
@@ -86,6 +91,7 @@ class KnownOutcomes:
                 place,
                 self.point(genome),
                 {name: values for name, (values, _) in pairs.items()},
+                self._learn_margins(candidate, {n: values for n, (values, _) in pairs.items()}),
                 {m.task: pairs[m.name][1] for m in self.measures},
                 candidate.is_scored("search"),
                 {} if sampled is None else dict(sampled.residuals),
@@ -104,6 +110,29 @@ class KnownOutcomes:
         pairs = zip(group.documents[measure.task], group.probabilities[measure.task], strict=True)
         by_id = dict(pairs)
         return values, np.array([by_id.get(int(number), 1.0) for number in ids])
+
+    def _learn_margins(
+        self, candidate: Candidate, values: Mapping[str, Floats]
+    ) -> dict[str, Floats]:
+        """A candidate's margins by measure; a measure that they do not agree with has none."""
+        found = {}
+        for measure in self.measures:
+            if measure.name not in self._with_margins:
+                continue
+            known = self.run.results.log_likelihoods(candidate.id, "search", measure.task)
+            own = np.full(len(values[measure.name]), np.nan)
+            for place, number in enumerate(self.documents[measure.task]):
+                if int(number) in known:
+                    margin = self._margins.of(measure, int(number), known[int(number)])
+                    own[place] = np.nan if margin is None else margin
+            outcomes = values[measure.name]
+            scored = ~np.isnan(outcomes)
+            is_right = (outcomes[scored] == 1.0) == (own[scored] > 0.0)
+            if np.isnan(own[scored]).any() or not np.all(is_right | (own[scored] == 0.0)):
+                self._with_margins.discard(measure.name)
+            else:
+                found[measure.name] = own
+        return found
 
     def point(self, genome: Sequence[float]) -> Floats:
         """A genome with each number in [-1, 1]."""
@@ -135,6 +164,9 @@ class KnownOutcomes:
                 rows([each.probabilities[measure.task] for each in known], size),
                 low,
                 high,
+                rows([each.margins[measure.name] for each in known], size)
+                if measure.name in self._with_margins
+                else None,
             )
             seed = self.run.setup.config.seed * 1009 + number * 31 + place
             predictors = (PLAIN,) if plain else PREDICTORS

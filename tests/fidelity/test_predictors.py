@@ -8,6 +8,8 @@ import pytest
 from evomerge.fidelity import PREDICTORS, Outcomes, choose
 from evomerge.fidelity.choice import MOST_CANDIDATES, latest
 from evomerge.fidelity.item_response import ItemResponse
+from evomerge.fidelity.patterns import Patterns
+from evomerge.fidelity.processes import Processes, squared_exponential
 
 NUM_DOCUMENTS = 40
 
@@ -40,22 +42,113 @@ def ability(point):
     return 1.0 / (1.0 + np.exp(-6.0 * (point[0] - np.linspace(-1.0, 1.0, NUM_DOCUMENTS))))
 
 
-@pytest.mark.parametrize("place", range(len(PREDICTORS) - 1))
+def with_margins(outcomes, function) -> Outcomes:
+    """The same, with the distance of each chance from a half."""
+    margins = np.array([function(point) for point in outcomes.points]) - 0.5
+    return Outcomes(
+        outcomes.points,
+        outcomes.values,
+        outcomes.probabilities,
+        outcomes.low,
+        outcomes.high,
+        np.where(outcomes.is_known, margins, np.nan),
+    )
+
+
+ON_VALUES = [each for each in PREDICTORS if not each.needs_margins][:-1]
+
+
+@pytest.mark.parametrize("place", range(len(ON_VALUES)))
 def test_what_is_left_out_is_as_if_it_had_never_been_known(place):
     outcomes = outcomes_of(bowls)
-    left_out = PREDICTORS[place].fit(outcomes).left_out
-    rng = np.random.default_rng(4)
-    rows, columns = np.nonzero(outcomes.is_known)
-    assert np.array_equal(np.isnan(left_out), ~outcomes.is_known)
-    for pick in rng.choice(len(rows), 6, replace=False):
-        row, column = rows[pick], columns[pick]
-        values = outcomes.values.copy()
-        values[row, column] = np.nan
-        without = Outcomes(outcomes.points, values, outcomes.probabilities, 0.0, 1.0)
-        # The mean and the scale of everything are taken as known.
-        without.__dict__["center"], without.__dict__["scale"] = outcomes.center, outcomes.scale
-        foretold = PREDICTORS[place].fit(without).predict(outcomes.points[[row]])[0, column]
-        assert outcomes.values[row, column] - foretold == pytest.approx(left_out[row, column])
+    for predictor in (ON_VALUES[place], *ON_VALUES[place].leveled):
+        left_out = predictor.fit(outcomes).left_out
+        assert np.array_equal(np.isnan(left_out), ~outcomes.is_known)
+        for row in (0, 7, 20):
+            values = outcomes.values.copy()
+            values[row] = np.nan
+            without = Outcomes(outcomes.points, values, outcomes.probabilities, 0.0, 1.0)
+            # The mean and the scale of everything are taken as known.
+            without.__dict__["center"], without.__dict__["scale"] = outcomes.center, outcomes.scale
+            foretold = predictor.fit(without).predict(outcomes.points[[row]])[0]
+            known = outcomes.is_known[row]
+            expected = (outcomes.values[row] - foretold)[known]
+            assert left_out[row][known] == pytest.approx(expected)
+
+
+def test_processes_are_those_of_one_gaussian_process_over_all_that_is_known():
+    rng = np.random.default_rng(0)
+    count, size, noise = 24, 12, 0.2
+    points, known = rng.uniform(-1.0, 1.0, (count, 3)), rng.random((count, size)) < 0.4
+    known[:4], known[9] = True, False
+    own = 0.5 + 1.2 * squared_exponential(points, points, 0.8)
+    shared = 0.3 * squared_exponential(points, points, 0.6)
+    values = rng.normal(size=(count, size))
+
+    def foretell(rows, candidate):
+        """By the covariance of every pair of a candidate and a document."""
+        at, on = np.nonzero(rows)
+        same = on[:, None] == on
+        inner = shared[np.ix_(at, at)] + same * own[np.ix_(at, at)] + noise * np.eye(len(at))
+        solved = np.linalg.solve(inner, values[at, on])
+        near = [shared[candidate, at] + (on == d) * own[candidate, at] for d in range(size)]
+        spread = [n @ np.linalg.solve(inner, n) for n in near]
+        prior = shared[candidate, candidate] + own[candidate, candidate] + noise
+        return np.array(near) @ solved, prior - np.array(spread)
+
+    processes = Processes(own, shared, noise, values, Patterns(known))
+    means, variances = foretell(known, 9)
+    assert processes.predict(own[[9]], shared[[9]])[0] == pytest.approx(means)
+    prior = np.array([own[9, 9] + shared[9, 9]])
+    found = processes.variances(prior, own[[9]], shared[[9]])[0]
+    # What a document says of the level and of itself is taken apart: never too sure.
+    assert np.all((found >= variances - 1e-12) & (found <= 1.5 * variances))
+    for candidate in (0, 7):
+        without = known.copy()
+        without[candidate] = False
+        means, variances = foretell(without, candidate)
+        rows = known[candidate]
+        left_out = processes.left_out
+        assert left_out.residuals[candidate, rows] == pytest.approx(
+            (values[candidate] - means)[rows]
+        )
+        spread = left_out.variances[candidate, rows]
+        assert np.all((spread >= variances[rows] - 1e-12) & (spread <= 1.5 * variances[rows]))
+
+
+def test_levels_are_foretold_where_all_documents_move_together():
+    def together(point):
+        return 0.5 + 0.4 * np.sin(3.0 * point[0]) + 0.1 * np.linspace(-1.0, 1.0, NUM_DOCUMENTS)
+
+    outcomes = outcomes_of(together, count=60, share=0.1, binary=False)
+    plain = next(each for each in PREDICTORS if each.kind == "kernel")
+    points = np.random.default_rng(8).uniform(-0.9, 0.9, (50, 2))
+    truth = np.array([together(point) for point in points])
+
+    def error(predictor):
+        return np.sqrt(((predictor.fit(outcomes).predict(points) - truth) ** 2).mean())
+
+    assert min(map(error, plain.leveled)) < 0.7 * error(plain)
+
+
+def test_margins_foretell_outcomes_better_than_outcomes_do():
+    outcomes = outcomes_of(bowls, count=40, share=0.3)
+    points = np.random.default_rng(8).uniform(-0.9, 0.9, (50, 2))
+    truth = np.array([bowls(point) > 0.5 for point in points])
+    errors = {}
+    for known in (outcomes, with_margins(outcomes, bowls)):
+        chosen = choose(known, 1, ordered=True)
+        errors[chosen.kind] = np.sqrt(((chosen.predict(points) - truth) ** 2).mean())
+    (kind, plain), (better, margin) = errors.items()
+    assert kind == "kernel" and better.startswith("margin_") and margin < 0.8 * plain
+
+
+def test_margins_of_documents_that_are_always_right():
+    outcomes = outcomes_of(lambda _point: np.full(NUM_DOCUMENTS, 0.9), count=12)
+    chosen = choose(
+        with_margins(outcomes, lambda _point: np.full(NUM_DOCUMENTS, 0.9)), 1, ordered=True
+    )
+    assert np.all(chosen.predict(outcomes.points) > 0.9)
 
 
 @pytest.mark.parametrize(

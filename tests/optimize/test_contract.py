@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.optimize import OPTIMIZERS, Box, map_optimizer, surrogate_front
+from evomerge.optimize import OPTIMIZERS, Box, bayesian, map_optimizer, surrogate_front
 from evomerge.testing.optimizers import CHECKS, OptimizerCase
 
 KINDS = [kind for kind in OPTIMIZERS if kind != "nested_map"]
 """All but the one that ends by itself, after few asks; its tests are its own."""
 
 BRIEF = {"tolerance": 0.0, "surrogate": "quadratic", "max_outstanding": 5}
-SETTINGS = {"map": BRIEF, "bayesian_map": BRIEF, "scalarized_cma": {"directions": 2}}
+SETTINGS = {
+    "bayesian": {"design": 6, "max_outstanding": 5},
+    "map": BRIEF,
+    "bayesian_map": BRIEF,
+    "scalarized_cma": {"directions": 2},
+}
 """Those with surrogates shall not end where their front has stopped growing.
 
 The quickest surrogate will do, and as many points as may be outstanding are in their design of
@@ -26,7 +31,7 @@ MAP = {
     "side_by_side": 2,
     "num_dimensions": (1, 2, 6),
 }
-KNOWN = {"map": MAP, "bayesian_map": MAP, "nsga2": {"generational": True}}
+KNOWN = {"map": MAP, "bayesian_map": MAP, "bayesian": MAP, "nsga2": {"generational": True}}
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,13 @@ def brief_searches(monkeypatch):
     monkeypatch.setattr(surrogate_front, "GENERATIONS", 3)
     monkeypatch.setattr(surrogate_front, "SCREENED", 128)
     monkeypatch.setattr(map_optimizer, "NUM_SAMPLES", 4)
+    for name, value in {
+        "NUM_SAMPLES": 8,
+        "NUM_SCREENED": 16,
+        "NUM_CLIMBED": 1,
+        "MOST_STEPS": 3,
+    }.items():
+        monkeypatch.setattr(bayesian, name, value)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
