@@ -17,7 +17,7 @@ MOST_DOCUMENTS = 128
 NUM_LEVELED = 2
 """Best predictors that are tried with levels too."""
 
-MOST_CANDIDATES = 96
+MOST_CANDIDATES = 64
 """Candidates that predictors are fitted to: the latest, and those that are known in full."""
 
 
@@ -26,20 +26,31 @@ class Chosen:
     """A predictor that was chosen and fitted.
 
     Attributes:
-        kind: Which.
-        error: Its root mean square leave-one-out error, in the measure's unit.
+        predictor: Which.
+        error: Its root mean square leave-one-out error when it was chosen, in the measure's unit.
         fitted: Fitted to all that is known.
         outcomes: What it was fitted to.
     """
 
-    kind: str
+    predictor: Predictor
     error: float
     fitted: Fitted
     outcomes: Outcomes
 
+    @property
+    def kind(self) -> str:
+        """What the predictor is called in journals."""
+        return self.predictor.kind
+
     def predict(self, points: Floats) -> Floats:
         """Outcomes of candidates at points of shape [m, d], shape [m, n], within their range."""
         return self.outcomes.clipped(self.fitted.predict(points))
+
+    def refitted(self, outcomes: Outcomes) -> Chosen:
+        """The same predictor of more outcomes; the mean where its margins are no longer known."""
+        is_possible = outcomes.margins is not None or not self.predictor.needs_margins
+        predictor = self.predictor if is_possible else PREDICTORS[0]
+        return Chosen(predictor, self.error, predictor.fit(outcomes), outcomes)
 
 
 def choose(
@@ -71,7 +82,15 @@ def choose(
     errors += [_error(some, predictor.fit(some)) for predictor in leveled]
     best = int(np.argmin(errors))
     error = float(np.sqrt(errors[best])) if np.isfinite(errors[best]) else outcomes.scale
-    return Chosen(usable[best].kind, error, usable[best].fit(outcomes), outcomes)
+    return Chosen(usable[best], error, usable[best].fit(outcomes), outcomes)
+
+
+def last_decided(number: int) -> int:
+    """For which set it was decided last which predictor is the best: 0 to 4, 6, 8, 12, 16, 24."""
+    if number < 4:
+        return number
+    power = 1 << (number.bit_length() - 1)
+    return power + (power // 2 if number >= power + power // 2 else 0)
 
 
 def _error(outcomes: Outcomes, fitted: Fitted) -> float:

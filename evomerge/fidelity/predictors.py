@@ -211,13 +211,25 @@ class Margins:
         total = own if shared is None else own + shared.diagonal()
         means = self._center + self._scale * self._processes.predict(covariance, levels)
         variances = self._processes.variances(total, covariance, levels)
-        return self._values(means, self._left_out[0] * self._scale * np.sqrt(variances))
+        return self._values(means, self._stretch * self._scale * np.sqrt(variances))
+
+    @cached_property
+    def _stretch(self) -> float:
+        """By what to multiply foretold deviations: of many documents some say it."""
+        count = self._outcomes.values.shape[1]
+        if count <= MOST_LEFT_OUT:
+            return self._left_out[0]
+        some = np.linspace(0, count - 1, MOST_LEFT_OUT).astype(np.intp)
+        return Margins(self._outcomes.on(some), self._prior)._left_out[0]
 
     def _values(self, means: Floats, deviations: Floats) -> Floats:
         """Expected outcomes of margins."""
         low, high = self._outcomes.ends
         return np.asarray(low + (high - low) * ndtr(means / deviations))
 
+
+MOST_LEFT_OUT = 96
+"""Documents by which foretold deviations are measured."""
 
 STRETCHES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 """What foretold deviations of margins may be multiplied by."""

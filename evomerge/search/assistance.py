@@ -183,7 +183,9 @@ class Assistance:
         results = self.run.results
         if not with_genome or any(_is_plain(group) for group in self._state.sets):
             return results.ranked([c.id for c in searched], "search")
-        chosen = self._outcomes.choose(len(self._state.sets), self._num_told)
+        chosen = self._outcomes.choose(
+            len(self._state.sets), self._num_told, [group.num_told for group in self._state.sets]
+        )
         points = np.array([self._outcomes.point(c.genome or ()) for c in with_genome])
         means = {n: each.predict(points).mean(axis=1) for n, each in chosen.items()}
         objectives = self.run.setup.objectives
@@ -212,7 +214,9 @@ class Assistance:
     def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> _Foretold:
         """What is foretold of candidates by all that was told before some place."""
         plain = self._is_refuted(number, num_told)
-        chosen = self._outcomes.choose(number, num_told, plain=plain)
+        chosen = self._outcomes.choose(
+            number, num_told, [group.num_told for group in self._state.sets], plain=plain
+        )
         genomes = [self.run.state.candidates[name].genome for name in names]
         points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
         predicted = {name: each.predict(points) for name, each in chosen.items()}

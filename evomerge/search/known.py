@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from evomerge.fidelity import PREDICTORS, Outcomes, choose
+from evomerge.fidelity import Outcomes, choose
 from evomerge.fidelity.arrays import Floats
-from evomerge.fidelity.choice import Chosen, latest
+from evomerge.fidelity.choice import Chosen, last_decided, latest
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.journal import Candidate
 from evomerge.objectives import METRIC_RANGES, Measure
@@ -69,7 +70,7 @@ class KnownOutcomes:
         self._is_ordered = not any(d.integer for d in space.dimensions)
         self._known: list[Known] = []
         self._margins = Margins(setup.tasks)
-        self._with_margins = {m.name for m in self.measures if self._margins.has(m)}
+        self._decided = cache(self._decide)
 
     def learn(self, candidate: Candidate, place: int) -> None:
         """Take in a candidate that is scored; one that has no genome says nothing of others.
@@ -114,10 +115,10 @@ class KnownOutcomes:
     def _learn_margins(
         self, candidate: Candidate, values: Mapping[str, Floats]
     ) -> dict[str, Floats]:
-        """A candidate's margins by measure; a measure that they do not agree with has none."""
+        """A candidate's margins, of measures whose values they agree with."""
         found = {}
         for measure in self.measures:
-            if measure.name not in self._with_margins:
+            if not self._margins.has(measure):
                 continue
             known = self.run.results.log_likelihoods(candidate.id, "search", measure.task)
             own = np.full(len(values[measure.name]), np.nan)
@@ -128,9 +129,7 @@ class KnownOutcomes:
             outcomes = values[measure.name]
             scored = ~np.isnan(outcomes)
             is_right = (outcomes[scored] == 1.0) == (own[scored] > 0.0)
-            if np.isnan(own[scored]).any() or not np.all(is_right | (own[scored] == 0.0)):
-                self._with_margins.discard(measure.name)
-            else:
+            if not np.isnan(own[scored]).any() and np.all(is_right | (own[scored] == 0.0)):
                 found[measure.name] = own
         return found
 
@@ -140,38 +139,56 @@ class KnownOutcomes:
         width = np.where(high > low, high - low, 1.0)
         return np.asarray(2.0 * (np.asarray(genome) - low) / width - 1.0)
 
-    def choose(self, number: int, num_told: int, *, plain: bool = False) -> dict[str, Chosen]:
+    def choose(
+        self, number: int, num_told: int, before: Sequence[int], *, plain: bool = False
+    ) -> dict[str, Chosen]:
         """The predictor of each measure, fitted to baselines and to what was told first.
 
+        Which one foretells best is found out for some sets, and kept for those behind them.
+
         Args:
-            number: Of the comparison set that it is for; draws documents that decide.
+            number: Of the comparison set that it is for.
             num_told: How many tells count.
+            before: How many counted for each set before it.
             plain: Foretell the same of every document.
         """
+        known = self._outcomes(num_told)
+        if plain:
+            return {name: choose(each, 0, (PLAIN,), ordered=True) for name, each in known.items()}
+        decided = last_decided(number)
+        chosen = self._decided(decided, num_told if decided == number else before[decided])
+        return {name: chosen[name].refitted(each) for name, each in known.items()}
+
+    def _decide(self, number: int, num_told: int) -> dict[str, Chosen]:
+        """The predictor of each measure that foretells best for a set."""
+        seed = self.run.setup.config.seed * 1009 + number * 31
+        return {
+            name: choose(each, seed + place, ordered=self._is_ordered)
+            for place, (name, each) in enumerate(self._outcomes(num_told).items())
+        }
+
+    def _outcomes(self, num_told: int) -> dict[str, Outcomes]:
+        """What predictors are fitted to, by measure."""
         known = [each for each in self._known if each.place < num_told]
         known = [known[row] for row in latest([each.is_full for each in known])]
-        chosen = {}
-        for place, measure in enumerate(self.measures):
+        found = {}
+        for measure in self.measures:
             low, high = METRIC_RANGES.get(measure.metric, (None, None))
-            size = len(self.documents[measure.task])
+            name, size = measure.name, len(self.documents[measure.task])
 
-            def rows(found: list[Floats], width: int) -> Floats:
-                return np.array(found).reshape(-1, width)
+            def rows(values: list[Floats], width: int) -> Floats:
+                return np.array(values).reshape(-1, width)
 
-            outcomes = Outcomes(
+            margins = [each.margins[name] for each in known if name in each.margins]
+            found[name] = Outcomes(
                 rows([each.point for each in known], len(self.space.dimensions)),
-                rows([each.values[measure.name] for each in known], size),
+                rows([each.values[name] for each in known], size),
                 rows([each.probabilities[measure.task] for each in known], size),
                 low,
                 high,
-                rows([each.margins[measure.name] for each in known], size)
-                if measure.name in self._with_margins
-                else None,
+                rows(margins, size) if known and len(margins) == len(known) else None,
             )
-            seed = self.run.setup.config.seed * 1009 + number * 31 + place
-            predictors = (PLAIN,) if plain else PREDICTORS
-            chosen[measure.name] = choose(outcomes, seed, predictors, ordered=self._is_ordered)
-        return chosen
+        return found
 
     def inflation(self, measure: str, num_told: int) -> float:
         """Variance of a measure's residuals, of the first tells, over that which was foretold."""
