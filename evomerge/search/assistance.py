@@ -15,24 +15,22 @@ import numpy as np
 
 from evomerge.choice.fidelity import calibration
 from evomerge.errors import CandidateError, EvomergeError
-from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
+from evomerge.fidelity import difference_estimate, draw, spread_of
 from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.choice import Chosen
-from evomerge.fidelity.config import LEAST_DOCUMENTS, LEAST_OF_A_TASK, AssistedConfig
+from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
 from evomerge.journal import Candidate, ComparisonSet
-from evomerge.objectives import METRIC_RANGES, GroupMetric, Measure
+from evomerge.objectives import METRIC_RANGES, Measure
 from evomerge.optimize.fronts import violations
 from evomerge.score import Approximation
 from evomerge.score.faults import told_as
 from evomerge.search.derive import scored_model
 from evomerge.search.known import KnownOutcomes
 from evomerge.search.run import Run
+from evomerge.search.samples import Samples
 from evomerge.space import Space
-
-LEAST_PREFERENCE = 0.1
-"""Share of all preferences that each objective has at least, where documents are drawn."""
 
 SHRINKING = 0.5
 """Variance of scores in a set, over that of the set before, that is counted on at least."""
@@ -79,8 +77,7 @@ class Assistance:
         self._state = run.state.phases[phase]
         self._outcomes = KnownOutcomes(run, self.space)
         self._documents, self._measures = self._outcomes.documents, self._outcomes.measures
-        self._whole = {task for task in self._documents if run.setup.tasks.joint_metrics(task)}
-        self._weights = _weights(run, self._measures)
+        self._samples = Samples(run, self._documents, self._measures)
         self._num_told = 0
         # A set's candidates are estimated one after another.
         self._foretold = lru_cache(maxsize=4)(self._foretell)
@@ -105,7 +102,7 @@ class Assistance:
         number, names = len(self._state.sets), tuple(c.id for c in candidates)
         foretold = self._foretold(number, self._num_told, names)
         count, spread = self._count(number, foretold), self._spread(foretold)
-        probabilities = self._probabilities(spread, count)
+        probabilities = self._samples.probabilities(spread, count)
         rng = np.random.default_rng((self.run.setup.config.seed, 18, self.phase, number))
         drawn = draw(list(probabilities.values()), rng)
         tasks = {
@@ -144,7 +141,7 @@ class Assistance:
         group = sampled.group
         foretold = self._foretold(group.number, group.num_told, group.candidates)
         place = group.candidates.index(candidate.id)
-        probabilities = self._probabilities(self._spread(foretold), group.count)
+        probabilities = self._samples.probabilities(self._spread(foretold), group.count)
         found: dict[str, Approximation] = {}
         residuals = {}
         for measure in self._measures:
@@ -245,35 +242,7 @@ class Assistance:
         return found is not None and found.is_refuted
 
     def _spread(self, foretold: _Foretold) -> dict[str, Floats]:
-        """What each document of a task adds to the error of the combined score."""
-        spread = {task: np.zeros(len(ids)) for task, ids in self._documents.items()}
-        for measure in self._measures:
-            own = foretold.spread[measure.name] * np.sqrt(foretold.inflation[measure.name])
-            size = len(self._documents[measure.task])
-            spread[measure.task] += (self._weights[measure.name] * own / size) ** 2
-        return {task: np.sqrt(squares) for task, squares in spread.items()}
-
-    def _probabilities(self, spread: Mapping[str, Floats], count: int) -> dict[str, Floats]:
-        """Probabilities over all tasks; of a task whose metric needs all documents they are 1.
-
-        Of every other task at least `LEAST_OF_A_TASK` are drawn.
-        """
-        free = [task for task in self._documents if task not in self._whole]
-        found = {task: np.ones(len(self._documents[task])) for task in self._whole}
-        small: dict[str, Floats] = {}
-        while free:
-            rest = max(1, count - LEAST_OF_A_TASK * len(small))
-            chances = inclusion_probabilities(np.concatenate([spread[t] for t in free]), rest)
-            parts = np.split(chances, np.cumsum([len(spread[task]) for task in free])[:-1])
-            by_task = dict(zip(free, parts, strict=True))
-            few = [task for task in free if by_task[task].sum() < LEAST_OF_A_TASK]
-            if not few:
-                found |= by_task
-                break
-            small |= {t: inclusion_probabilities(spread[t], LEAST_OF_A_TASK) for t in few}
-            free = [task for task in free if task not in small]
-        found |= small
-        return {task: found[task] for task in self._documents}
+        return self._samples.spread(foretold.spread, foretold.inflation)
 
     def _count(self, number: int, foretold: _Foretold) -> int:
         """Documents of a set's sample, over all tasks that can be sampled."""
@@ -281,14 +250,15 @@ class Assistance:
             return self.config.documents
         least = LEAST_DOCUMENTS * len(self._documents)
         spread = self._spread(foretold)
-        free = [spread[task] for task in self._documents if task not in self._whole]
+        free = [spread[task] for task in self._documents if task not in self._samples.whole]
         if not free:
             return 0
         if number < NUM_FIRST:
             # Who knows little foretells less of a difference than there is.
             return min(max(least, FIRST_DOCUMENTS), sum(map(len, free)))
         means = sum(
-            self._weights[m.name] * foretold.predicted[m.name].mean(axis=1) for m in self._measures
+            self._samples.weights[m.name] * foretold.predicted[m.name].mean(axis=1)
+            for m in self._measures
         )
         foreseen = signal_of(np.asarray(means), np.zeros(len(np.asarray(means))))
         signal = max(foreseen, SHRINKING * self._seen())
@@ -363,28 +333,3 @@ def _is_plain(group: ComparisonSet) -> bool:
 
 def _joined(parts: Sequence[tuple[float, Approximation]], error: str) -> float:
     return float(np.sqrt(sum((c * getattr(each, error)) ** 2 for c, each in parts)))
-
-
-def _weights(run: Run, measures: Sequence[Measure]) -> dict[str, float]:
-    """How much each measure weighs in the combined score; the sign says in which direction."""
-    weights = dict.fromkeys((measure.name for measure in measures), 0.0)
-    objectives = run.setup.objectives
-    entries = [entry for entry in run.setup.config.score.objectives if not entry.monitor]
-    total = sum(objective.preference for objective in objectives)
-    for objective, entry in zip(objectives, entries, strict=True):
-        # What has a limit only must be known as well.
-        preference = max(objective.preference, LEAST_PREFERENCE * total)
-        share = -objective.loss(1.0) * preference / total
-        kind = run.setup.tasks.kinds[objective.name]
-        if kind.single is not None:
-            weights[kind.single.name] += share
-        elif isinstance(kind, GroupMetric):
-            for measure, weight in zip(kind.measures, kind.weights, strict=True):
-                weights[measure.name] += share * weight
-        else:
-            # Of the worst of several nobody knows beforehand which it is.
-            tasks = {metric.task for metric in entry.metrics}
-            names = [measure.name for measure in measures if measure.task in tasks]
-            for name in names:
-                weights[name] += share / len(names)
-    return weights
