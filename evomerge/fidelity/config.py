@@ -22,20 +22,44 @@ class FullConfig(Section):
     kind: Literal["full"] = "full"
 
 
-class AssistedConfig(Section):
+class SampledConfig(Section):
     """Candidates are scored on a sample; what others did foretells the rest.
 
     Attributes:
         kind: The fidelity.
-        documents: Of each candidate, over all tasks; "automatic": as many as its comparison needs,
-            by the standard errors.
+        documents: Of each candidate, over all tasks; in a race of its first round. "automatic": as
+            many as its comparison needs, by the standard errors; in a race a twentieth of all.
         calibrate: Share of the candidates that are scored on all documents as well, on purpose, so
             that the standard errors are checked while the search runs.
     """
 
-    kind: Literal["assisted"] = "assisted"
+    kind: str
     documents: Literal["automatic"] | Annotated[int, Field(ge=LEAST_DOCUMENTS)] = "automatic"
     calibrate: float = Field(default=0.05, ge=0.0, le=1.0)
 
 
-FidelityConfig = Annotated[FullConfig | AssistedConfig, Field(discriminator="kind")]
+class AssistedConfig(SampledConfig):
+    """All candidates that are compared have as many documents.
+
+    Attributes:
+        kind: The fidelity.
+    """
+
+    kind: Literal["assisted"] = "assisted"
+
+
+class RaceConfig(SampledConfig):
+    """Rounds of documents are added for those candidates whose place is not decided.
+
+    Attributes:
+        kind: The fidelity.
+        limit: A candidate is out once its chance to belong to the better half (of a generation), to
+            be the best (of an optimizer without generations) or to be on the front is below this;
+            one whose chance is above 1 less this needs no more documents either.
+    """
+
+    kind: Literal["race"] = "race"
+    limit: float = Field(default=0.05, gt=0.0, lt=0.5)
+
+
+FidelityConfig = Annotated[FullConfig | AssistedConfig | RaceConfig, Field(discriminator="kind")]

@@ -86,3 +86,24 @@ def difference_estimate(
         len(documents),
         tuple((residuals / spread[documents]).tolist()),
     )
+
+
+def covariance_of(residuals: Floats, probabilities: Floats, errors: Floats, size: int) -> Floats:
+    """Covariance of estimates of several candidates on one sample, shape [m, m].
+
+    Their errors vary together as far as their residuals do; few documents say little of that, and
+    count like `PRIOR_DOCUMENTS` of which nothing varies together.
+
+    Args:
+        residuals: Outcomes less what was foretold, of the sampled documents, shape [m, s].
+        probabilities: With which these were to be scored, shape [s].
+        errors: Standard errors of the estimates, shape [m].
+        size: n, all documents.
+    """
+    weighted = residuals * np.sqrt(1.0 - probabilities) / probabilities / size
+    found = weighted @ weighted.T
+    scales = np.sqrt(np.maximum(np.diag(found), 1e-300))
+    count = residuals.shape[1]
+    together = found / np.outer(scales, scales) * count / (count + PRIOR_DOCUMENTS)
+    np.fill_diagonal(together, 1.0)
+    return np.asarray(together * np.outer(errors, errors))

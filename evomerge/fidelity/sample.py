@@ -82,3 +82,31 @@ def draw(strata: Sequence[Floats], rng: np.random.Generator) -> list[NDArray[np.
     drawn = np.zeros(len(order), dtype=bool)
     drawn[order[taken]] = True
     return [np.flatnonzero(part) for part in np.split(drawn, starts[1:-1])]
+
+
+def permanent_numbers(sizes: Sequence[int], rng: np.random.Generator) -> list[Floats]:
+    """A number of each document: it is drawn where its probability is greater.
+
+    Samples by greater probabilities hold those by smaller ones. Numbers are spread evenly, so that
+    a sample has about as many documents as the probabilities sum to (collocated sampling: Brewer,
+    Early and Hanif 1984).
+
+    Args:
+        sizes: Documents of each stratum.
+        rng: Draws.
+
+    Returns:
+        Shape [n] for each stratum, in [0, 1), each uniform by itself.
+    """
+    return [(rng.permutation(size) + rng.random()) / size for size in sizes]
+
+
+def drawn_by(numbers: Floats, probabilities: Floats) -> NDArray[np.intp]:
+    """Documents that are drawn, ascending; one at least.
+
+    Args:
+        numbers: Of each document, shape [n].
+        probabilities: With which each is drawn, shape [n].
+    """
+    drawn = np.flatnonzero(numbers < probabilities)
+    return drawn if len(drawn) else np.array([int(np.argmin(numbers / probabilities))])

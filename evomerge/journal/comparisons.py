@@ -9,6 +9,25 @@ from evomerge.score import Approximation
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """Documents that some candidates of a set are scored on behind the round before.
+
+    Attributes:
+        candidates: Ids of those that go on; none: the race is over.
+        count: Documents that were to be drawn by now, over all tasks that can be sampled.
+        documents: Of each task, those that are new, ascending.
+        probabilities: With which each document was to be drawn by now, by task and document.
+        chances: Of those that were still in the race to get what it is for.
+    """
+
+    candidates: tuple[str, ...]
+    count: int
+    documents: Mapping[str, tuple[int, ...]]
+    probabilities: Mapping[str, Mapping[int, float]]
+    chances: Mapping[str, float]
+
+
+@dataclass(slots=True)
 class ComparisonSet:
     """Candidates that are compared on one sample of the search documents.
 
@@ -21,6 +40,7 @@ class ComparisonSet:
         documents: Of each task, ascending.
         probabilities: With which each of these was to be drawn, by task.
         predictors: What foretold each measure's outcomes.
+        rounds: Those of a race, behind the first.
     """
 
     number: int
@@ -31,11 +51,36 @@ class ComparisonSet:
     documents: Mapping[str, tuple[int, ...]]
     probabilities: Mapping[str, tuple[float, ...]]
     predictors: Mapping[str, Mapping[str, float | str]]
+    rounds: list[Round] = field(default_factory=list)
 
-    @property
-    def num_documents(self) -> int:
-        """Documents of the sample."""
-        return sum(map(len, self.documents.values()))
+    def rounds_of(self, candidate: str) -> list[Round]:
+        """Those that a candidate went on to."""
+        return [each for each in self.rounds if candidate in each.candidates]
+
+    def count_of(self, candidate: str) -> int:
+        """Documents that were to be drawn for a candidate by now."""
+        rounds = self.rounds_of(candidate)
+        return rounds[-1].count if rounds else self.count
+
+    def documents_of(self, candidate: str) -> dict[str, list[int]]:
+        """Documents that were drawn for a candidate by now, by task."""
+        rounds = self.rounds_of(candidate)
+        return {
+            task: [*first, *(number for each in rounds for number in each.documents[task])]
+            for task, first in self.documents.items()
+        }
+
+    def probabilities_of(self, candidate: str) -> dict[str, Mapping[int, float]]:
+        """With which probability each of these was to be drawn by now, by task."""
+        rounds = self.rounds_of(candidate)
+        if rounds:
+            return dict(rounds[-1].probabilities)
+        pairs = {task: (ids, self.probabilities[task]) for task, ids in self.documents.items()}
+        return {task: dict(zip(*pair, strict=True)) for task, pair in pairs.items()}
+
+    def num_documents_of(self, candidate: str) -> int:
+        """Documents that were drawn for a candidate by now."""
+        return sum(map(len, self.documents_of(candidate).values()))
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ Kind = Literal[
     "asked",
     "sampled",
     "estimated",
+    "raced",
     "dispatched",
     "result",
     "failed",

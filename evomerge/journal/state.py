@@ -11,7 +11,7 @@ from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.journal.candidate import Candidate, Derived, DerivedTerm
-from evomerge.journal.comparisons import ComparisonSet, Sampled
+from evomerge.journal.comparisons import ComparisonSet, Round, Sampled
 from evomerge.journal.folder import JOURNAL_FILE
 from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
@@ -226,6 +226,33 @@ class RunState:
         phase.sets.append(group)
         for name in group.candidates:
             self.candidates[name].sampled = Sampled(group)
+
+    def _raced(self, event: Event, data: Mapping[str, Any]) -> None:
+        tasks = data["tasks"]
+        group = self.phases[data["phase"]].sets[data["set"]]
+        known = {task: [*ids] for task, ids in group.documents.items()}
+        for earlier in group.rounds:
+            for task, ids in earlier.documents.items():
+                known[task] += ids
+        group.rounds.append(
+            Round(
+                candidates=tuple(data["candidates"]),
+                count=data["count"],
+                documents={task: tuple(found["documents"]) for task, found in tasks.items()},
+                probabilities={
+                    task: dict(
+                        zip(
+                            [*known[task], *found["documents"]], found["probabilities"], strict=True
+                        )
+                    )
+                    for task, found in tasks.items()
+                },
+                chances=dict(data["chances"]),
+            )
+        )
+        for name in data["candidates"]:
+            # There are more blocks now than were scored.
+            _sampled_of(self.candidates[name]).num_blocks = 0
 
     def _estimated(self, event: Event, data: Mapping[str, Any]) -> None:
         sampled = _sampled_of(self.candidates[data["candidate"]])

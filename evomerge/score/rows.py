@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from evomerge.errors import CandidateError
 from evomerge.objectives import Measure
@@ -128,6 +129,11 @@ def moments_of(rows: Sequence[Row], measures: Sequence[Measure]) -> dict[str, Mo
         values = np.array([row.metrics.get(measure.column, np.nan) for row in rows])
         if not np.isfinite(values).all():
             raise CandidateError(f"{measure.name}: a document has no finite {measure.column}")
-        mean = float(values.mean())
-        result[measure.name] = (len(values), mean, float(((values - mean) ** 2).sum()))
+        result[measure.name] = moments_of_values(values)
     return result
+
+
+def moments_of_values(values: NDArray[np.float64]) -> Moments:
+    """Moments of one measure's values, in the order of their documents, shape [n]."""
+    mean = float(values.mean())
+    return len(values), mean, float(((values - mean) ** 2).sum())

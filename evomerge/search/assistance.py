@@ -6,19 +6,21 @@ its first candidate was asked, and everything else follows from the journal and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.choice.fidelity import calibration
 from evomerge.errors import CandidateError, EvomergeError
 from evomerge.fidelity import difference_estimate, draw, spread_of
 from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.choice import Chosen
-from evomerge.fidelity.config import LEAST_DOCUMENTS, AssistedConfig
+from evomerge.fidelity.config import LEAST_DOCUMENTS, SampledConfig
+from evomerge.fidelity.estimate import DocumentEstimate
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
 from evomerge.journal import Candidate, ComparisonSet
@@ -40,7 +42,7 @@ SET_SIZE = 8
 
 
 @dataclass(frozen=True)
-class _Foretold:
+class Foretold:
     """What is foretold of a set's candidates, by measure.
 
     Attributes:
@@ -66,13 +68,12 @@ class Assistance:
         population: Candidates of a generation; None: the optimizer has none.
     """
 
-    def __init__(
-        self, run: Run, phase: int, config: AssistedConfig, population: int | None
-    ) -> None:
+    def __init__(self, run: Run, phase: int, config: SampledConfig, population: int | None) -> None:
         self.run = run
         self.phase = phase
         self.config = config
         self.set_size = population or SET_SIZE
+        self.has_generations = population is not None
         self.space: Space = run.space(phase)
         self._state = run.state.phases[phase]
         self._outcomes = KnownOutcomes(run, self.space)
@@ -103,14 +104,12 @@ class Assistance:
         foretold = self._foretold(number, self._num_told, names)
         count, spread = self._count(number, foretold), self._spread(foretold)
         probabilities = self._samples.probabilities(spread, count)
-        rng = np.random.default_rng((self.run.setup.config.seed, 18, self.phase, number))
-        drawn = draw(list(probabilities.values()), rng)
         tasks = {
             task: {
                 "documents": self._documents[task][places].tolist(),
-                "probabilities": np.round(chances[places], 12).tolist(),
+                "probabilities": np.round(probabilities[task][places], 12).tolist(),
             }
-            for (task, chances), places in zip(probabilities.items(), drawn, strict=True)
+            for task, places in self._draw(number, probabilities).items()
         }
         num_scored = sum(len(found["documents"]) for found in tasks.values())
         is_all = num_scored == sum(map(len, self._documents.values()))
@@ -134,21 +133,55 @@ class Assistance:
         )
         self.run.commit()
 
+    def advance(self, scored: Container[str]) -> list[Candidate]:
+        """Candidates that are to be scored on more documents before their set is told.
+
+        Args:
+            scored: Ids of those under way whose documents are scored, or that failed.
+        """
+        return []
+
+    def is_over(self, candidate: Candidate) -> bool:
+        """Whether nothing more is to be scored of a candidate's set."""
+        return True
+
     def estimate(self, candidate: Candidate) -> None:
         """Estimate the scores of a candidate whose sample is scored, and journal them."""
-        sampled = candidate.sampled
-        assert sampled is not None
-        group = sampled.group
-        foretold = self._foretold(group.number, group.num_told, group.candidates)
-        place = group.candidates.index(candidate.id)
-        probabilities = self._samples.probabilities(self._spread(foretold), group.count)
-        found: dict[str, Approximation] = {}
-        residuals = {}
+        made = self._estimates(candidate)
+        found = self._values_of(candidate, made)
+        residuals = {
+            name: float(np.mean(np.square(each.standardized)))
+            for name, each in made.items()
+            if each.standardized
+        }
+        self.run.record(
+            "estimated",
+            candidate=candidate.id,
+            estimates={name: asdict(each) for name, each in found.items()},
+            residuals=residuals,
+        )
+
+    def _values_of(
+        self, candidate: Candidate, made: Mapping[str, DocumentEstimate]
+    ) -> dict[str, Approximation]:
+        """Estimates by measure, and by objective that follows from them."""
+        found = {
+            name: Approximation(each.value, each.standard_error, each.num_scored, each.design_error)
+            for name, each in made.items()
+        }
+        return found | self._objectives(candidate, found)
+
+    def _estimates(self, candidate: Candidate) -> dict[str, DocumentEstimate]:
+        """By measure, from the documents that were drawn for a candidate."""
+        group, foretold, place = self._place(candidate)
+        count = group.count_of(candidate.id)
+        probabilities = self._samples.probabilities(self._spread(foretold), count)
+        documents = group.documents_of(candidate.id)
+        found = {}
         for measure in self._measures:
             values, _ = self._outcomes.values(candidate, measure)
-            ids = self._documents[measure.task]
-            drawn = np.flatnonzero(np.isin(ids, group.documents[measure.task]))
-            made = difference_estimate(
+            drawn = np.flatnonzero(np.isin(self._documents[measure.task], documents[measure.task]))
+            found[measure.name] = difference_estimate(
                 foretold.predicted[measure.name][place],
                 foretold.spread[measure.name],
                 drawn,
@@ -156,18 +189,24 @@ class Assistance:
                 probabilities[measure.task],
                 foretold.inflation[measure.name],
             )
-            found[measure.name] = Approximation(
-                made.value, made.standard_error, made.num_scored, made.design_error
-            )
-            if made.standardized:
-                residuals[measure.name] = float(np.mean(np.square(made.standardized)))
-        found |= self._objectives(candidate, found)
-        self.run.record(
-            "estimated",
-            candidate=candidate.id,
-            estimates={name: asdict(each) for name, each in found.items()},
-            residuals=residuals,
-        )
+        return found
+
+    def _place(self, candidate: Candidate) -> tuple[ComparisonSet, Foretold, int]:
+        """A candidate's set, what was foretold of it, and its place there."""
+        assert candidate.sampled is not None
+        group = candidate.sampled.group
+        foretold = self._foretold(group.number, group.num_told, group.candidates)
+        return group, foretold, group.candidates.index(candidate.id)
+
+    def _draw(
+        self, number: int, probabilities: Mapping[str, Floats]
+    ) -> dict[str, NDArray[np.intp]]:
+        """Places of the documents of a set's sample, by task."""
+        drawn = draw(list(probabilities.values()), self._rng(number))
+        return dict(zip(probabilities, drawn, strict=True))
+
+    def _rng(self, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng((self.run.setup.config.seed, 18, self.phase, *numbers))
 
     def ranking(self) -> list[str]:
         """The phase's candidates, the best first, by what is foretold of all their documents.
@@ -208,7 +247,7 @@ class Assistance:
             keys[candidate.id] = over, float(preferences @ np.array(values))
         return sorted(keys, key=lambda name: keys[name])
 
-    def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> _Foretold:
+    def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> Foretold:
         """What is foretold of candidates by all that was told before some place."""
         plain = self._is_refuted(number, num_told)
         chosen = self._outcomes.choose(
@@ -223,7 +262,7 @@ class Assistance:
             inflation[name] = self._outcomes.inflation(name, num_told)
             low, high = METRIC_RANGES.get(measure.metric, (None, None))
             spread[name] = spread_of(predicted[name], low, high, chosen[name].error)
-        return _Foretold(predicted, spread, inflation, chosen)
+        return Foretold(predicted, spread, inflation, chosen)
 
     def _is_refuted(self, number: int, num_told: int) -> bool:
         """Whether the first tells say that standard errors are too small.
@@ -241,10 +280,10 @@ class Assistance:
         found = calibration(self.run.results, told)
         return found is not None and found.is_refuted
 
-    def _spread(self, foretold: _Foretold) -> dict[str, Floats]:
+    def _spread(self, foretold: Foretold) -> dict[str, Floats]:
         return self._samples.spread(foretold.spread, foretold.inflation)
 
-    def _count(self, number: int, foretold: _Foretold) -> int:
+    def _count(self, number: int, foretold: Foretold) -> int:
         """Documents of a set's sample, over all tasks that can be sampled."""
         if self.config.documents != "automatic":
             return self.config.documents

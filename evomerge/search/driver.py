@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from evomerge.choice.results import lower_bound
 from evomerge.errors import EvomergeError, StoppedError
-from evomerge.fidelity.config import AssistedConfig
+from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.journal import Candidate
 from evomerge.optimize import Ask, Done, Scored
 from evomerge.search.assistance import Assistance
@@ -19,8 +18,9 @@ from evomerge.search.dispatch import Dispatcher
 from evomerge.search.garbage import without_what_is_loaded
 from evomerge.search.hooks import Progress
 from evomerge.search.outcomes import line_of, outcome_of, to_optimizer
+from evomerge.search.racing import Race
 from evomerge.search.run import Run, ranking_of, read_inbox
-from evomerge.search.setup import num_documents
+from evomerge.search.spending import Spending
 from evomerge.space import Genome
 from evomerge.threads import one_thread
 
@@ -69,6 +69,7 @@ class SearchLoop:
         self.space = run.space(phase)
         self.state = run.state.phases[phase]
         self.budget = run.setup.config.all_phases[phase].budget
+        self._budget = Spending(run, phase)
         goals = run.results.goals("search")
         self.optimizer = run.setup.make_optimizer(phase, self.space, goals)
         search = run.setup.config.search
@@ -77,8 +78,9 @@ class SearchLoop:
         self._window = (search.in_flight or 1) if self._in_order else 0
         # In the order of their submission; those that are scored wait for those before them.
         self._assistance: Assistance | None = None
-        if isinstance(search.fidelity, AssistedConfig):
-            self._assistance = Assistance(run, phase, search.fidelity, self.optimizer.population)
+        if isinstance(search.fidelity, SampledConfig):
+            assist = Race if isinstance(search.fidelity, RaceConfig) else Assistance
+            self._assistance = assist(run, phase, search.fidelity, self.optimizer.population)
             # Candidates that are compared are under way together.
             self._window = max(self._window, self._assistance.set_size)
         self._in_flight: dict[str, Candidate] = {}
@@ -111,7 +113,8 @@ class SearchLoop:
                     if reason is not None:
                         self._rank()
                         return reason
-                is_turn = next(iter(self._in_flight), "") in self._scored
+                self._race()
+                is_turn = self._next_told() is not None
                 self._take_in([] if is_turn else self._ended())
 
     def _rank(self) -> None:
@@ -135,11 +138,27 @@ class SearchLoop:
                 self._tell(ended)
             return
         self._scored.update(candidate.id for candidate in ended)
-        while self._in_flight and (first := next(iter(self._in_flight))) in self._scored:
-            self._scored.discard(first)
-            self._tell([self._in_flight[first]])
+        self._race()
+        while (first := self._next_told()) is not None:
+            self._scored.discard(first.id)
+            self._tell([first])
             # What is asked next may not depend on whether the next is scored already.
             self._go_on()
+
+    def _race(self) -> None:
+        """Have those scored on more documents whose place among their like is not decided."""
+        while self._assistance and (going := self._assistance.advance(self._scored)):
+            for candidate in going:
+                if not candidate.is_done_on("search"):
+                    self._scored.discard(candidate.id)
+                    self.dispatcher.submit(candidate, "search")
+
+    def _next_told(self) -> Candidate | None:
+        """The candidate whose turn it is, if it is scored."""
+        first = next(iter(self._in_flight.values()), None)
+        if first is None or first.id not in self._scored:
+            return None
+        return first if self._assistance is None or self._assistance.is_over(first) else None
 
     def _go_on(self) -> None:
         """Begin what is to be begun; in order, what waits is, also where nothing more is asked.
@@ -148,7 +167,7 @@ class SearchLoop:
         """
         if self._end() is None:
             self._fill()
-        elif self._in_order and not self._out_of_time():
+        elif self._in_order and not self._budget.out_of_time(self._elapsed()):
             self._fill(asks=False)
 
     def _restore(self) -> None:
@@ -221,7 +240,7 @@ class SearchLoop:
             elif self._unsampled and self._assistance is not None:
                 self._waiting = self._ask_set(self._assistance, asks=asks)
                 continue
-            elif not asks or self._over_budget():
+            elif not asks or self._budget.over():
                 return
             elif self._assistance is not None:
                 # A set is asked as a whole, once all that was asked before is told.
@@ -256,8 +275,8 @@ class SearchLoop:
         Those come first that were asked when a driver died before it had drawn their sample.
         """
         found, self._unsampled = self._unsampled, []
-        while asks and len(found) < assistance.set_size and not self._has_asked_enough():
-            if not found and self._over_budget():
+        while asks and len(found) < assistance.set_size and not self._budget.has_asked_enough():
+            if not found and self._budget.over():
                 break
             candidate = self._ask()
             if candidate is None:
@@ -327,50 +346,13 @@ class SearchLoop:
     def _elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._started
 
-    def _out_of_time(self) -> str | None:
-        """Which end by time is reached, if one is."""
-        budget = self.budget
-        if budget.seconds is not None and self._elapsed() >= budget.seconds:
-            return f"budget of {budget.seconds:g} seconds"
-        if budget.deadline is not None:
-            now = datetime.now(budget.deadline.tzinfo)
-            if now >= budget.deadline:
-                return f"deadline {budget.deadline.isoformat()}"
-        return None
-
-    def _num_documents(self) -> int:
-        """Documents that the budget counts: in order all those of every candidate under way."""
-        if self._in_order:
-            whole = num_documents(self.run.setup, "search")
-            sampled = sum(
-                whole if name in group.full else group.num_documents
-                for group in self.state.sets
-                for name in group.candidates
-            )
-            num_sampled = sum(len(group.candidates) for group in self.state.sets)
-            return (self.state.num_searched - num_sampled) * whole + sampled
-        return self.state.num_documents
-
-    def _has_asked_enough(self) -> bool:
-        candidates = self.budget.candidates
-        return candidates is not None and self.state.num_searched >= candidates
-
-    def _over_budget(self) -> str | None:
-        """Which end by what is asked for is reached, if one is."""
-        documents = self.budget.documents
-        if self._has_asked_enough():
-            return f"budget of {self.budget.candidates} candidates"
-        if documents is not None and self._num_documents() >= documents:
-            return f"budget of {documents} documents"
-        return None
-
     def _end(self) -> str | None:
         """Why the search asks no further, if it does not."""
         budget = self.budget
         is_left = bool(self._waiting or self._unsampled)
-        if not is_left and (spent := self._over_budget()) is not None:
+        if not is_left and (spent := self._budget.over()) is not None:
             return spent
-        if (late := self._out_of_time()) is not None:
+        if (late := self._budget.out_of_time(self._elapsed())) is not None:
             return late
         if budget.target is not None and self._best and self._best[0] >= budget.target:
             return f"target {budget.target:g}"

@@ -107,9 +107,7 @@ class KnownOutcomes:
         sampled = candidate.sampled
         if sampled is None or candidate.is_scored("search"):
             return values, np.ones(len(ids))
-        group = sampled.group
-        pairs = zip(group.documents[measure.task], group.probabilities[measure.task], strict=True)
-        by_id = dict(pairs)
+        by_id = sampled.group.probabilities_of(candidate.id)[measure.task]
         return values, np.array([by_id.get(int(number), 1.0) for number in ids])
 
     def _learn_margins(

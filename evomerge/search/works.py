@@ -79,9 +79,13 @@ class Plan:
         """All blocks that a candidate is scored on: the split's, or those of its sample."""
         if split == "search" and candidate.is_searched_by_sample:
             assert candidate.sampled is not None
-            by_task = candidate.sampled.group.documents
+            group = candidate.sampled.group
+            rounds = [group.documents, *(r.documents for r in group.rounds_of(candidate.id))]
             return [
-                b for task, ids in by_task.items() for b in self._setup.tasks.cut_blocks(task, ids)
+                block
+                for by_task in rounds
+                for task, ids in by_task.items()
+                for block in self._setup.tasks.cut_blocks(task, ids)
             ]
         return self.split(split)
 

@@ -22,51 +22,21 @@ from evomerge.search import assistance
 from evomerge.search.check import check
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
-from evomerge.testing.workers import SimulatedWorker, hashed_score
 from fixtures import make_config, make_workspace
-from runs import go_through, new_run
+from runs import new_run
+from samples import SCORE, Bowls, events, sampled_run, work
 
-SPLITS = {"search": 20, "validation": 10, "holdout": 10}
-SCORE = {"splits": SPLITS, "block_documents": 4}
 ASSISTED = {"kind": "assisted", "documents": 12, "calibrate": 0.2}
 
 
-class Bowls:
-    """Documents that are answered right near a place of their own."""
-
-    def __init__(self) -> None:
-        self.run = None
-
-    def __call__(self, candidate: str, objective: str, document: int) -> float:
-        genome = self.run.state.candidates[candidate].genome
-        if genome is None:
-            return float(hashed_score("base", objective, document) > 0.6)
-        places = [0.3 + 0.4 * hashed_score(f"{n}", objective, document) for n in range(2)]
-        distance = sum((x - place) ** 2 for x, place in zip(genome, places, strict=True))
-        return float(distance < 0.02 + 0.3 * hashed_score("width", objective, document))
-
-
-def work(run, num_actors=1, seed=None):
-    """All stages but the report."""
-    bowls = Bowls()
-    bowls.run = run
-    worker = SimulatedWorker(run.setup.tasks.measures, score=bowls)
-    return go_through(run, worker, num_actors, seed)
-
-
-def assisted_run(folder, run_dir=None, *, candidates=40, fidelity=ASSISTED, **changes):
-    search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
-    return new_run(folder, run_dir, search=search, score=SCORE, **changes)
+def assisted_run(folder, run_dir=None, *, fidelity=ASSISTED, **changes):
+    return sampled_run(folder, run_dir, fidelity=fidelity, **changes)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assisted")
     return work(assisted_run(folder))
-
-
-def events(run, kind):
-    return [event.data for event in run.journal.events if event.kind == kind]
 
 
 def test_candidates_are_scored_on_the_sample_of_their_set(done):
@@ -79,7 +49,7 @@ def test_candidates_are_scored_on_the_sample_of_their_set(done):
         scores = candidate.scores("search")
         on_purpose = candidate.ask % 5 == 2
         assert candidate.is_scored("search") == on_purpose == (candidate.id in group.full)
-        assert group.num_documents == 12
+        assert group.num_documents_of(candidate.id) == 12
         kept = [
             done.results.documents(candidate.id, "search", measure)
             for measure in done.setup.tasks.measures

@@ -1,0 +1,43 @@
+"""Searches on samples of documents with simulated workers."""
+
+from __future__ import annotations
+
+from evomerge.testing.workers import SimulatedWorker, hashed_score
+from runs import go_through, new_run
+
+SPLITS = {"search": 20, "validation": 10, "holdout": 10}
+SCORE = {"splits": SPLITS, "block_documents": 4}
+
+
+class Bowls:
+    """Documents that are answered right near a place of their own."""
+
+    def __init__(self) -> None:
+        self.run = None
+
+    def __call__(self, candidate: str, objective: str, document: int) -> float:
+        genome = self.run.state.candidates[candidate].genome
+        if genome is None:
+            return float(hashed_score("base", objective, document) > 0.6)
+        places = [0.3 + 0.4 * hashed_score(f"{n}", objective, document) for n in range(2)]
+        distance = sum((x - place) ** 2 for x, place in zip(genome, places, strict=True))
+        return float(distance < 0.02 + 0.3 * hashed_score("width", objective, document))
+
+
+def work(run, num_actors=1, seed=None):
+    """All stages but the report."""
+    bowls = Bowls()
+    bowls.run = run
+    worker = SimulatedWorker(run.setup.tasks.measures, score=bowls)
+    return go_through(run, worker, num_actors, seed)
+
+
+def sampled_run(folder, run_dir=None, *, fidelity, candidates=40, score=SCORE, **changes):
+    """A run that has not begun."""
+    search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
+    return new_run(folder, run_dir, search=search, score=score, **changes)
+
+
+def events(run, kind):
+    """Data of a kind of journal event."""
+    return [event.data for event in run.journal.events if event.kind == kind]

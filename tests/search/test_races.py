@@ -1,0 +1,173 @@
+"""Races: documents are added for those whose place is not decided, alike for any actors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from evomerge.choice.table import final_table
+from evomerge.journal import normal_form
+from evomerge.score import Approximation
+from evomerge.search.mend import note_lost_documents
+from evomerge.search.run import reopen_run
+from samples import Bowls, events, sampled_run, work
+
+RACE = {"kind": "race", "documents": 8, "calibrate": 0.1}
+SCORE = {"splits": {"search": 30, "validation": 5, "holdout": 5}, "block_documents": 4}
+
+
+def race(folder, run_dir=None, *, fidelity=RACE, **changes):
+    return sampled_run(folder, run_dir, fidelity=fidelity, score=SCORE, **changes)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return work(race(tmp_path_factory.mktemp("race")))
+
+
+def test_who_is_out_costs_few_documents_and_contenders_cost_more(done):
+    counts = {}
+    for candidate in done.state.searched(0):
+        if candidate.is_searched_by_sample:
+            counts[candidate.id] = candidate.sampled.group.num_documents_of(candidate.id)
+    found = sorted(counts.values())
+    assert found[0] <= 12 and found[-1] > 12 and len(set(found)) > 2
+    # Better ones had more.
+    scores = {n: done.results.combined(n, "search").value for n in counts}
+    few = np.median([scores[n] for n, c in counts.items() if c == found[0]])
+    many = np.median([scores[n] for n, c in counts.items() if c > found[0]])
+    assert many > few
+
+
+def test_rounds_follow_from_the_rounds_before(done):
+    for group in done.state.phases[0].sets:
+        going, drawn = set(group.candidates), {t: set(d) for t, d in group.documents.items()}
+        assert group.rounds and not group.rounds[-1].candidates
+        for number, each in enumerate(group.rounds):
+            assert (
+                set(each.candidates) <= going == set(each.chances)
+                or number == len(group.rounds) - 1
+            )
+            for name in set(each.chances) - set(each.candidates):
+                assert not 0.05 <= each.chances[name] <= 0.95 or not each.candidates
+            going = set(each.candidates)
+            for task, ids in each.documents.items():
+                assert not drawn[task] & set(ids)
+                drawn[task] |= set(ids)
+                assert drawn[task] == set(each.probabilities[task])
+                assert all(0.0 < chance <= 1.0 for chance in each.probabilities[task].values())
+
+
+def test_everyone_is_scored_on_what_was_drawn_for_it(done):
+    for candidate in done.state.searched(0):
+        group, scores = candidate.sampled.group, candidate.scores("search")
+        for objective in done.setup.objectives:
+            values = done.results.documents(candidate.id, "search", objective)
+            score = scores[objective.name]
+            if candidate.is_scored("search"):
+                assert len(values) == 30 and not isinstance(score, Approximation)
+                assert score.value == pytest.approx(np.mean(list(values.values())))
+            else:
+                assert set(values) == set(group.documents_of(candidate.id)[objective.task])
+                assert isinstance(score, Approximation) and score.num_documents == len(values)
+
+
+def test_some_are_measured_in_the_end(done):
+    whole = [c for c in done.state.searched(0) if c.is_scored("search")]
+    by_race = [c for c in whole if c.id not in c.sampled.group.full]
+    assert by_race
+    for candidate in by_race:
+        # No document was scored twice.
+        assert candidate.sampled.group.num_documents_of(candidate.id) == 60
+    scored = sum(
+        data["num_documents"]
+        for data in events(done, "result")
+        if data["split"] == "search" and data["candidate"].startswith("c0")
+    )
+    assert (
+        scored
+        == done.state.phases[0].num_documents
+        == final_table(done.results)["fidelity"]["num_documents"]
+    )
+    assert scored == sum(
+        60 if c.id in c.sampled.group.full else c.sampled.group.num_documents_of(c.id)
+        for c in done.state.searched(0)
+    )
+
+
+def test_estimates_are_right(done):
+    pairs = []
+    bowls = Bowls()
+    bowls.run = done
+    for candidate in done.state.searched(0):
+        for objective in done.setup.objectives:
+            made = candidate.sampled.estimates[objective.name]
+            documents = done.setup.splits[objective.task]["search"]
+            truth = np.mean([bowls(candidate.id, objective.name, d) for d in documents])
+            if made.design_error == 0.0:
+                assert made.value == pytest.approx(truth)
+            else:
+                pairs.append((made.value - truth, made.design_error))
+    errors, sizes = np.array(pairs).T
+    assert abs(errors.mean()) < 3.0 * errors.std() / np.sqrt(len(errors)) + 0.01
+    assert (np.abs(errors) < 1.96 * sizes).mean() > 0.85
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "map", "random"])
+def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
+    settings = {"optimizer": {"kind": optimizer}, "candidates": 24}
+    runs = [
+        work(race(tmp_path / name, **settings), count, seed)
+        for name, count, seed in (("1", 1, None), ("2", 2, 5), ("7", 7, 3))
+    ]
+    forms = [normal_form(run.journal.events) for run in runs]
+    assert forms[0] == forms[1] == forms[2]
+    assert any(group.rounds for group in runs[0].state.phases[0].sets)
+
+
+def cut(run, run_dir, count):
+    """A copy of a run's folder with the first lines of its journal."""
+    shutil.copytree(run.run_dir, run_dir)
+    path = run_dir / "journal.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+
+
+@pytest.mark.parametrize("num_actors", [1, 2])
+def test_a_race_that_was_killed_ends_as_one_that_was_not(num_actors, done, tmp_path):
+    """Before and behind rounds, and in their middle."""
+    lines = (done.run_dir / "journal.jsonl").read_text().splitlines()
+    raced = [n for n, line in enumerate(lines) if json.loads(line)["kind"] == "raced"]
+    places = [
+        raced[1],
+        raced[1] + 1,
+        raced[1] + 4,
+        raced[len(raced) // 2] + 2,
+        raced[-1],
+        raced[-1] + 2,
+    ]
+    for number, place in enumerate(places):
+        run_dir = tmp_path / f"{number}"
+        cut(done, run_dir, place)
+        resumed = work(reopen_run(run_dir, strict=True), num_actors, 4)
+        assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
+        assert resumed.state.decided == done.state.decided
+
+
+def test_documents_that_are_lost_are_scored_again(done, tmp_path):
+    name = next(
+        c.id
+        for c in done.state.searched(0)
+        if c.sampled.group.rounds_of(c.id) and not c.is_scored("search")
+    )
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    (run_dir / "documents" / list(done.state.candidates[name].sampled.parts)[-1]).unlink()
+    run = reopen_run(run_dir)
+    note_lost_documents(run)
+    assert not run.state.candidates[name].is_done_on("search")
+    work(run)
+    again = {c.id: c.scores("search") for c in run.state.searched(0)}
+    assert again == {c.id: c.scores("search") for c in done.state.searched(0)}
