@@ -106,5 +106,5 @@ class Outcomes:
         return np.asarray(np.clip(values, low + margin, high - margin))
 
 
-MARGIN = 0.005
+MARGIN = 0.02
 """How near a prediction comes to the end of its range, as a share of it."""

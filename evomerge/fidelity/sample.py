@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evomerge.fidelity.arrays import Floats
 
-FLOOR = 0.06
+FLOOR = 0.1
 """Least spread that a document counts with, as a share of the greatest that a range allows."""
 
 

@@ -12,7 +12,7 @@ from evomerge.backends import BATCHED, engine_of
 from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
-from evomerge.fidelity.config import AssistedConfig
+from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
@@ -179,15 +179,18 @@ def _batches(config: Config) -> str:
 def _fidelity(setup: Setup) -> list[str]:
     """On how many search documents a candidate is scored."""
     fidelity = setup.config.search.fidelity
-    if not isinstance(fidelity, AssistedConfig):
+    if not isinstance(fidelity, SampledConfig):
         return []
     total = num_documents(setup, "search")
-    count = f"{min(fidelity.documents, total) if fidelity.documents != 'automatic' else ''}"
-    if fidelity.documents == "automatic":
-        count = "as many documents as tell candidates of a generation apart"
+    is_race = isinstance(fidelity, RaceConfig)
+    if fidelity.documents != "automatic":
+        count = f"{min(fidelity.documents, total)} of {total} search documents"
+        count += " at first, and more for those whose place is not decided" if is_race else ""
+    elif is_race:
+        count = f"few of {total} search documents at first, and more for those whose place is open"
     else:
-        count = f"{count} of {total} search documents"
-    line = f"fidelity: assisted, {count}; what other candidates did foretells the rest"
+        count = "as many documents as tell candidates of a generation apart"
+    line = f"fidelity: {fidelity.kind}, {count}; what other candidates did foretells the rest"
     if fidelity.calibrate:
         line += f"; one candidate in {round(1 / fidelity.calibrate)} on all {total}, as a check"
     return [line]

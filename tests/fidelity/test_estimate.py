@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
+from evomerge.fidelity.estimate import covariance_of
+from evomerge.fidelity.races import chances, next_count
+from evomerge.fidelity.sample import drawn_by, permanent_numbers
 from evomerge.fidelity.sizes import count_to_rank, design_variance, signal_of
 
 SIZE = 200
@@ -127,3 +131,54 @@ def test_as_many_documents_as_tell_candidates_apart():
     noise = design_variance(spread, inclusion_probabilities(spread, counts[1]))
     assert noise <= np.var(near, ddof=1)
     assert signal_of(np.array(near), np.full(3, 2e-4)) == 0.0
+
+
+def test_numbers_that_stay_draw_more_documents_by_greater_probabilities():
+    spread = np.random.default_rng(1).random(60) + 0.05
+    counts = np.zeros(60)
+    small, large = (inclusion_probabilities(spread, count) for count in (12, 30))
+    sizes = []
+    for seed in range(2000):
+        (numbers,) = permanent_numbers([60], np.random.default_rng(seed))
+        drawn = drawn_by(numbers, small)
+        assert set(drawn) <= set(drawn_by(numbers, large))
+        counts[drawn] += 1
+        sizes.append(len(drawn))
+    assert np.abs(counts / 2000 - small).max() < 0.05
+    # Poisson sampling's would have a standard deviation of 2.9.
+    assert np.mean(sizes) == pytest.approx(12.0, abs=0.2) and np.std(sizes) < 2.7
+    assert len(drawn_by(np.array([0.9, 0.8]), np.array([0.1, 0.2]))) == 1
+
+
+def test_errors_on_one_sample_vary_together_as_residuals_do():
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=400), rng.normal(size=(3, 400))
+    residuals = np.array([shared, shared + 0.1 * own[1], own[2]])
+    errors = np.array([0.01, 0.02, 0.03])
+    found = covariance_of(residuals, np.full(400, 0.5), errors, 800)
+    assert np.sqrt(np.diag(found)) == pytest.approx(errors)
+    together = found / np.outer(errors, errors)
+    assert 0.85 < together[0, 1] < 1.0 and abs(together[0, 2]) < 0.15
+    few = covariance_of(residuals[:, :10], np.full(10, 0.5), errors, 800)
+    assert 0.0 < few[0, 1] / (errors[0] * errors[1]) < 0.3
+
+
+def test_chances_of_each_prize():
+    rng = np.random.default_rng(0)
+    means = np.array([0.0, 1.0, 1.1, 5.0])
+    losses = (means + 0.2 * rng.standard_normal((4000, 4)))[..., None]
+    nobody, rival = np.zeros((4000, 0, 1)), np.full((4000, 1, 1), 0.05)
+    half = chances("half", losses, nobody, 2)
+    assert half[0] == 1.0 and half[3] == 0.0 and half[1:3].sum() == pytest.approx(1.0)
+    assert half[1] == pytest.approx(ndtr(0.1 / (0.2 * np.sqrt(2.0))), abs=0.03)
+    best = chances("best", losses, rival, 2)
+    assert best[0] == pytest.approx(ndtr(0.05 / 0.2), abs=0.03) and best[3] == 0.0
+    both = np.concatenate([losses, losses[:, ::-1]], axis=2)
+    front = chances("front", both, np.zeros((4000, 0, 2)), 2)
+    assert min(front[0], front[3]) > 0.99
+    beaten = chances("front", both, np.array([[[0.5, 0.5]]]) * np.ones((4000, 1, 1)), 2)
+    assert beaten[0] > 0.98 and beaten[1] < 0.1
+
+
+def test_rounds_double_and_end_with_all_documents():
+    assert [next_count(count, 100) for count in (8, 25, 26, 60)] == [16, 50, 100, 100]
