@@ -28,7 +28,8 @@ class DocumentEstimate:
         design_error: Its standard error against the mean over all documents; 0: all are scored.
         own_error: Standard error of the mean over all documents against that of the task's whole.
         num_scored: Documents that are scored.
-        standardized: Each one's residual over its predicted standard deviation.
+        standardized: Residuals over predicted standard deviations, of documents that were drawn by
+            chance: those that are scored in any case add nothing to the design error.
     """
 
     value: float
@@ -84,7 +85,7 @@ def difference_estimate(
         float(np.sqrt(variance)),
         float(np.sqrt(outcomes / size)) if size > 1 else float("nan"),
         len(documents),
-        tuple((residuals / spread[documents]).tolist()),
+        tuple((residuals / spread[documents])[chances < 1.0].tolist()),
     )
 
 

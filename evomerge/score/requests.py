@@ -58,6 +58,7 @@ def build_requests(
     with (
         redirect_stderr(io.StringIO()),
         lm_evals_seeds(),
+        _direct(task),
         _seeded(task, seeds) if by_document else nullcontext(),
     ):
         task.build_all_requests(
@@ -77,6 +78,24 @@ def build_requests(
         instances = sorted(by_position[position], key=lambda request: request.idx)
         asked.append(Asked(document_id, instances[0].doc, instances))
     return asked
+
+
+@contextmanager
+def _direct(task: Any) -> Iterator[None]:
+    """Take documents by their positions; lm-eval goes through all of them for each block."""
+    documents = task.eval_docs
+    if not hasattr(documents, "__getitem__") or not hasattr(documents, "__len__"):
+        yield
+        return
+
+    def some(*, samples: Sequence[int], **_keywords: Any) -> Iterator[tuple[int, Any]]:
+        return enumerate(documents[place] for place in sorted(samples))
+
+    task.doc_iterator = some
+    try:
+        yield
+    finally:
+        del task.doc_iterator
 
 
 @contextmanager

@@ -186,14 +186,17 @@ def check(name: str, scorer: LmEvalScorer, rows: list[Row], theirs: dict[str, An
         metric, chosen = key.split(",")
         column = metric if chosen == "none" else f"{metric}/{chosen}"
         tolerance = LOG_LIKELIHOODS if metric in task.continuous else SUMS
+        # A difference of two log-likelihoods is off by what these are off by.
+        largest = max((abs(x) for row in rows for x in row.log_likelihoods), default=1.0)
+        absolute = tolerance * max(1.0, largest)
         ours = mean([row.metrics[column] for row in rows])
-        assert ours.value == pytest.approx(value, rel=tolerance, abs=tolerance), key
+        assert ours.value == pytest.approx(value, rel=tolerance, abs=absolute), key
         assert len(rows) == len(samples[chosen]) == task.num_scored
         for row, asked, sample in zip(rows, requests.documents, samples[chosen], strict=True):
             assert row.document == asked.document_id == sample["doc_id"]
             assert [instance.args for instance in asked.instances] == sample["arguments"]
             if metric not in joint:
-                wanted = pytest.approx(float(sample[metric]), rel=tolerance, abs=tolerance)
+                wanted = pytest.approx(float(sample[metric]), rel=tolerance, abs=absolute)
                 assert row.metrics[column] == wanted, key
             for instance, answers in zip(asked.instances, sample["resps"], strict=True):
                 assert len(instance.resps) == len(answers)
