@@ -1,20 +1,25 @@
 """How many documents a search needs: samples with predictors against all documents and controls.
 
-The demo pool of seed 1, three weights of task arithmetic, searched by CMA-ES on 600 documents with
-real models. After every generation the model that the search would choose is noted: of a search on
+The demo pool of seed 1, three weights of task arithmetic, searched on 600 documents with real
+models. After every seven candidates the model that the search would choose is noted: of a search on
 all documents the best score, of one on samples the first of its ranking. Truth is what a model
 scores on 10,002 other documents.
 
+- best known: the model with the best score on search and validation documents together, of the
+  twenty with the best search scores that the searches on all documents found; it is chosen before
+  any truth is looked at.
 - documents: search documents until the model that would be chosen stays within 0.5 points of the
-  best known, which is the best of all models that any search of this benchmark chose at its end.
-  Base, experts and other baselines, which every search scores in full, are left out.
-- documents_ratio_3: that over the same of the search on all documents, the median over seeds, with
-  a bootstrap interval; a search that does not get there counts as infinite.
+  best known. Base, experts and other baselines, which every search scores in full, are left out.
+- documents_ratio_3: the median of that over seeds, over the median of searches on all documents,
+  with a bootstrap interval over pairs; a search that does not get there counts as infinite.
 - reached: share of the seeds that get there.
 - end_difference_low: lower 95 % bound of the mean difference of the model chosen at the end to that
   of the search on all documents.
-- bias, coverage: estimates against the score on all search documents: mean difference over its
-  standard error, and share within 1.96 standard errors.
+- bias, coverage, rmse: estimates against the score on all search documents, one candidate in seven:
+  mean difference over its standard error, share within 1.96 standard errors, root mean square.
+- rmse_ratio_60: rmse with 60 of 600 documents over that of a plain subsample of 60.
+- bayesian_over_cma_3: median documents of Bayesian optimization over those of CMA-ES, both
+  assisted.
 """
 
 from __future__ import annotations
@@ -63,9 +68,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "all documents": {},
     "assisted": {"search": {"fidelity": {"kind": "assisted"}}},
     "assisted, 60": {"search": {"fidelity": {"kind": "assisted", "documents": 60}}},
+}
+CONTROLS: dict[str, dict[str, Any]] = {
+    "race": {"search": {"fidelity": {"kind": "race"}}},
+    "bayesian": {"search": {"fidelity": {"kind": "assisted"}}, "optimizer": {"kind": "bayesian"}},
+    "bayesian, all": {"optimizer": {"kind": "bayesian"}},
     "fixed subset of 60": {"score": {"splits": {"search": 20}}},
     "random search": {"optimizer": {"kind": "random"}},
 }
+"""Those of --full."""
+
+NUM_LISTED = 20
+"""Candidates with the best search scores, among which the best known is."""
 
 
 @dataclass
@@ -75,10 +89,12 @@ class Found:
     Attributes:
         choices: Documents spent, and the recipe, after each generation.
         estimates: Of each candidate that was estimated: its recipe, the estimate, its design error.
+        listed: Those with the best scores on all search documents, and these.
     """
 
     choices: list[tuple[int, Recipe]] = field(default_factory=list)
     estimates: list[tuple[Recipe, float, float]] = field(default_factory=list)
+    listed: list[tuple[Recipe, float]] = field(default_factory=list)
 
 
 class Truth:
@@ -97,15 +113,29 @@ class Truth:
         """Mean over the three skills."""
         key = recipe.sha256, split
         if key not in self._known:
-            blocks = tuple(enumerate(self._setup.blocks(split)))
-            job = Job("truth", recipe.to_json(), split, blocks, len(blocks))
-            table = self._worker.evaluate(job).table
-            means = []
-            for objective in self._setup.objectives:
-                own = table.filter(pc.field("task") == objective.task)
-                means.append(pc.mean(own[f"metric:{objective.column}"]).as_py())
-            self._known[key] = statistics.fmean(means)
+            self._known[key] = statistics.fmean(v.mean() for v in self._values(recipe, split))
         return self._known[key]
+
+    def subsample_errors(self, recipe: Recipe, count: int, rng: np.random.Generator) -> list[float]:
+        """How far means over a few search documents are off, of ten draws."""
+        values = self._values(recipe, "search")
+        whole = statistics.fmean(v.mean() for v in values)
+        each = count // len(values)
+        return [
+            statistics.fmean(v[rng.permutation(len(v))[:each]].mean() for v in values) - whole
+            for _ in range(10)
+        ]
+
+    def _values(self, recipe: Recipe, split: Any) -> list[np.ndarray]:
+        """Outcomes of each skill's documents."""
+        blocks = tuple(enumerate(self._setup.blocks(split)))
+        job = Job("truth", recipe.to_json(), split, blocks, len(blocks))
+        table = self._worker.evaluate(job).table
+        found = []
+        for objective in self._setup.objectives:
+            own = table.filter(pc.field("task") == objective.task)
+            found.append(own[f"metric:{objective.column}"].to_numpy())
+        return found
 
 
 def write_config(folder: Path, seed: int, num_candidates: int, changes: dict[str, Any]) -> Path:
@@ -145,7 +175,7 @@ def search(folder: Path, name: str, seed: int, count: int) -> Found:
     """One search, with what it would choose after every generation."""
     quiet_libraries()
     torch.set_num_threads(1)
-    setup = set_up(load_config(write_config(folder, seed, count, ARMS[name])), folder)
+    setup = set_up(load_config(write_config(folder, seed, count, (ARMS | CONTROLS)[name])), folder)
     run = start_run(setup, folder / f"{name}-{seed}")
     found = Found()
     state = run.state.phases[0]
@@ -169,6 +199,10 @@ def search(folder: Path, name: str, seed: int, count: int) -> Found:
             value = statistics.fmean(each.value for each in estimates)
             error = math.hypot(*(each.design_error for each in estimates)) / len(estimates)
             found.estimates.append((run.recipe(candidate), value, error))
+        elif name == "all documents":
+            score = run.results.combined(candidate.id, "search")
+            found.listed += [] if score is None else [(run.recipe(candidate), score.value)]
+    found.listed = sorted(found.listed, key=lambda pair: -pair[1])[:NUM_LISTED]
     return found
 
 
@@ -179,80 +213,150 @@ def _choice(run: Run, loop: SearchLoop) -> str:
     return run.results.ranked(told, "search")[0]
 
 
-def until(found: Found, good: Callable[[Recipe], bool]) -> float:
-    """Documents from which on the choice stays good; infinite where it is not in the end."""
+def judge(folder: Path, found: Found, threshold: float) -> tuple[float, float, list[float]]:
+    """Documents until the choice stays good, the last choice's truth, and errors of estimates.
+
+    Args:
+        folder: Where configurations are.
+        found: What a search found.
+        threshold: Truth from which on a model is good.
+
+    Returns:
+        Infinite documents where it is not good in the end; of each estimate that is looked at, how
+        far it is off and its design error, in turn.
+    """
+    truth = truth_in(folder)
     spent = math.inf
     for number, recipe in reversed(found.choices):
-        if not good(recipe):
+        if truth.score(recipe) < threshold:
             break
         spent = number
-    return spent
+    errors = []
+    for recipe, value, error in found.estimates[3::7]:
+        errors += [value - truth.score(recipe, "search"), error]
+    return spent, truth.score(found.choices[-1][1]), errors
 
 
-def interval(values: list[float], statistic: Callable[[Any], float]) -> tuple[float, float]:
+def plain_errors(folder: Path, found: Found) -> list[float]:
+    """How far means over plain subsamples of 60 documents are off, for the same candidates."""
+    rng = np.random.default_rng(0)
+    return [
+        off
+        for recipe, *_ in found.estimates[3::7]
+        for off in truth_in(folder).subsample_errors(recipe, 60, rng)
+    ]
+
+
+def score_of(folder: Path, recipe: Recipe, split: Any) -> float:
+    """A model's score on a split."""
+    return truth_in(folder).score(recipe, split)
+
+
+_TRUTHS: dict[Path, Truth] = {}
+
+
+def truth_in(folder: Path) -> Truth:
+    """The truth, made once in each process."""
+    quiet_libraries()
+    torch.set_num_threads(1)
+    if folder not in _TRUTHS:
+        _TRUTHS[folder] = Truth(set_up(load_config(write_config(folder, 0, 7, {})), folder))
+    return _TRUTHS[folder]
+
+
+def interval(values: list[Any], statistic: Callable[[Any], float]) -> tuple[float, float]:
     """Bootstrap 95 % interval over seeds."""
     rng = np.random.default_rng(0)
-    drawn = [statistic(rng.choice(values, len(values))) for _ in range(2000)]
+    drawn = [
+        statistic([values[place] for place in rng.integers(0, len(values), len(values))])
+        for _ in range(2000)
+    ]
     low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
     return float(low), float(high)
+
+
+def ratio(pairs: list[tuple[float, float]]) -> float:
+    """Median documents of one search over those of another; infinite where it never gets there."""
+    ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+    return ours / theirs if math.isfinite(ours) else math.inf
 
 
 def main() -> None:
     """Search with every arm and seed."""
     size, path = parse_arguments(__doc__ or "")
     quiet_libraries()
+    arms = [*ARMS, *(CONTROLS if size == "full" else {})]
+    seeds = range(NUM_SEEDS[size])
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_config(folder, 0, 7, {})
-        jobs = [(name, seed) for seed in range(NUM_SEEDS[size]) for name in ARMS]
-        found: dict[str, list[Found]] = {name: [] for name in ARMS}
-        context = multiprocessing.get_context("spawn")
         # Nothing is timed: each search has a core.
         with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-            made = [pool.submit(search, folder, n, seed, NUM_CANDIDATES[size]) for n, seed in jobs]
-            for (name, seed), future in zip(jobs, made, strict=True):
-                found[name].append(future.result())
-                spent = found[name][-1].choices[-1][0]
+            jobs = {
+                (name, seed): pool.submit(search, folder, name, seed, NUM_CANDIDATES[size])
+                for seed in seeds
+                for name in arms
+            }
+            found = {}
+            for (name, seed), future in jobs.items():
+                found[name, seed] = future.result()
+                spent = found[name, seed].choices[-1][0]
                 print(f"{name}, seed {seed}: {spent:,} documents", flush=True)
-        truth = Truth(set_up(load_config(write_config(folder, 0, 7, {})), folder))
-        figures = summary(found, truth)
+            best = best_known(pool, folder, [found["all documents", seed] for seed in seeds])
+            judged = {
+                key: pool.submit(judge, folder, each, best - WITHIN) for key, each in found.items()
+            }
+            plain = [pool.submit(plain_errors, folder, found["assisted, 60", s]) for s in seeds]
+            results = {key: future.result() for key, future in judged.items()}
+            subsamples = [off for future in plain for off in future.result()]
+    figures = summary(results, arms, len(seeds), best)
+    rmse = float(np.sqrt(np.mean(np.square(subsamples))))
+    figures["rmse_ratio_60"] = figures["assisted, 60"]["rmse"] / rmse
     figures["machine"] = describe_machine()
     write_figures(figures, path)
 
 
-def summary(found: dict[str, list[Found]], truth: Truth) -> dict[str, Any]:
+def best_known(pool: ProcessPoolExecutor, folder: Path, found: list[Found]) -> float:
+    """Truth of the model that is best on search and validation documents."""
+    listed = sorted((pair for each in found for pair in each.listed), key=lambda pair: -pair[1])
+    listed = listed[:NUM_LISTED]
+    again = [pool.submit(score_of, folder, recipe, "validation") for recipe, _ in listed]
+    scores = [a.result() + score for a, (_, score) in zip(again, listed, strict=True)]
+    recipe = listed[int(np.argmax(scores))][0]
+    return float(pool.submit(score_of, folder, recipe, "holdout").result())
+
+
+def summary(
+    results: dict[tuple[str, int], tuple[float, float, list[float]]],
+    arms: list[str],
+    num_seeds: int,
+    best: float,
+) -> dict[str, Any]:
     """Figures, and the table."""
-    ends = {name: [truth.score(f.choices[-1][1]) for f in each] for name, each in found.items()}
-    best = max(score for scores in ends.values() for score in scores)
-    whole = [until(f, lambda r: truth.score(r) >= best - WITHIN) for f in found["all documents"]]
     figures: dict[str, Any] = {"best_known": best}
     rows = []
-    for name, each in found.items():
-        spent = [until(f, lambda r: truth.score(r) >= best - WITHIN) for f in each]
-        ratios = [
-            ours / theirs if math.isfinite(ours) else math.inf
-            for ours, theirs in zip(spent, whole, strict=True)
-            if math.isfinite(theirs)
-        ]
-        pairs = zip(ends[name], ends["all documents"], strict=True)
-        differences = [ours - theirs for ours, theirs in pairs]
+    for name in arms:
+        pairs = [(results[name, s], results["all documents", s]) for s in range(num_seeds)]
+        spent = [(ours[0], theirs[0]) for ours, theirs in pairs]
+        differences = [ours[1] - theirs[1] for ours, theirs in pairs]
+        ends = [ours[1] for ours, _ in pairs]
         entry: dict[str, Any] = {
-            "documents": statistics.median(spent),
-            "reached": sum(map(math.isfinite, spent)) / len(spent),
-            "end": statistics.fmean(ends[name]),
+            "documents": statistics.median(ours for ours, _ in spent),
+            "ratio": ratio(spent),
+            "ratio_interval": interval(spent, ratio),
+            "reached": sum(math.isfinite(ours) for ours, _ in spent) / len(spent),
+            "end": statistics.fmean(ends),
             "end_difference": statistics.fmean(differences),
-            "end_difference_low": interval(differences, lambda v: float(np.mean(v)))[0],
+            "end_difference_low": interval(differences, statistics.fmean)[0],
         }
-        if ratios:
-            entry["ratio"] = statistics.median(ratios)
-            entry["ratio_interval"] = interval(ratios, lambda v: float(np.median(v)))
-        entry |= calibration(each, truth)
+        entry |= calibration([pair[0][2] for pair in pairs])
         figures[name] = entry
         rows.append(
             [
                 name,
                 f"{entry['documents']:,.0f}",
-                f"{entry.get('ratio', math.nan):.3f}",
+                f"{entry['ratio']:.3f}",
                 f"{entry['reached']:.1f}",
                 f"{entry['end']:.4f}",
                 f"{entry['end_difference']:+.4f}",
@@ -262,20 +366,18 @@ def summary(found: dict[str, list[Found]], truth: Truth) -> dict[str, Any]:
         )
     headings = ["search", "documents", "ratio", "reached", "end", "to all", "low", "coverage"]
     print_table("documents until within 0.5 points of the best known", headings, rows)
-    figures["documents_ratio_3"] = figures["assisted"].get("ratio")
+    figures["documents_ratio_3"] = figures["assisted"]["ratio"]
+    if "bayesian" in figures:
+        ours, theirs = figures["bayesian"]["documents"], figures["assisted"]["documents"]
+        figures["bayesian_over_cma_3"] = ours / theirs if math.isfinite(ours) else math.inf
     return figures
 
 
-def calibration(found: list[Found], truth: Truth) -> dict[str, float]:
+def calibration(errors: list[list[float]]) -> dict[str, float]:
     """Estimates against the score on all search documents."""
-    differences, errors = [], []
-    for each in found:
-        for recipe, value, error in each.estimates[::7]:
-            differences.append(value - truth.score(recipe, "search"))
-            errors.append(error)
-    if not differences:
+    off, size = np.array([each for own in errors for each in own]).reshape(-1, 2).T
+    if not len(off):
         return {}
-    off, size = np.array(differences), np.array(errors)
     return {
         "bias": float(off.mean() / (off.std(ddof=1) / math.sqrt(len(off)))),
         "coverage": float((np.abs(off) <= 1.96 * np.maximum(size, 1e-9)).mean()),
