@@ -36,6 +36,7 @@ class BudgetConfig(Section):
     Attributes:
         candidates: Candidates told to the optimizer.
         documents: Documents scored; of every candidate that was begun, all of them.
+        tokens: Tokens run for candidates that were told, generated ones too.
         seconds: Time spent searching, over all sessions of the run.
         deadline: A point in time, ISO 8601; local time unless it says otherwise.
         target: A combined score on search documents that is good enough.
@@ -44,6 +45,7 @@ class BudgetConfig(Section):
 
     candidates: int | None = Field(default=None, gt=0)
     documents: int | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0.0)
     deadline: datetime | None = None
     target: float | None = None
@@ -51,10 +53,11 @@ class BudgetConfig(Section):
 
     @model_validator(mode="after")
     def _some_end(self) -> Self:
-        ends = (self.candidates, self.documents, self.seconds, self.deadline, self.patience)
-        if all(end is None for end in ends):
+        counts = (self.candidates, self.documents, self.tokens)
+        if all(end is None for end in (*counts, self.seconds, self.deadline, self.patience)):
             raise ValueError(
-                "the search has no end; give candidates, documents, seconds, deadline or patience"
+                "the search has no end; give candidates, documents, tokens, seconds, deadline or "
+                "patience"
             )
         return self
 

@@ -60,7 +60,8 @@ class Display:
         note = progress.line
         if progress.best is not None:
             note = (
-                f"best {progress.best[0]:.3f} ±{progress.best[1]:.3f} ({progress.best_candidate})"
+                f"best {'~' if progress.is_estimate else ''}{progress.best[0]:.3f} "
+                f"±{progress.best[1]:.3f} ({progress.best_candidate})"
             )
         if progress.num_failed:
             note += f", {progress.num_failed} failed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -89,6 +89,26 @@ def _combined(results: Results, scores: Mapping[str, Estimate] | None) -> Estima
     return combine(values, [objective.preference for objective in objectives])
 
 
+def _tokens(results: Results, searched: Sequence[Candidate]) -> dict[str, int]:
+    """Tokens that were run, and about as many as all documents of all candidates have.
+
+    What all documents have is that of the models that were scored on them: answers differ in
+    length.
+    """
+    state = results.state
+    whole = [
+        candidate.num_tokens
+        for candidate in [*state.of_origin("baseline"), *searched]
+        if candidate.is_scored("search") and candidate.sampled is None and candidate.num_tokens
+    ]
+    if not whole:
+        return {}
+    return {
+        "num_tokens": sum(candidate.num_tokens for candidate in searched),
+        "num_tokens_full": round(sum(whole) / len(whole) * len(searched)),
+    }
+
+
 def ledger(results: Results) -> dict[str, Any] | None:
     """What was spent, and what full scoring would have spent; None of a search without samples."""
     state = results.state
@@ -100,6 +120,7 @@ def ledger(results: Results) -> dict[str, Any] | None:
     searched = [c for c in state.candidates.values() if c.is_searched]
     found = calibration(results, searched)
     return {
+        **_tokens(results, searched),
         "num_documents": sum(phase.num_documents for phase in state.phases.values()),
         "num_documents_full": whole * len(searched),
         "num_estimated": sum(

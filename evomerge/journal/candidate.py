@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from evomerge.journal.block_moments import BlockMoments
 from evomerge.journal.comparisons import Sampled
-from evomerge.score import Estimate, Moments, Split, estimates_of
+from evomerge.score import SPLITS, Estimate, Moments, Split, estimates_of
 from evomerge.space import Genome
+
+ESTIMATED = "search_estimate"
+"""In the place of "search" where only a sample of the documents is scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Candidate:
         ended_at: When its last result came.
         derives: Objectives that are to be derived once a split is scored.
         sampled: What is known by the sample of its comparison set, if it has one.
+        num_tokens: Tokens run for it on search documents.
     """
 
     id: str
@@ -152,6 +156,7 @@ class Candidate:
     ended_at: float = 0.0
     derives: Mapping[Split, frozenset[str]] = field(default_factory=dict, compare=False)
     sampled: Sampled | None = None
+    num_tokens: int = 0
 
     @property
     def is_searched(self) -> bool:
@@ -182,6 +187,17 @@ class Candidate:
     def is_searched_by_sample(self) -> bool:
         """Whether a sample of the search documents is all that is scored of them."""
         return self.sampled is not None and self.id not in self.sampled.group.full
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether its scores on search documents are estimates."""
+        return not self.is_scored("search") and self.scores("search") is not None
+
+    @property
+    def shown_splits(self) -> dict[Split, str]:
+        """Splits that it has scores of, and what they are called where people see them."""
+        found: dict[Split, str] = {split: split for split in SPLITS if split in self.measured}
+        return {"search": ESTIMATED, **found} if self.is_estimated else found
 
     def is_done_on(self, split: Split) -> bool:
         """Whether as many documents of a split are scored as are to be."""

@@ -31,6 +31,7 @@ class PhaseState:
         num_searched: Candidates that were asked or enqueued.
         num_failed: Those of them that were given up on the search split.
         num_documents: Documents scored for them on the search split.
+        num_tokens: Tokens run for those that were told, on the search split.
         elapsed_s: Seconds of searching at the last tell.
         sets: Candidates that share a sample of documents, in their order.
     """
@@ -40,6 +41,7 @@ class PhaseState:
     num_searched: int = 0
     num_failed: int = 0
     num_documents: int = 0
+    num_tokens: int = 0
     elapsed_s: float = 0.0
     sets: list[ComparisonSet] = field(default_factory=list)
 
@@ -196,7 +198,14 @@ class RunState:
         measured.weights_sha256 = measured.weights_sha256 or data.get("weights_sha256")
         measured.same_as = data.get("same_as")
         candidate.ended_at = event.time
-        if candidate.is_searched and data["split"] == "search":
+        if data["split"] == "search":
+            self._spend(candidate, data)
+
+    def _spend(self, candidate: Candidate, data: Mapping[str, Any]) -> None:
+        """Count what a result on search documents took."""
+        # Journals used not to say how many were generated.
+        candidate.num_tokens += data.get("num_tokens", 0) + data.get("num_answer_tokens", 0)
+        if candidate.is_searched:
             self.phases[candidate.phase].num_documents += data["num_documents"]
 
     def _sample_result(self, candidate: Candidate, event: Event, data: Mapping[str, Any]) -> None:
@@ -208,7 +217,7 @@ class RunState:
         sampled.build_s += data["build_s"]
         sampled.score_s += data["score_s"]
         candidate.ended_at = event.time
-        self.phases[candidate.phase].num_documents += data["num_documents"]
+        self._spend(candidate, data)
 
     def _sampled(self, event: Event, data: Mapping[str, Any]) -> None:
         phase = self.phases[data["phase"]]
@@ -293,6 +302,7 @@ class RunState:
         candidate.told = sum(phase.num_told for phase in self.phases.values())
         phase = self.phases[candidate.phase]
         phase.num_told += 1
+        phase.num_tokens += candidate.num_tokens
         phase.elapsed_s = data["elapsed_s"]
         phase.events.append(event)
 

@@ -6,10 +6,8 @@ from mlflow.entities import Metric
 
 from evomerge.choice import Results
 from evomerge.journal import Candidate, RunState
+from evomerge.journal.candidate import ESTIMATED
 from evomerge.score import SPLITS
-
-ESTIMATED = "search_estimate"
-"""In the place of "search" where only a sample of the documents is scored."""
 
 
 def metrics_of(results: Results, candidate: Candidate) -> list[Metric]:
@@ -20,9 +18,7 @@ def metrics_of(results: Results, candidate: Candidate) -> list[Metric]:
     for split in SPLITS:
         if split == "holdout" and candidate.id not in results.state.holdout_opened:
             continue
-        shown: str = split
-        if split == "search" and candidate.is_searched_by_sample:
-            shown = ESTIMATED
+        shown = ESTIMATED if split == "search" and candidate.is_estimated else split
         for name, estimate in (candidate.scores(split) or {}).items():
             numbers[f"{shown}/{name}"] = estimate.value
             numbers[f"{shown}/{name}/se"] = estimate.standard_error

@@ -109,6 +109,9 @@ def fidelity_lines(table: dict[str, Any]) -> list[str]:
         f"that all candidates have; the scores of {found['num_estimated']:,} candidates are "
         "estimates (~)"
     ]
+    if "num_tokens" in found:
+        tokens, whole = found["num_tokens"], found["num_tokens_full"]
+        lines[0] += f"; {tokens:,} tokens were run, about {tokens / whole:.0%} of {whole:,}"
     check = found["calibration"]
     if check is not None:
         verdict = ": standard errors are too small" if check["is_refuted"] else ""

@@ -64,8 +64,9 @@ class Result:
         """One row a candidate.
 
         Columns: origin, failed; genome/DIMENSION; and for each split that is scored
-        SPLIT/OBJECTIVE and SPLIT/OBJECTIVE/se, with "combined" among the objectives. Holdout
-        scores stand only where the holdout was opened.
+        SPLIT/OBJECTIVE and SPLIT/OBJECTIVE/se, with "combined" among the objectives. What is
+        estimated by a sample of the search documents is in search_estimate/... Holdout scores
+        stand only where the holdout was opened.
         """
         import pandas as pd
 
@@ -77,16 +78,16 @@ class Result:
                 state.dimensions(candidate.phase), candidate.genome or (), strict=False
             ):
                 row[f"genome/{name}"] = number
-            for split in candidate.measured:
+            for split, shown in candidate.shown_splits.items():
                 if split == "holdout" and candidate.id not in state.holdout_opened:
                     continue
                 for name, estimate in (candidate.scores(split) or {}).items():
-                    row[f"{split}/{name}"] = estimate.value
-                    row[f"{split}/{name}/se"] = estimate.standard_error
+                    row[f"{shown}/{name}"] = estimate.value
+                    row[f"{shown}/{name}/se"] = estimate.standard_error
                 combined = self.results.combined(candidate.id, split)
                 if combined is not None:
-                    row[f"{split}/combined"] = combined.value
-                    row[f"{split}/combined/se"] = combined.standard_error
+                    row[f"{shown}/combined"] = combined.value
+                    row[f"{shown}/combined/se"] = combined.standard_error
             rows[candidate.id] = row
         return pd.DataFrame.from_dict(rows, orient="index")
 

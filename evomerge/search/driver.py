@@ -12,6 +12,7 @@ from evomerge.errors import EvomergeError, StoppedError
 from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.journal import Candidate
 from evomerge.optimize import Ask, Done, Scored
+from evomerge.score import Approximation
 from evomerge.search.assistance import Assistance
 from evomerge.search.derive import derive, fail
 from evomerge.search.dispatch import Dispatcher
@@ -374,5 +375,6 @@ class SearchLoop:
                 best_candidate=self._best[1] if self._best else None,
                 num_failed=state.num_failed,
                 line=line_of(candidate, self.run.results.combined(candidate.id, "search")),
+                is_estimate=isinstance(best, Approximation),
             )
         )

@@ -19,6 +19,7 @@ class Progress:
         best_candidate: Who has it.
         num_failed: Candidates that failed.
         line: One line for people about the last batch.
+        is_estimate: Whether the best score is an estimate.
     """
 
     stage: str
@@ -28,6 +29,7 @@ class Progress:
     best_candidate: str | None
     num_failed: int
     line: str
+    is_estimate: bool = False
 
 
 class Hooks(Protocol):

@@ -39,11 +39,14 @@ class Spending:
 
     def over(self) -> str | None:
         """Which end by what is asked for is reached, if one is."""
-        documents = self._budget.documents
+        documents, tokens = self._budget.documents, self._budget.tokens
         if self.has_asked_enough():
             return f"budget of {self._budget.candidates} candidates"
         if documents is not None and self._num_documents() >= documents:
             return f"budget of {documents} documents"
+        if tokens is not None and self._state.num_tokens >= tokens:
+            # Those of candidates under way are not known: they follow from what models write.
+            return f"budget of {tokens} tokens"
         return None
 
     def has_asked_enough(self) -> bool:

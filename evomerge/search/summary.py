@@ -49,14 +49,13 @@ def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     candidate = run.state.candidates[candidate_id]
-    for split in candidate.measured:
+    for split, shown in candidate.shown_splits.items():
         if split == "holdout" and candidate_id not in run.state.holdout_opened:
             continue
         for name, estimate in (candidate.scores(split) or {}).items():
-            lines.append(
-                f"| {name} | {split} | {estimate.value:.4f} | {estimate.standard_error:.4f} "
-                f"| {estimate.num_documents} |"
-            )
+            cells = [name, shown.replace("_", " "), f"{estimate.value:.4f}"]
+            cells += [f"{estimate.standard_error:.4f}", f"{estimate.num_documents}"]
+            lines.append(f"| {' | '.join(cells)} |")
     if candidate_id == run.state.decided.get("chosen"):
         table = final_table(run.results)
         lines += ["", *verdict_lines(table)]

@@ -19,9 +19,11 @@ from evomerge.journal import normal_form
 from evomerge.record.report import markdown_table
 from evomerge.score import Approximation
 from evomerge.search import assistance
+from evomerge.search.api import Result
 from evomerge.search.check import check
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
+from evomerge.search.summary import model_card
 from fixtures import make_config, make_workspace
 from runs import new_run
 from samples import SCORE, Bowls, events, sampled_run, work
@@ -184,6 +186,32 @@ def test_a_budget_of_documents_counts_samples(tmp_path):
     assert len(run.state.searched(0)) == 18
 
 
+def test_a_budget_of_tokens_ends_a_search(tmp_path):
+    search = {"budget": {"tokens": 260}, "finalists": 2, "fidelity": {**ASSISTED, "calibrate": 0}}
+    run = work(new_run(tmp_path, search=search, score=SCORE))
+    # A simulated document has one token; sets of six candidates have 72.
+    assert run.state.phases[0].num_tokens == 288
+    assert "budget of 260 tokens" in [data.get("reason") for data in events(run, "stage_ended")]
+    lines = (run.run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    run_dir = tmp_path / "again"
+    shutil.copytree(run.run_dir, run_dir)
+    (run_dir / "journal.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    resumed = work(reopen_run(run_dir, strict=True))
+    assert normal_form(resumed.journal.events) == normal_form(run.journal.events)
+
+
+def test_estimates_have_columns_of_their_own(done):
+    rows = Result(done.run_dir).candidates.loc[[c.id for c in done.state.searched(0)]]
+    for name, row in rows.iterrows():
+        is_measured = done.state.candidates[name].is_scored("search")
+        assert np.isfinite(row["search/combined"]) == is_measured
+        assert np.isfinite(row["search_estimate/combined"]) != is_measured
+    # A model's card says which it is.
+    estimated = next(c for c in done.state.searched(0) if not c.is_scored("search"))
+    card = model_card(done, estimated.id, done.recipe(estimated))
+    assert "| search estimate | " in card and "| search | " not in card
+
+
 def test_what_was_spent_is_told(done):
     found = final_table(done.results)["fidelity"]
     on_purpose = [c for c in done.state.searched(0) if c.ask % 5 == 2]
@@ -195,6 +223,7 @@ def test_what_was_spent_is_told(done):
     assert checked["num_covered"] >= 6 and not checked["is_refuted"]
     words = markdown_table(final_table(done.results))
     assert "fidelity: 704 search documents were scored, 44% of the 1,600" in words
+    assert "; 704 tokens were run, about 44% of 1,600" in words
     assert "calibration: of 8 candidates that were scored in full as well, " in words
 
 
