@@ -109,6 +109,25 @@ def _tokens(results: Results, searched: Sequence[Candidate]) -> dict[str, int]:
     }
 
 
+def _finalists(results: Results) -> list[dict[str, Any]]:
+    """Finalists' combined scores: measured on search documents, estimated, and on validation."""
+    found = []
+    for name in results.state.decided.get("finalists", ()):
+        candidate = results.state.candidates[name]
+        estimated = None if candidate.sampled is None else candidate.sampled.estimates
+        is_measured = candidate.is_scored("search")
+        estimate = _combined(results, estimated) if estimated else None
+        scores = {
+            "measured": results.combined(name, "search") if is_measured else None,
+            # One that had all documents by the end of a race is no estimate.
+            "estimated": estimate if estimate is not None and estimate.design_error else None,
+            "validation": results.combined(name, "validation"),
+        }
+        shown = {key: None if each is None else asdict(each) for key, each in scores.items()}
+        found.append({"candidate": name, **shown})
+    return found
+
+
 def ledger(results: Results) -> dict[str, Any] | None:
     """What was spent, and what full scoring would have spent; None of a search without samples."""
     state = results.state
@@ -127,5 +146,6 @@ def ledger(results: Results) -> dict[str, Any] | None:
             c.is_searched_by_sample and not c.is_scored("search") and c.scores("search") is not None
             for c in searched
         ),
+        "finalists": _finalists(results),
         "calibration": None if found is None else asdict(found) | {"is_refuted": found.is_refuted},
     }

@@ -8,6 +8,7 @@ from typing import Any
 from evomerge.choice.results import Results
 from evomerge.journal.state import RecipeOf
 from evomerge.recipe import LayerPath
+from evomerge.score import Approximation
 
 NUM_SHOWN = 5
 """Paths that are drawn."""
@@ -64,10 +65,11 @@ def _drawn(
     name: str, path: LayerPath, results: Results, colors: dict[str, str], is_chosen: bool
 ) -> dict[str, Any]:
     estimate = results.combined(name, "search")
+    mark = "~" if isinstance(estimate, Approximation) else ""
     return {
         "candidate": name,
         "chosen": is_chosen,
-        "score": "-" if estimate is None else f"{estimate.value:.3f}",
+        "score": "-" if estimate is None else f"{mark}{estimate.value:.3f}",
         "outer": path.outer,
         "hops": [
             {

@@ -14,6 +14,7 @@ from evomerge.journal.state import RecipeOf
 from evomerge.record.path_pictures import path_pictures
 from evomerge.record.verdicts import verdict_lines
 from evomerge.score.health import SIGNS
+from evomerge.score.statistics import Z_95
 
 
 def rows_of(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -132,22 +133,34 @@ def _progress(results: Results) -> dict[str, Any] | None:
     """Search scores by candidate as plot coordinates in 0 to 1; None where nothing is scored.
 
     Returns:
-        "points": (id, x, y, whether it is chosen); "ticks": (score, y).
+        "points": name, x, y, whether it is chosen, and of an estimate the ends of its 95 %
+        interval; "ticks": (score, y).
     """
     scored = []
     for candidate in results.state.of_origin("asked", "enqueued"):
         estimate = results.combined(candidate.id, "search")
         if estimate is not None:
-            scored.append((candidate.id, estimate.value))
+            half = Z_95 * estimate.design_error
+            scored.append((candidate, estimate.value, half))
     if not scored:
         return None
-    low, high = min(value for _, value in scored), max(value for _, value in scored)
+    low = min(value - half for _, value, half in scored)
+    high = max(value + half for _, value, half in scored)
     span = (high - low) or 1.0
     chosen = results.state.decided.get("chosen")
     return {
         "points": [
-            (name, index / max(1, len(scored) - 1), (value - low) / span, name == chosen)
-            for index, (name, value) in enumerate(scored)
+            {
+                "name": candidate.id,
+                "x": index / max(1, len(scored) - 1),
+                "y": (value - low) / span,
+                "is_chosen": candidate.id == chosen,
+                "ends": ((value - half - low) / span, (value + half - low) / span)
+                if candidate.is_estimated
+                else None,
+            }
+            for index, (candidate, value, half) in enumerate(scored)
         ],
         "ticks": [(low + span * y, y) for y in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        "has_estimates": any(candidate.is_estimated for candidate, *_ in scored),
     }

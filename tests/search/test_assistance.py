@@ -16,7 +16,7 @@ from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.fidelity import difference_estimate
 from evomerge.journal import normal_form
-from evomerge.record.report import markdown_table
+from evomerge.record.report import markdown_table, render_html
 from evomerge.score import Approximation
 from evomerge.search import assistance
 from evomerge.search.api import Result
@@ -210,6 +210,20 @@ def test_estimates_have_columns_of_their_own(done):
     estimated = next(c for c in done.state.searched(0) if not c.is_scored("search"))
     card = model_card(done, estimated.id, done.recipe(estimated))
     assert "| search estimate | " in card and "| search | " not in card
+
+
+def test_the_report_draws_intervals_and_shows_estimates_beside_measurements(done):
+    page = render_html(done.results, done.recipe)
+    assert page.count('fill="white"') == 32
+    assert "Hollow points are estimates" in page and "Finalists: estimated, and measured" in page
+    rows = final_table(done.results)["fidelity"]["finalists"]
+    assert [row["candidate"] for row in rows] == done.state.decided["finalists"]
+    for row in rows:
+        is_measured = done.state.candidates[row["candidate"]].is_scored("search")
+        assert (row["measured"] is not None) == is_measured
+        assert row["estimated"]["design_error"] > 0.0
+        assert "design_error" not in row["validation"]
+        assert f"~{row['estimated']['value']:.3f} ±" in page
 
 
 def test_what_was_spent_is_told(done):
