@@ -40,6 +40,10 @@ WAYS_IN_WORDS: dict[Way, str] = {
 }
 """How a model is run."""
 
+SAMPLED_SHARE, RACED_SHARE = 0.2, 0.5
+"""Share of all documents that was enough on the demo pool, where their number follows from errors:
+of searches on samples, and of races."""
+
 OVERHEAD = 3.0
 """Time of a small model's forward pass over what its multiplications alone would take."""
 
@@ -196,6 +200,20 @@ def _fidelity(setup: Setup) -> list[str]:
     return [line]
 
 
+def _expected_share(setup: Setup) -> float:
+    """Share of the search documents that a candidate is scored on, on average."""
+    fidelity = setup.config.search.fidelity
+    if not isinstance(fidelity, SampledConfig):
+        return 1.0
+    if isinstance(fidelity, RaceConfig):
+        sampled = RACED_SHARE
+    elif fidelity.documents == "automatic":
+        sampled = SAMPLED_SHARE
+    else:
+        sampled = min(1.0, fidelity.documents / num_documents(setup, "search"))
+    return fidelity.calibrate + (1.0 - fidelity.calibrate) * sampled
+
+
 def _limit(objective: Objective) -> str:
     if objective.parent_margin is not None:
         return f"; at most {objective.parent_margin:g} worse than the best of base and experts"
@@ -251,7 +269,9 @@ def _time(setup: Setup) -> list[str]:
     documents = num_documents(setup, "search")
     # Two operations a weight and token.
     operations = 2.0 * setup.pool.layout.num_parameters * _tokens(setup)
-    seconds = OVERHEAD * operations / _operations_per_s()
+    share = _expected_share(setup)
+    seconds = share * OVERHEAD * operations / _operations_per_s()
+    count = f"{documents:,}" if share == 1.0 else f"about {share * documents:,.0f} of {documents:,}"
     lines = []
     total: float | None = 0.0
     for phase in setup.config.all_phases:
@@ -260,11 +280,12 @@ def _time(setup: Setup) -> list[str]:
             for name, value in phase.budget.model_dump(exclude_none=True).items()
         ]
         owner = "budget" if phase.name == SIMPLE else f"budget of {phase.name}"
-        lines.append(f"{owner}: {', '.join(ends)}; a candidate scores {documents:,} documents")
+        lines.append(f"{owner}: {', '.join(ends)}; a candidate scores {count} documents")
         if total is not None:
-            count = phase.budget.candidates
-            times = 2 if "random" in setup.config.search.baselines else 1
-            total = None if count is None else total + times * seconds * count
+            candidates = phase.budget.candidates
+            # Random search scores all documents of as many again.
+            times = 1.0 + ("random" in setup.config.search.baselines) / share
+            total = None if candidates is None else total + times * seconds * candidates
     if "random" in setup.config.search.baselines:
         lines.append("random search: as many candidates again, each on all search documents")
     if total is None:

@@ -353,6 +353,25 @@ def test_objectives_of_every_kind(name, tmp_path):
     assert result.results.table()["chosen"]
 
 
+@pytest.mark.parametrize(
+    ("fidelity", "says", "count"),
+    [
+        ({"kind": "full"}, None, "a candidate scores 40 documents"),
+        (ASSISTED, "fidelity: assisted, 12 of 40 search", "scores about 18 of 40 documents"),
+        ({"kind": "assisted"}, "as many documents as tell", "scores about 10 of 40 documents"),
+        ({"kind": "race"}, "fidelity: race, few of 40", "scores about 21 of 40 documents"),
+        ({"kind": "race", "documents": 8}, "8 of 40 search documents at first", "about 21 of 40"),
+    ],
+)
+def test_check_says_what_it_will_cost(fidelity, says, count, tmp_path):
+    make_workspace(tmp_path)
+    config = make_config(tmp_path, score=SCORE, search={"fidelity": fidelity})
+    lines = check(load_config(config), tmp_path).lines
+    assert any(count in line for line in lines)
+    assert any(line.startswith("fidelity: ") for line in lines) == (says is not None)
+    assert says is None or any(says in line for line in lines)
+
+
 def test_it_is_no_search_as_finished(tmp_path):
     make_workspace(tmp_path)
     config = make_config(tmp_path, search={"fidelity": ASSISTED, "tell": "as_finished"})
