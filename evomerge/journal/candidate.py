@@ -219,7 +219,13 @@ class Candidate:
         """
         if not self.is_scored(split):
             if split == "search" and self.sampled is not None and self.sampled.estimates:
-                return dict(self.sampled.estimates)
+                # A task whose metric needs all documents was measured on all of them.
+                return {
+                    name: each
+                    if each.design_error
+                    else Estimate(each.value, each.standard_error, each.num_documents)
+                    for name, each in self.sampled.estimates.items()
+                }
             return None
         return None if self.lacks(split) else self.measured[split].scores()
 

@@ -115,10 +115,12 @@ def fidelity_lines(table: dict[str, Any]) -> list[str]:
     check = found["calibration"]
     if check is not None:
         verdict = ": standard errors are too small" if check["is_refuted"] else ""
+        count, covered = check["num_checked"], check["num_covered"]
+        whom = "1 candidate was" if count == 1 else f"{count} candidates were"
         lines.append(
-            f"calibration: of {check['num_checked']} candidates that were scored in full as well, "
-            f"{check['num_covered']} were within 1.96 standard errors of their estimate; mean "
-            f"difference {check['bias']:+.3f}, root mean square {check['error']:.3f}{verdict}"
+            f"calibration: {whom} scored in full as well, and {covered} of them within 1.96 "
+            f"standard errors of the estimate; mean difference {check['bias']:+.3f}, root mean "
+            f"square {check['error']:.3f}{verdict}"
         )
     return lines
 

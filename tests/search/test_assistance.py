@@ -238,7 +238,7 @@ def test_what_was_spent_is_told(done):
     words = markdown_table(final_table(done.results))
     assert "fidelity: 704 search documents were scored, 44% of the 1,600" in words
     assert "; 704 tokens were run, about 44% of 1,600" in words
-    assert "calibration: of 8 candidates that were scored in full as well, " in words
+    assert "calibration: 8 candidates were scored in full as well, and " in words
 
 
 def test_errors_that_are_too_small_are_noticed_and_nothing_more_is_foretold(tmp_path, monkeypatch):

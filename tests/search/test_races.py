@@ -10,6 +10,7 @@ import pytest
 
 from evomerge.choice.table import final_table
 from evomerge.journal import normal_form
+from evomerge.optimize import bayesian
 from evomerge.score import Approximation
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
@@ -126,6 +127,30 @@ def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
     forms = [normal_form(run.journal.events) for run in runs]
     assert forms[0] == forms[1] == forms[2]
     assert any(group.rounds for group in runs[0].state.phases[0].sets)
+
+
+@pytest.mark.parametrize("fidelity", [RACE, {**RACE, "kind": "assisted"}])
+def test_bayesian_optimization_is_told_of_errors_and_resumes(fidelity, tmp_path, monkeypatch):
+    for name, value in {
+        "NUM_SAMPLES": 8,
+        "NUM_SCREENED": 16,
+        "NUM_CLIMBED": 1,
+        "MOST_STEPS": 3,
+    }.items():
+        monkeypatch.setattr(bayesian, name, value)
+    settings = {
+        "optimizer": {"kind": "bayesian", "design": 4},
+        "candidates": 18,
+        "fidelity": fidelity,
+    }
+    run = work(race(tmp_path / "1", **settings))
+    assert any("design_errors" in data["outcome"] for data in events(run, "told"))
+    other = work(race(tmp_path / "2", **settings), 3, 5)
+    assert normal_form(other.journal.events) == normal_form(run.journal.events)
+    lines = (run.run_dir / "journal.jsonl").read_text().splitlines()
+    cut(run, tmp_path / "cut", int(0.6 * len(lines)))
+    resumed = work(reopen_run(tmp_path / "cut", strict=True), 2, 4)
+    assert normal_form(resumed.journal.events) == normal_form(run.journal.events)
 
 
 def cut(run, run_dir, count):
