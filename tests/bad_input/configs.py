@@ -90,7 +90,7 @@ CASES = {
     ),
     "no budget": Case(
         config(search={"budget": {}}),
-        ("search.budget", "no end", "candidates, documents, seconds"),
+        ("search.budget", "no end", "candidates, documents, tokens, seconds"),
         line="budget:",
     ),
     "target is no budget": Case(

@@ -7,7 +7,7 @@ import pytest
 from evomerge.optimize import DEFAULT_OPTIMIZER, OPTIMIZERS, Box, Goal, Optimizer
 
 FRONTS = {"map", "bayesian_map", "nested_map", "nsga2", "nevergrad_front", "scalarized_cma"}
-ASK_LANDMARKS = {"map", "bayesian_map", "nested_map", "nsga2"}
+ASK_LANDMARKS = {"bayesian", "map", "bayesian_map", "nested_map", "nsga2"}
 WITH_SURROGATES = {"map", "bayesian_map"}
 
 
@@ -22,12 +22,12 @@ def test_of_every_kind(kind):
     config = OPTIMIZERS[kind].config(kind=kind)
     assert config.finds_front == (kind in FRONTS)
     assert config.asks_landmarks == (kind in ASK_LANDMARKS)
-    assert config.takes_bits == (kind != "cma")
+    assert config.takes_bits == (kind not in {"bayesian", "cma"})
     models = (30, "automatic") if kind in WITH_SURROGATES else (10, "quadratic")
     assert (config.max_modeled, config.modeled_by) == models
     optimizer = make(kind)
     assert bool(optimizer.describe()) == bool(optimizer.min_evaluations)
-    assert bool(optimizer.min_evaluations) == (kind in {*WITH_SURROGATES, "nested_map"})
+    assert bool(optimizer.min_evaluations) == (kind in {*WITH_SURROGATES, "bayesian", "nested_map"})
 
 
 def test_surrogates_are_those_of_the_search():
@@ -41,6 +41,7 @@ def test_surrogates_are_those_of_the_search():
     [
         ("map", {}, 15, "design"),
         ("map", {"design": {"kind": "sobol", "points": 20}}, 20, "design"),
+        ("bayesian", {}, 5, "design"),
         ("nested_map", {"evaluations_per_merge": 10}, 35, "tree"),
         ("nsga2", {}, 0, "design"),
     ],
