@@ -251,6 +251,9 @@ def interval(values: list[Any], statistic: Callable[[Any], float]) -> tuple[floa
 def ratio(pairs: list[tuple[float, float]]) -> float:
     """Median documents of one search over those of another; infinite where it never gets there."""
     ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+    if not math.isfinite(theirs):
+        # Of what never gets there nothing is a share.
+        return math.nan
     return ours / theirs if math.isfinite(ours) else math.inf
 
 

@@ -112,7 +112,8 @@ def _tokens(results: Results, searched: Sequence[Candidate]) -> dict[str, int]:
 def _finalists(results: Results) -> list[dict[str, Any]]:
     """Finalists' combined scores: measured on search documents, estimated, and on validation."""
     found = []
-    for name in results.state.decided.get("finalists", ()):
+    decided = [names for what, names in results.state.decided.items() if _is_finalists(what)]
+    for name in decided[-1] if decided else ():
         candidate = results.state.candidates[name]
         estimated = None if candidate.sampled is None else candidate.sampled.estimates
         is_measured = candidate.is_scored("search")
@@ -126,6 +127,11 @@ def _finalists(results: Results) -> list[dict[str, Any]]:
         shown = {key: None if each is None else asdict(each) for key, each in scores.items()}
         found.append({"candidate": name, **shown})
     return found
+
+
+def _is_finalists(what: str) -> bool:
+    """Whether a decision is about the finalists of a phase."""
+    return what == "finalists" or what.startswith("finalists-")
 
 
 def ledger(results: Results) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ from evomerge.optimize import Goal
 from evomerge.optimize.fronts import violations
 from evomerge.score import (
     SPLITS,
-    Approximation,
     Difference,
     Estimate,
     Objective,
@@ -71,7 +70,7 @@ class Results:
             measured = scores[objective.name]
             value = -objective.loss(measured.value)
             estimates.append(replace(measured, value=value))
-        if any(isinstance(each, Approximation) for each in estimates):
+        if not self.state.candidates[candidate].is_scored(split):
             return combine(estimates, self._preferences, together=self._share_tasks())
         combined = combine(estimates, self._preferences)
         if not self._shares_documents(candidate, split):

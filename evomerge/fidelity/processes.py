@@ -28,7 +28,7 @@ class LeftOut:
 
     Attributes:
         residuals: What is known less what is foretold, shape [k, n]; NaN where nothing is known.
-        variances: Variance that was foretold of it, shape [k, n].
+        variances: Variance that was foretold of it, shape [k, n]; see `Processes.variances`.
     """
 
     residuals: Floats
@@ -94,6 +94,9 @@ class Processes:
 
     def variances(self, prior: Floats, covariance: Floats, level: Floats | None) -> Floats:
         """Variances of values at other points, noise included, shape [m, n].
+
+        What is unknown of the level and of the document are added up, as if they were independent:
+        with a level that is somewhat too much.
 
         Args:
             prior: Prior variances, of document and level together, shape [m].

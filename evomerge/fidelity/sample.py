@@ -102,11 +102,10 @@ def permanent_numbers(sizes: Sequence[int], rng: np.random.Generator) -> list[Fl
 
 
 def drawn_by(numbers: Floats, probabilities: Floats) -> NDArray[np.intp]:
-    """Documents that are drawn, ascending; one at least.
+    """Documents that are drawn, ascending.
 
     Args:
         numbers: Of each document, shape [n].
         probabilities: With which each is drawn, shape [n].
     """
-    drawn = np.flatnonzero(numbers < probabilities)
-    return drawn if len(drawn) else np.array([int(np.argmin(numbers / probabilities))])
+    return np.flatnonzero(numbers < probabilities)

@@ -185,8 +185,12 @@ class Candidate:
 
     @property
     def is_searched_by_sample(self) -> bool:
-        """Whether a sample of the search documents is all that is scored of them."""
-        return self.sampled is not None and self.id not in self.sampled.group.full
+        """Whether a sample of the search documents is all that is scored of them.
+
+        One that had all of them, by a race or by its recipe's twin, has more than a sample.
+        """
+        is_sample = self.sampled is not None and self.id not in self.sampled.group.full
+        return is_sample and "search" not in self.measured
 
     @property
     def is_estimated(self) -> bool:

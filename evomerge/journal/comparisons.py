@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from evomerge.score import Approximation
 
@@ -81,6 +82,32 @@ class ComparisonSet:
     def num_documents_of(self, candidate: str) -> int:
         """Documents that were drawn for a candidate by now."""
         return sum(map(len, self.documents_of(candidate).values()))
+
+
+def round_of(group: ComparisonSet, data: Mapping[str, Any]) -> Round:
+    """A round as its event has it.
+
+    Args:
+        group: Whose it is, with the rounds before it.
+        data: The event's: of each task the documents that are new, and probabilities of all that
+            are drawn by now, earlier ones first.
+    """
+    tasks = data["tasks"]
+    drawn = {task: [*ids] for task, ids in group.documents.items()}
+    for task, ids in (pair for each in group.rounds for pair in each.documents.items()):
+        drawn[task] += ids
+    return Round(
+        candidates=tuple(data["candidates"]),
+        count=data["count"],
+        documents={task: tuple(found["documents"]) for task, found in tasks.items()},
+        probabilities={
+            task: dict(
+                zip([*drawn[task], *found["documents"]], found["probabilities"], strict=True)
+            )
+            for task, found in tasks.items()
+        },
+        chances=dict(data["chances"]),
+    )
 
 
 @dataclass(slots=True)

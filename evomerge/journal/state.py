@@ -11,7 +11,7 @@ from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.journal.candidate import Candidate, Derived, DerivedTerm
-from evomerge.journal.comparisons import ComparisonSet, Round, Sampled
+from evomerge.journal.comparisons import ComparisonSet, Sampled, round_of
 from evomerge.journal.folder import JOURNAL_FILE
 from evomerge.journal.journal import Event, read_journal, remedy
 from evomerge.recipe import Recipe
@@ -31,7 +31,7 @@ class PhaseState:
         num_searched: Candidates that were asked or enqueued.
         num_failed: Those of them that were given up on the search split.
         num_documents: Documents scored for them on the search split.
-        num_tokens: Tokens run for those that were told, on the search split.
+        num_tokens: Tokens run for those that were told and did not fail, on the search split.
         elapsed_s: Seconds of searching at the last tell.
         sets: Candidates that share a sample of documents, in their order.
     """
@@ -237,28 +237,8 @@ class RunState:
             self.candidates[name].sampled = Sampled(group)
 
     def _raced(self, event: Event, data: Mapping[str, Any]) -> None:
-        tasks = data["tasks"]
         group = self.phases[data["phase"]].sets[data["set"]]
-        known = {task: [*ids] for task, ids in group.documents.items()}
-        for earlier in group.rounds:
-            for task, ids in earlier.documents.items():
-                known[task] += ids
-        group.rounds.append(
-            Round(
-                candidates=tuple(data["candidates"]),
-                count=data["count"],
-                documents={task: tuple(found["documents"]) for task, found in tasks.items()},
-                probabilities={
-                    task: dict(
-                        zip(
-                            [*known[task], *found["documents"]], found["probabilities"], strict=True
-                        )
-                    )
-                    for task, found in tasks.items()
-                },
-                chances=dict(data["chances"]),
-            )
-        )
+        group.rounds.append(round_of(group, data))
         for name in data["candidates"]:
             # There are more blocks now than were scored.
             _sampled_of(self.candidates[name]).num_blocks = 0
@@ -302,7 +282,9 @@ class RunState:
         candidate.told = sum(phase.num_told for phase in self.phases.values())
         phase = self.phases[candidate.phase]
         phase.num_told += 1
-        phase.num_tokens += candidate.num_tokens
+        if "search" not in candidate.failures:
+            # How far one came that failed depends on the number of actors.
+            phase.num_tokens += candidate.num_tokens
         phase.elapsed_s = data["elapsed_s"]
         phase.events.append(event)
 

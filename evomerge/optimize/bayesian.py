@@ -126,7 +126,7 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
     def _points(self, units: Floats) -> list[Point]:
         """Points of the box from such in [-1, 1], shape [n, d]."""
         low, high = np.asarray(self.box.low), np.asarray(self.box.high)
-        scaled = low + (units + 1.0) / 2.0 * (high - low)
+        scaled = np.clip(low + (units + 1.0) / 2.0 * (high - low), low, high)
         return [self.box.settle(tuple(map(float, point))) for point in scaled]
 
     def _units(self, points: list[Point]) -> Floats:
@@ -145,11 +145,13 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
         low, high = self._bounds(center)
         taken = {*pending, *(point for point, _ in self._told)}
         rng = np.random.default_rng((self.seed, number))
-        units = self._screened(rng, low, high, center)
-        settled = {point: None for point in self._points(2.0 * units - 1.0) if point not in taken}
-        if not settled:
+        points = self._new(self._screened(rng, low, high, center), taken)
+        if not points:
+            # A region may be smaller than one step of whole numbers.
+            low, high = np.zeros(len(center)), np.ones(len(center))
+            points = self._new(self._screened(rng, low, high, center), taken)
+        if not points:
             return None
-        points = list(settled)
         with torch.no_grad():
             promised = acquire(torch.tensor(self._units(points))[:, None]).numpy()
         order = np.argsort(-promised, kind="stable")[:NUM_CLIMBED]
@@ -171,6 +173,11 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
             with torch.no_grad():
                 promised = acquire(torch.tensor(self._units(points))[:, None]).numpy()
         return points[int(np.argmax(promised))]
+
+    def _new(self, units: Floats, taken: set[Point]) -> list[Point]:
+        """Points of the box, from such in [0, 1], that were not asked."""
+        points = self._points(2.0 * units - 1.0)
+        return [point for point in dict.fromkeys(points) if point not in taken]
 
     def _screened(
         self, rng: np.random.Generator, low: Floats, high: Floats, center: Floats
@@ -216,7 +223,8 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
         from botorch.sampling.normal import SobolQMCNormalSampler
 
         if self._fitted is None or self._fitted[0] != len(self._told):
-            self._fitted = len(self._told), self._fit()
+            with _botorch(self.seed, len(self._told)):
+                self._fitted = len(self._told), self._fit()
         model, measured, limits = self._fitted[1]
         with torch.no_grad():
             posterior = model.posterior(measured)

@@ -177,16 +177,21 @@ class Assistance:
         count = group.count_of(candidate.id)
         probabilities = self._samples.probabilities(self._spread(foretold), count)
         documents = group.documents_of(candidate.id)
+        journaled = group.probabilities_of(candidate.id)
         found = {}
         for measure in self._measures:
             values, _ = self._outcomes.values(candidate, measure)
-            drawn = np.flatnonzero(np.isin(self._documents[measure.task], documents[measure.task]))
+            ids = self._documents[measure.task]
+            drawn = np.flatnonzero(np.isin(ids, documents[measure.task]))
+            chances = probabilities[measure.task].copy()
+            # What is drawn was drawn with these, whoever says others now.
+            chances[drawn] = [journaled[measure.task][int(number)] for number in ids[drawn]]
             found[measure.name] = difference_estimate(
                 foretold.predicted[measure.name][place],
                 foretold.spread[measure.name],
                 drawn,
                 values[drawn],
-                probabilities[measure.task],
+                chances,
                 foretold.inflation[measure.name],
             )
         return found
@@ -278,6 +283,10 @@ class Assistance:
         told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
         told = sorted(told, key=lambda candidate: candidate.told or 0)[:num_told]
         found = calibration(self.run.results, told)
+        # Once for each doubling: tests that are repeated all the time refute what is right.
+        while found is not None and found.num_checked & (found.num_checked - 1):
+            told.pop()
+            found = calibration(self.run.results, told)
         return found is not None and found.is_refuted
 
     def _spread(self, foretold: Foretold) -> dict[str, Floats]:
@@ -304,13 +313,18 @@ class Assistance:
         return count_to_rank(signal, np.concatenate(free), least)
 
     def _seen(self) -> float:
-        """Variance of the scores of those that were told last, as many as a set has."""
+        """Variance of the combined scores of those that were told last, as many as a set has."""
         told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
         told = sorted(told, key=lambda candidate: candidate.told or 0)[-self.set_size :]
-        scores = [self.run.results.combined(c.id, "search") for c in told]
-        known = [score for score in scores if score is not None]
-        errors = [score.design_error for score in known]
-        return signal_of(np.array([score.value for score in known]), np.square(errors))
+        weights = self._samples.weights
+        values, variances = [], []
+        # Of measures alone: a number of the recipe says nothing of documents.
+        for scores in (candidate.scores("search") for candidate in told):
+            if scores is not None and weights.keys() <= scores.keys():
+                values.append(sum(w * scores[name].value for name, w in weights.items()))
+                squares = ((w * scores[name].design_error) ** 2 for name, w in weights.items())
+                variances.append(sum(squares))
+        return signal_of(np.array(values), np.array(variances))
 
     def _is_on_purpose(self, candidate: Candidate) -> bool:
         """Whether a candidate is scored in full, so that estimates are checked."""

@@ -12,7 +12,7 @@ from evomerge.backends import BATCHED, engine_of
 from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
-from evomerge.fidelity.config import RaceConfig, SampledConfig
+from evomerge.fidelity.config import LEAST_OF_A_TASK, RaceConfig, SampledConfig
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
 from evomerge.pool import DTYPES, Adapter, load_tokenizer
@@ -188,16 +188,27 @@ def _fidelity(setup: Setup) -> list[str]:
     total = num_documents(setup, "search")
     is_race = isinstance(fidelity, RaceConfig)
     if fidelity.documents != "automatic":
-        count = f"{min(fidelity.documents, total)} of {total} search documents"
+        count = f"{_sample_size(setup)} of {total} search documents"
         count += " at first, and more for those whose place is not decided" if is_race else ""
     elif is_race:
         count = f"few of {total} search documents at first, and more for those whose place is open"
     else:
-        count = "as many documents as tell candidates of a generation apart"
+        count = "as many documents as tell candidates of a set apart"
     line = f"fidelity: {fidelity.kind}, {count}; what other candidates did foretells the rest"
     if fidelity.calibrate:
         line += f"; one candidate in {round(1 / fidelity.calibrate)} on all {total}, as a check"
     return [line]
+
+
+def _sample_size(setup: Setup) -> int:
+    """Documents of a sample whose number is stated: some of each task at least, all of others."""
+    fidelity = setup.config.search.fidelity
+    assert isinstance(fidelity, SampledConfig) and fidelity.documents != "automatic"
+    sizes = {task: len(found["search"]) for task, found in setup.splits.items()}
+    whole = sum(n for task, n in sizes.items() if setup.tasks.joint_metrics(task))
+    free = [n for task, n in sizes.items() if n and not setup.tasks.joint_metrics(task)]
+    least = sum(min(n, LEAST_OF_A_TASK) for n in free)
+    return whole + min(max(fidelity.documents, least), sum(free))
 
 
 def _expected_share(setup: Setup) -> float:
@@ -210,7 +221,7 @@ def _expected_share(setup: Setup) -> float:
     elif fidelity.documents == "automatic":
         sampled = SAMPLED_SHARE
     else:
-        sampled = min(1.0, fidelity.documents / num_documents(setup, "search"))
+        sampled = _sample_size(setup) / num_documents(setup, "search")
     return fidelity.calibrate + (1.0 - fidelity.calibrate) * sampled
 
 

@@ -288,7 +288,8 @@ class Dispatcher:
             The candidate, if its work is finished, and its followers if they are given up.
         """
         number = item.job.key[2][0]
-        work.running[number] -= 1
+        # One that was given out in a round before was a duplicate's.
+        work.running[number] = max(0, work.running[number] - 1)
         if number not in work.left:
             # Another worker was faster.
             return []

@@ -258,6 +258,9 @@ class SearchLoop:
             if "search" in candidate.failures or candidate.is_done_on("search"):
                 # So a run was left that is gone on with.
                 self._scored.add(candidate.id)
+            elif candidate.sampled is not None and candidate.sampled.parts:
+                # What it was begun with is gone on with, whatever its twins have by now.
+                self.dispatcher.submit(candidate, "search")
             else:
                 self.dispatcher.submit_once(candidate, "search")
 
@@ -295,6 +298,7 @@ class SearchLoop:
                 self._assistance is not None
                 and candidate.sampled
                 and candidate.is_done_on("search")
+                and "search" not in candidate.failures
             ):
                 self._estimate(self._assistance, candidate)
             outcome = outcome_of(self.run, candidate)

@@ -6,18 +6,20 @@ What is decided follows from completed rounds of a set alone, whoever was scored
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.errors import EvomergeError
 from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.config import LEAST_DOCUMENTS, RaceConfig
 from evomerge.fidelity.estimate import DocumentEstimate, covariance_of
 from evomerge.fidelity.races import NUM_DRAWS, Prize, chances, next_count
 from evomerge.fidelity.sample import drawn_by, permanent_numbers
 from evomerge.journal import Candidate, ComparisonSet
-from evomerge.objectives import GroupMetric, Measure
+from evomerge.objectives import GroupMetric
 from evomerge.optimize.fronts import non_dominated, violations
 from evomerge.search.assistance import Assistance, Foretold
 from evomerge.search.whole import measure_whole
@@ -81,8 +83,11 @@ class Race(Assistance):
             return (), count, {}
         safe = self._safe(group)
         places = (len(group.candidates) + 1) // 2 - len(safe)
-        losses, rng = self._draws(group, going)
-        found = chances(self.prize, losses, self._rivals(safe, rng), places)
+        rng = self._rng(group.number, 1 + len(group.rounds))
+        losses, rivals = self._draws(group, going, rng), [self._rivals(rng)]
+        if self.prize == "front":
+            rivals += [self._draws(group, [candidate], rng) for candidate in safe]
+        found = chances(self.prize, losses, np.concatenate(rivals, axis=1), places)
         known = dict(zip((c.id for c in going), np.round(found, 6).tolist(), strict=True))
         limit = self.config.limit
         is_open = {name: limit <= chance <= 1.0 - limit for name, chance in known.items()}
@@ -106,55 +111,76 @@ class Race(Assistance):
         return [self.run.state.candidates[name] for name in names]
 
     def _draws(
-        self, group: ComparisonSet, going: Sequence[Candidate]
-    ) -> tuple[Floats, np.random.Generator]:
-        """Losses that candidates may have on all documents, shape [draws, m, k]."""
-        rng = self._rng(group.number, 1 + len(group.rounds))
+        self, group: ComparisonSet, going: Sequence[Candidate], rng: np.random.Generator
+    ) -> Floats:
+        """Losses that candidates of a set may have on all documents, shape [draws, m, k]."""
         made = [self._estimates(candidate) for candidate in going]
-        known = {
-            measure.name: self._draws_of(measure, going, [each[measure.name] for each in made], rng)
-            for measure in self._measures
-        }
+        known: dict[str, Floats] = {}
+        for task in self._documents:
+            known |= self._draws_of(task, group, going, made, rng)
         columns = []
         for objective in self.run.setup.objectives:
             kind = self.run.setup.tasks.kinds[objective.name]
+            sign = objective.loss(1.0)
             if kind.single is not None:
                 values = known[kind.single.name]
             elif isinstance(kind, GroupMetric):
                 pairs = zip(kind.measures, kind.weights, strict=True)
                 values = np.asarray(sum(weight * known[m.name] for m, weight in pairs))
             else:
-                found = [
-                    self._values_of(c, each)[objective.name]
-                    for c, each in zip(going, made, strict=True)
-                ]
-                errors = np.array([each.design_error for each in found])
-                spread = rng.standard_normal((NUM_DRAWS, len(going)))
-                values = np.array([each.value for each in found]) + errors * spread
-            columns.append(objective.loss(1.0) * values)
-        return self._told_as(np.stack(columns, axis=-1)), rng
+                values = self._values_drawn(objective.name, OVER * sign, going, made, rng)
+            columns.append(sign * values)
+        return self._told_as(np.stack(columns, axis=-1))
+
+    def _values_drawn(
+        self,
+        objective: str,
+        worst: float,
+        going: Sequence[Candidate],
+        made: Sequence[Mapping[str, DocumentEstimate]],
+        rng: np.random.Generator,
+    ) -> Floats:
+        """Values of an objective that is no mean, shape [draws, m]; the worst where it has none."""
+        values, errors = np.full(len(going), worst), np.zeros(len(going))
+        for place, (candidate, each) in enumerate(zip(going, made, strict=True)):
+            with suppress(EvomergeError):
+                found = self._values_of(candidate, each)[objective]
+                values[place], errors[place] = found.value, found.design_error
+        return np.asarray(values + errors * rng.standard_normal((NUM_DRAWS, len(going))))
 
     def _draws_of(
         self,
-        measure: Measure,
+        task: str,
+        group: ComparisonSet,
         going: Sequence[Candidate],
-        made: Sequence[DocumentEstimate],
+        made: Sequence[Mapping[str, DocumentEstimate]],
         rng: np.random.Generator,
-    ) -> Floats:
-        """Values of a measure that candidates may have on all documents, shape [draws, m]."""
-        group, foretold, _ = self._place(going[0])
+    ) -> dict[str, Floats]:
+        """Values of a task's measures that candidates may have on all documents, [draws, m] each.
+
+        Measures of one task vary together, as candidates do.
+        """
+        measures = [measure for measure in self._measures if measure.task == task]
+        foretold = self._foretold(group.number, group.num_told, group.candidates)
         places = [group.candidates.index(candidate.id) for candidate in going]
-        values = np.array([self._outcomes.values(candidate, measure)[0] for candidate in going])
-        chance = group.probabilities_of(going[0].id)[measure.task]
-        ids = self._documents[measure.task]
+        chance = group.probabilities_of(going[0].id)[task]
+        ids = self._documents[task]
         drawn = np.flatnonzero(np.isin(ids, list(chance)))
-        residuals = (values - foretold.predicted[measure.name][places])[:, drawn]
-        errors = np.array([each.design_error for each in made])
+        residuals, means, errors = [], [], []
+        for measure in measures:
+            values = np.array([self._outcomes.values(each, measure)[0] for each in going])
+            residuals.append((values - foretold.predicted[measure.name][places])[:, drawn])
+            means += [each[measure.name].value for each in made]
+            errors += [each[measure.name].design_error for each in made]
         covariance = covariance_of(
-            residuals, np.array([chance[int(ids[place])] for place in drawn]), errors, len(ids)
+            np.concatenate(residuals),
+            np.array([chance[int(number)] for number in ids[drawn]]),
+            np.array(errors),
+            len(ids),
         )
-        means = np.array([each.value for each in made])
-        return means + rng.standard_normal((NUM_DRAWS, len(going))) @ _root(covariance).T
+        spread = rng.standard_normal((NUM_DRAWS, len(means))) @ _root(covariance).T
+        parts = np.split(np.array(means) + spread, len(measures), axis=1)
+        return {measure.name: part for measure, part in zip(measures, parts, strict=True)}
 
     def _told_as(self, losses: Floats) -> Floats:
         """Draws of losses as what is raced for, worse where they are over a limit.
@@ -170,7 +196,7 @@ class Race(Assistance):
         preferences = np.array([o.preference for o in self.run.setup.objectives])
         return np.asarray(losses @ preferences[:, None] / preferences.sum() + worse)
 
-    def _rivals(self, safe: Sequence[Candidate], rng: np.random.Generator) -> Floats:
+    def _rivals(self, rng: np.random.Generator) -> Floats:
         """Draws of losses of those that the candidates have to beat, shape [draws, r, k]."""
         results = self.run.results
         told = [c.id for c in self.run.state.searched(self.phase) if c.told is not None]
@@ -181,12 +207,8 @@ class Race(Assistance):
         else:
             scored = [name for name in told if results.losses(name, "search") is not None]
             found = [(results.losses(name, "search") or ([], []))[0] for name in scored]
-            names = (
-                [n for n, is_best in zip(scored, non_dominated(found), strict=True) if is_best]
-                if found
-                else []
-            )
-            names += [candidate.id for candidate in safe]
+            is_best = non_dominated(found) if found else ()
+            names = [name for name, best in zip(scored, is_best, strict=True) if best]
         columns = []
         for name in names:
             losses = results.losses(name, "search")
@@ -209,9 +231,17 @@ class Race(Assistance):
         """Journal a round that begins, or that the race is over."""
         tasks = {}
         foretold = self._foretold(group.number, group.num_told, group.candidates)
-        probabilities = self._samples.probabilities(self._spread(foretold), count)
-        drawn = self._draw(group.number, probabilities)
-        for task, places in drawn.items() if going else ():
+        spread = self._spread(foretold)
+        drawn: dict[str, NDArray[np.intp]] = {}
+        num_earlier = group.num_documents_of(going[0]) if going else 0
+        while going:
+            probabilities = self._samples.probabilities(spread, count)
+            drawn = self._draw(group.number, probabilities)
+            if count >= self._size or sum(map(len, drawn.values())) > num_earlier:
+                break
+            # The least of each of many tasks is more than a round asks for.
+            count = next_count(count, self._size)
+        for task, places in drawn.items():
             ids = self._documents[task]
             earlier = group.documents_of(going[0])[task]
             new = [int(number) for number in ids[places] if int(number) not in set(earlier)]
@@ -237,10 +267,13 @@ class Race(Assistance):
         numbers = permanent_numbers(
             [len(each) for each in probabilities.values()], self._rng(number)
         )
-        return {
-            task: drawn_by(own, probabilities[task])
-            for (task, own) in zip(probabilities, numbers, strict=True)
-        }
+        by_task = dict(zip(probabilities, numbers, strict=True))
+        drawn = {task: drawn_by(own, probabilities[task]) for task, own in by_task.items()}
+        if not any(map(len, drawn.values())):
+            # A candidate is scored on one document at least.
+            task = next(iter(by_task))
+            drawn[task] = np.array([int(np.argmin(by_task[task] / probabilities[task]))])
+        return drawn
 
     def _count(self, number: int, foretold: Foretold) -> int:
         """See `Assistance`: documents of the first round."""

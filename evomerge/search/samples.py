@@ -60,6 +60,8 @@ class Samples:
         Of every other task at least `LEAST_OF_A_TASK` are drawn.
         """
         free = [task for task in self._documents if task not in self.whole]
+        if count >= sum(len(self._documents[task]) for task in free):
+            return {task: np.ones(len(ids)) for task, ids in self._documents.items()}
         found = {task: np.ones(len(self._documents[task])) for task in self.whole}
         small: dict[str, Floats] = {}
         while free:

@@ -147,7 +147,6 @@ def test_numbers_that_stay_draw_more_documents_by_greater_probabilities():
     assert np.abs(counts / 2000 - small).max() < 0.05
     # Poisson sampling's would have a standard deviation of 2.9.
     assert np.mean(sizes) == pytest.approx(12.0, abs=0.2) and np.std(sizes) < 2.7
-    assert len(drawn_by(np.array([0.9, 0.8]), np.array([0.1, 0.2]))) == 1
 
 
 def test_errors_on_one_sample_vary_together_as_residuals_do():

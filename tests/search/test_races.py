@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from evomerge.choice.table import final_table
+from evomerge.errors import CandidateError
 from evomerge.journal import normal_form
 from evomerge.optimize import bayesian
 from evomerge.score import Approximation
+from evomerge.search import samples
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
+from evomerge.testing.workers import SimulatedWorker
+from runs import go_through
 from samples import Bowls, events, sampled_run, work
 
 RACE = {"kind": "race", "documents": 8, "calibrate": 0.1}
@@ -32,7 +36,7 @@ def done(tmp_path_factory):
 def test_who_is_out_costs_few_documents_and_contenders_cost_more(done):
     counts = {}
     for candidate in done.state.searched(0):
-        if candidate.is_searched_by_sample:
+        if candidate.id not in candidate.sampled.group.full:
             counts[candidate.id] = candidate.sampled.group.num_documents_of(candidate.id)
     found = sorted(counts.values())
     assert found[0] <= 12 and found[-1] > 12 and len(set(found)) > 2
@@ -196,3 +200,48 @@ def test_documents_that_are_lost_are_scored_again(done, tmp_path):
     work(run)
     again = {c.id: c.scores("search") for c in run.state.searched(0)}
     assert again == {c.id: c.scores("search") for c in done.state.searched(0)}
+
+
+def test_measurements_of_a_race_that_are_lost_are_made_again(done, tmp_path):
+    name = next(
+        c.id
+        for c in done.state.searched(0)
+        if c.is_scored("search") and c.id not in c.sampled.group.full
+    )
+    run_dir = tmp_path / "run"
+    shutil.copytree(done.run_dir, run_dir)
+    (part,) = done.state.candidates[name].measured["search"].parts
+    (run_dir / "documents" / part).unlink()
+    run = reopen_run(run_dir)
+    note_lost_documents(run)
+    assert not run.state.candidates[name].is_done_on("search")
+    work(run)
+    assert run.state.candidates[name].scores("search") == (
+        done.state.candidates[name].scores("search")
+    )
+
+
+def test_a_round_has_new_documents_where_each_task_has_many_at_least(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "LEAST_OF_A_TASK", 9)
+    run = work(race(tmp_path, candidates=12))
+    rounds = [data for data in events(run, "raced") if data["candidates"]]
+    assert rounds
+    for data in rounds:
+        assert any(found["documents"] for found in data["tasks"].values())
+
+
+def test_tokens_of_failures_do_not_count(tmp_path):
+    """How many of its blocks are scored before it fails depends on the number of actors."""
+    counts = []
+    for name, num_actors in (("1", 1), ("7", 7)):
+        run = race(tmp_path / name, fidelity={"kind": "full"}, candidates=12)
+
+        def fails(job, _tries):
+            is_bad = job.candidate in ("c00002", "c00005") and job.split == "search"
+            return CandidateError("not finite") if is_bad and job.key[2][0] == 3 else None
+
+        worker = SimulatedWorker(run.setup.tasks.measures, failures=fails)
+        go_through(run, worker, num_actors, 3)
+        assert run.state.phases[0].num_failed == 2
+        counts.append(run.state.phases[0].num_tokens)
+    assert counts == [600, 600]
