@@ -101,3 +101,25 @@ def _is_right(choices: Sequence[str], right: Any) -> NDArray[np.bool_]:
     found = np.zeros(len(choices), dtype=bool)
     found[[place for place in places if 0 <= place < len(choices)]] = True
     return found
+
+
+def completed(
+    margins: NDArray[np.float64], outcomes: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Margins of all documents that are scored; those that have none get a middling one.
+
+    Args:
+        margins: Shape [n]; NaN where a document has none, or is not scored.
+        outcomes: 0 or 1, shape [n]; NaN where a document is not scored.
+
+    Returns:
+        None: no document has a margin, or outcomes do not agree with their signs.
+    """
+    scored = ~np.isnan(outcomes)
+    has = scored & ~np.isnan(margins)
+    agrees = (outcomes == 1.0) == (margins > 0.0)
+    if not has.any() or not np.all(agrees[has] | (margins[has] == 0.0)):
+        return None
+    size = float(np.median(np.abs(margins[has]))) or 1.0
+    middling = np.where(outcomes == 1.0, size, -size)
+    return np.where(has, margins, np.where(scored, middling, np.nan))

@@ -14,7 +14,7 @@ from evomerge.fidelity.choice import Chosen, last_decided, latest
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.journal import Candidate
 from evomerge.objectives import METRIC_RANGES, Measure
-from evomerge.score.margins import Margins
+from evomerge.score.margins import Margins, completed
 from evomerge.search.run import Run
 from evomerge.space import Space
 
@@ -124,11 +124,9 @@ class KnownOutcomes:
                 if int(number) in known:
                     margin = self._margins.of(measure, int(number), known[int(number)])
                     own[place] = np.nan if margin is None else margin
-            outcomes = values[measure.name]
-            scored = ~np.isnan(outcomes)
-            is_right = (outcomes[scored] == 1.0) == (own[scored] > 0.0)
-            if not np.isnan(own[scored]).any() and np.all(is_right | (own[scored] == 0.0)):
-                found[measure.name] = own
+            complete = completed(own, values[measure.name])
+            if complete is not None:
+                found[measure.name] = complete
         return found
 
     def point(self, genome: Sequence[float]) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from evomerge.score import ScoreConfig, TaskSet
-from evomerge.score.margins import Margins
+from evomerge.score.margins import Margins, completed
 
 TASK = {
     "task": "own",
@@ -70,3 +70,12 @@ def test_answers_that_are_not_those_of_the_choices_have_none(tmp_path):
     margins = Margins(tasks := tasks_of(tmp_path, ROWS))
     assert margins.of(tasks.measures[0], 0, [-1.0, -2.0]) is None
     assert margins.of(tasks.measures[0], 0, [-1.0, -np.inf, -np.inf]) is None
+
+
+def test_scored_documents_without_a_margin_get_a_middling_one():
+    nan = np.nan
+    found = completed(np.array([2.0, -4.0, nan, nan, nan]), np.array([1.0, 0.0, 1.0, 0.0, nan]))
+    assert np.array_equal(found, [2.0, -4.0, 3.0, -3.0, nan], equal_nan=True)
+    assert completed(np.array([2.0, 1.0]), np.array([1.0, 0.0])) is None
+    assert completed(np.array([nan, nan]), np.array([1.0, 0.0])) is None
+    assert np.array_equal(completed(np.array([0.0, 1.0]), np.array([0.0, 1.0])), [0.0, 1.0])
