@@ -49,3 +49,13 @@ def empty_store(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
     return path
+
+
+@pytest.fixture
+def brief_bayesian(monkeypatch):
+    """Bayesian optimization that looks at few points: where how well it finds them is no matter."""
+    from evomerge.optimize import bayesian
+
+    brief = {"NUM_SAMPLES": 8, "NUM_SCREENED": 16, "NUM_CLIMBED": 1, "MOST_STEPS": 3}
+    for name, value in brief.items():
+        monkeypatch.setattr(bayesian, name, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from evomerge.testing.workers import SimulatedWorker, hashed_score
 from runs import go_through, new_run
 
@@ -41,3 +43,25 @@ def sampled_run(folder, run_dir=None, *, fidelity, candidates=40, score=SCORE, *
 def events(run, kind):
     """Data of a kind of journal event."""
     return [event.data for event in run.journal.events if event.kind == kind]
+
+
+def errors_of(run):
+    """How far estimates are off all search documents.
+
+    Returns:
+        Errors of those that had all documents; errors of the others; these ones' design errors.
+    """
+    bowls = Bowls()
+    bowls.run = run
+    exact, pairs = [], []
+    for candidate in run.state.searched(0):
+        for objective in run.setup.objectives:
+            made = candidate.sampled.estimates[objective.name]
+            documents = run.setup.splits[objective.task]["search"]
+            truth = np.mean([bowls(candidate.id, objective.name, d) for d in documents])
+            if made.design_error == 0.0:
+                exact.append(made.value - truth)
+            else:
+                pairs.append((made.value - truth, made.design_error))
+    errors, sizes = np.array(pairs).T
+    return np.array(exact), errors, sizes

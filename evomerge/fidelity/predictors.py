@@ -269,9 +269,8 @@ PREDICTORS: tuple[Predictor, ...] = (
         for noise in (0.12, 0.4)
     ),
     *(
-        _with_levels("margin_kernel", Margins, Prior("kernel", variance, noise, 0.0, 1.0, length))
-        for length in (0.35, 0.7)
-        for variance in (1.0,)
+        _with_levels("margin_kernel", Margins, Prior("kernel", 1.0, noise, 0.0, 1.0, lengthscale))
+        for lengthscale in (0.35, 0.7)
         for noise in (0.02, 0.1)
     ),
     *(

@@ -169,7 +169,7 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
                     options={"maxiter": MOST_STEPS},
                 )
                 ends: Floats = moved.detach().numpy()[:, 0]
-                points += [p for p in self._points(2.0 * ends - 1.0) if p not in taken]
+                points += self._new(ends, taken)
             with torch.no_grad():
                 promised = acquire(torch.tensor(self._units(points))[:, None]).numpy()
         return points[int(np.argmax(promised))]
@@ -227,8 +227,7 @@ class Bayesian(BaseOptimizer[BayesianConfig, Point]):
                 self._fitted = len(self._told), self._fit()
         model, measured, limits = self._fitted[1]
         with torch.no_grad():
-            posterior = model.posterior(measured)
-            means = posterior.mean
+            means = model.posterior(measured).mean
         over = torch.zeros(len(measured), dtype=torch.float64)
         for column, limit in enumerate(limits, start=1):
             over = over + torch.clamp(means[:, column] - limit, min=0.0)

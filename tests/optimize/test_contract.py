@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.optimize import OPTIMIZERS, Box, bayesian, map_optimizer, surrogate_front
+from evomerge.optimize import OPTIMIZERS, Box, map_optimizer, surrogate_front
 from evomerge.testing.optimizers import CHECKS, OptimizerCase
 
 KINDS = [kind for kind in OPTIMIZERS if kind != "nested_map"]
@@ -35,19 +35,12 @@ KNOWN = {"map": MAP, "bayesian_map": MAP, "bayesian": MAP, "nsga2": {"generation
 
 
 @pytest.fixture(autouse=True)
-def brief_searches(monkeypatch):
+def brief_searches(monkeypatch, brief_bayesian):
     """How well a surrogate is searched is no part of the contract."""
     monkeypatch.setattr(surrogate_front, "POPULATION", 24)
     monkeypatch.setattr(surrogate_front, "GENERATIONS", 3)
     monkeypatch.setattr(surrogate_front, "SCREENED", 128)
     monkeypatch.setattr(map_optimizer, "NUM_SAMPLES", 4)
-    for name, value in {
-        "NUM_SAMPLES": 8,
-        "NUM_SCREENED": 16,
-        "NUM_CLIMBED": 1,
-        "MOST_STEPS": 3,
-    }.items():
-        monkeypatch.setattr(bayesian, name, value)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -186,9 +186,10 @@ def check(name: str, scorer: LmEvalScorer, rows: list[Row], theirs: dict[str, An
         metric, chosen = key.split(",")
         column = metric if chosen == "none" else f"{metric}/{chosen}"
         tolerance = LOG_LIKELIHOODS if metric in task.continuous else SUMS
-        # A difference of two log-likelihoods is off by what these are off by.
-        largest = max((abs(x) for row in rows for x in row.log_likelihoods), default=1.0)
-        absolute = tolerance * max(1.0, largest)
+        absolute = tolerance
+        if metric == "likelihood_diff":
+            # A difference of two log-likelihoods is off by what these are off by.
+            absolute *= max(abs(x) for row in rows for x in row.log_likelihoods)
         ours = mean([row.metrics[column] for row in rows])
         assert ours.value == pytest.approx(value, rel=tolerance, abs=absolute), key
         assert len(rows) == len(samples[chosen]) == task.num_scored

@@ -26,7 +26,7 @@ from evomerge.search.run import reopen_run
 from evomerge.search.summary import model_card
 from fixtures import make_config, make_workspace
 from runs import new_run
-from samples import SCORE, Bowls, events, sampled_run, work
+from samples import SCORE, errors_of, events, sampled_run, work
 
 ASSISTED = {"kind": "assisted", "documents": 12, "calibrate": 0.2}
 
@@ -88,16 +88,8 @@ def test_what_was_foretold_follows_from_what_had_been_told(done):
 
 
 def test_estimates_are_unbiased_and_their_errors_right(done):
-    pairs = []
-    for candidate in done.state.searched(0):
-        bowls = Bowls()
-        bowls.run = done
-        for objective in done.setup.objectives:
-            made = candidate.sampled.estimates[objective.name]
-            documents = done.setup.splits[objective.task]["search"]
-            truth = np.mean([bowls(candidate.id, objective.name, d) for d in documents])
-            pairs.append((made.value - truth, made.design_error))
-    errors, sizes = np.array(pairs).T
+    _, errors, sizes = errors_of(done)
+    assert len(errors) == 80
     assert abs(errors.mean()) < 3.0 * errors.std() / np.sqrt(len(errors)) + 0.01
     assert (np.abs(errors) < 1.96 * sizes).mean() > 0.85
 

@@ -11,14 +11,13 @@ import pytest
 from evomerge.choice.table import final_table
 from evomerge.errors import CandidateError
 from evomerge.journal import normal_form
-from evomerge.optimize import bayesian
 from evomerge.score import Approximation
 from evomerge.search import samples
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
 from evomerge.testing.workers import SimulatedWorker
 from runs import go_through
-from samples import Bowls, events, sampled_run, work
+from samples import errors_of, events, sampled_run, work
 
 RACE = {"kind": "race", "documents": 8, "calibrate": 0.1}
 SCORE = {"splits": {"search": 30, "validation": 5, "holdout": 5}, "block_documents": 4}
@@ -104,19 +103,8 @@ def test_some_are_measured_in_the_end(done):
 
 
 def test_estimates_are_right(done):
-    pairs = []
-    bowls = Bowls()
-    bowls.run = done
-    for candidate in done.state.searched(0):
-        for objective in done.setup.objectives:
-            made = candidate.sampled.estimates[objective.name]
-            documents = done.setup.splits[objective.task]["search"]
-            truth = np.mean([bowls(candidate.id, objective.name, d) for d in documents])
-            if made.design_error == 0.0:
-                assert made.value == pytest.approx(truth)
-            else:
-                pairs.append((made.value - truth, made.design_error))
-    errors, sizes = np.array(pairs).T
+    exact, errors, sizes = errors_of(done)
+    assert exact == pytest.approx(0.0)
     assert abs(errors.mean()) < 3.0 * errors.std() / np.sqrt(len(errors)) + 0.01
     assert (np.abs(errors) < 1.96 * sizes).mean() > 0.85
 
@@ -134,14 +122,7 @@ def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("fidelity", [RACE, {**RACE, "kind": "assisted"}])
-def test_bayesian_optimization_is_told_of_errors_and_resumes(fidelity, tmp_path, monkeypatch):
-    for name, value in {
-        "NUM_SAMPLES": 8,
-        "NUM_SCREENED": 16,
-        "NUM_CLIMBED": 1,
-        "MOST_STEPS": 3,
-    }.items():
-        monkeypatch.setattr(bayesian, name, value)
+def test_bayesian_optimization_is_told_of_errors_and_resumes(fidelity, tmp_path, brief_bayesian):
     settings = {
         "optimizer": {"kind": "bayesian", "design": 4},
         "candidates": 18,
