@@ -28,15 +28,15 @@ class DocumentEstimate:
         design_error: Its standard error against the mean over all documents; 0: all are scored.
         own_error: Standard error of the mean over all documents against that of the task's whole.
         num_scored: Documents that are scored.
-        standardized: Residuals over predicted standard deviations, of documents that were drawn by
-            chance: those that are scored in any case add nothing to the design error.
+        inflation: Variance by the residuals of the documents that were drawn by chance, over that
+            which was foretold of them; None: fewer than two were.
     """
 
     value: float
     design_error: float
     own_error: float
     num_scored: int
-    standardized: tuple[float, ...] = ()
+    inflation: float | None = None
 
     @property
     def standard_error(self) -> float:
@@ -50,6 +50,7 @@ def difference_estimate(
     documents: NDArray[np.intp],
     values: Floats,
     probabilities: Floats,
+    keys: Floats,
     inflation: float = 1.0,
 ) -> DocumentEstimate:
     """Estimate a mean.
@@ -60,6 +61,7 @@ def difference_estimate(
         documents: Positions of those that are scored, ascending, shape [s].
         values: Their outcomes, shape [s].
         probabilities: With which each document was to be scored, shape [n].
+        keys: Along which they were drawn, shape [n].
         inflation: Variance of residuals so far over that which was foretold.
 
     Returns:
@@ -71,12 +73,14 @@ def difference_estimate(
     residuals = values - predicted[documents]
     chances = probabilities[documents]
     value = float(predicted.mean() + (residuals / chances).sum() / size)
-    sampled = float((((1.0 - chances) / chances**2) * residuals**2).sum()) / size**2
-    expected = ((1.0 - probabilities) / probabilities) * spread**2
-    foretold = inflation * float(expected.sum()) / size**2
-    count = float((1.0 - chances > 0.0).sum())
-    share = PRIOR_DOCUMENTS / (PRIOR_DOCUMENTS + count)
-    variance = share * foretold + (1.0 - share) * sampled if (probabilities < 1.0).any() else 0.0
+    by_chance = (1.0 - probabilities) / probabilities
+    foretold = inflation * float((by_chance * spread**2).sum()) / size**2
+    found = contrasts(residuals / chances, chances, keys[documents])
+    sampled = float((found**2).sum()) / size**2
+    count = float((chances < 1.0).sum())
+    share = PRIOR_DOCUMENTS / (PRIOR_DOCUMENTS + count) if len(found) else 1.0
+    variance = share * foretold + (1.0 - share) * sampled
+    expected = float((by_chance * spread**2 / probabilities)[documents].sum()) / size**2
     is_whole = len(documents) == size
     outcomes = float(values.var() if is_whole else predicted.var())
     outcomes += 0.0 if is_whole else inflation * float((spread**2).mean())
@@ -85,11 +89,33 @@ def difference_estimate(
         float(np.sqrt(variance)),
         float(np.sqrt(outcomes / size)) if size > 1 else float("nan"),
         len(documents),
-        tuple((residuals / spread[documents])[chances < 1.0].tolist()),
+        sampled / expected if len(found) else None,
     )
 
 
-def covariance_of(residuals: Floats, probabilities: Floats, errors: Floats, size: int) -> Floats:
+def contrasts(weighted: Floats, probabilities: Floats, keys: Floats) -> Floats:
+    """What sums of weighted residuals vary by, as numbers whose squares sum to the variance.
+
+    Documents that are drawn along an order vary as much as neighbors differ: successive differences
+    (Wolter, "Introduction to Variance Estimation", 2007, section 8.2, estimator v2), each weighted
+    by 1 less the probabilities.
+
+    Args:
+        weighted: Residuals over the probabilities, of sampled documents, shape [..., s].
+        probabilities: With which these were to be scored, shape [s]; 1 adds nothing.
+        keys: Along which they were drawn, shape [s].
+
+    Returns:
+        Shape [..., c - 1], of c documents that were drawn by chance.
+    """
+    by_chance = np.flatnonzero(probabilities < 1.0)
+    order = by_chance[np.argsort(keys[by_chance], kind="stable")]
+    rest = 1.0 - probabilities[order]
+    together = (rest[1:] + rest[:-1]) / 4.0 * (len(order) / max(1, len(order) - 1))
+    return np.asarray(np.sqrt(together) * np.diff(weighted[..., order], axis=-1))
+
+
+def covariance_of(residuals: Floats, probabilities: Floats, keys: Floats, errors: Floats) -> Floats:
     """Covariance of estimates of several candidates on one sample, shape [m, m].
 
     Their errors vary together as far as their residuals do; few documents say little of that, and
@@ -98,10 +124,10 @@ def covariance_of(residuals: Floats, probabilities: Floats, errors: Floats, size
     Args:
         residuals: Outcomes less what was foretold, of the sampled documents, shape [m, s].
         probabilities: With which these were to be scored, shape [s].
+        keys: Along which they were drawn, shape [s].
         errors: Standard errors of the estimates, shape [m].
-        size: n, all documents.
     """
-    weighted = residuals * np.sqrt(1.0 - probabilities) / probabilities / size
+    weighted = contrasts(residuals / probabilities, probabilities, keys)
     found = weighted @ weighted.T
     scales = np.sqrt(np.maximum(np.diag(found), 1e-300))
     count = residuals.shape[1]

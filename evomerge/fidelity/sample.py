@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from evomerge.fidelity.arrays import Floats
 
@@ -55,24 +56,41 @@ def inclusion_probabilities(spread: Floats, count: float) -> Floats:
         is_sure |= over
 
 
-def draw(strata: Sequence[Floats], rng: np.random.Generator) -> list[NDArray[np.intp]]:
+JITTER = 0.2
+"""By how much documents move along their order, in standard deviations of what is foretold."""
+
+
+def order_keys(predicted: Floats, rng: np.random.Generator) -> Floats:
+    """Keys along which documents are drawn, so that neighbors are alike.
+
+    Args:
+        predicted: What is foretold of each document, shape [n].
+        rng: Moves them a little, so that there are many samples; where all are alike, at random.
+    """
+    return predicted + JITTER * (predicted.std() or 1.0) * rng.standard_normal(len(predicted))
+
+
+def draw(
+    strata: Sequence[Floats], keys: Sequence[Floats], rng: np.random.Generator
+) -> list[NDArray[np.intp]]:
     """Draw documents, each with its probability; as many as the probabilities sum to.
 
-    Systematic sampling along a random permutation (Särndal, Swensson and Wretman 1992, section
-    3.6.2) of one stratum after another: of each the number is that of its probabilities' sum, up or
-    down to a whole one.
+    Systematic sampling (Särndal, Swensson and Wretman 1992, section 3.6.2) of one stratum after
+    another: of each the number is that of its probabilities' sum, up or down to a whole one. The
+    documents of a stratum are ordered by keys, so that documents that are alike are drawn as often
+    as their probabilities say, in every sample.
 
     Args:
         strata: Probabilities of each stratum's documents.
+        keys: Of each stratum's documents, see `order_keys`.
         rng: Draws.
 
     Returns:
         Positions in each stratum, ascending.
     """
     starts = np.cumsum([0, *map(len, strata)])
-    order = np.concatenate(
-        [start + rng.permutation(len(own)) for start, own in zip(starts[:-1], strata, strict=True)]
-    )
+    along = [start + np.argsort(own) for start, own in zip(starts[:-1], keys, strict=True)]
+    order = np.concatenate(along)
     probabilities = np.concatenate(strata)
     start = rng.random()
     # Rounding may not move the last of them beyond its end.
@@ -84,21 +102,27 @@ def draw(strata: Sequence[Floats], rng: np.random.Generator) -> list[NDArray[np.
     return [np.flatnonzero(part) for part in np.split(drawn, starts[1:-1])]
 
 
-def permanent_numbers(sizes: Sequence[int], rng: np.random.Generator) -> list[Floats]:
+def permanent_numbers(keys: Sequence[Floats], rng: np.random.Generator) -> list[Floats]:
     """A number of each document: it is drawn where its probability is greater.
 
-    Samples by greater probabilities hold those by smaller ones. Numbers are spread evenly, so that
-    a sample has about as many documents as the probabilities sum to (collocated sampling: Brewer,
-    Early and Hanif 1984).
+    Samples by greater probabilities hold those by smaller ones. Documents that are alike have
+    numbers that are spread evenly (a van der Corput sequence along the order of the keys, turned by
+    chance), so that a sample has about as many of them as their probabilities sum to.
 
     Args:
-        sizes: Documents of each stratum.
+        keys: Of each stratum's documents, see `order_keys`.
         rng: Draws.
 
     Returns:
         Shape [n] for each stratum, in [0, 1), each uniform by itself.
     """
-    return [(rng.permutation(size) + rng.random()) / size for size in sizes]
+    found = []
+    for own in keys:
+        numbers = np.empty(len(own))
+        sequence = qmc.Halton(1, scramble=False).random(len(own))[:, 0]
+        numbers[np.argsort(own)] = (sequence + rng.random()) % 1.0
+        found.append(numbers)
+    return found
 
 
 def drawn_by(numbers: Floats, probabilities: Floats) -> NDArray[np.intp]:

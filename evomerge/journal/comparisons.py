@@ -122,7 +122,7 @@ class Sampled:
         build_s: Seconds spent building.
         score_s: Seconds spent scoring.
         estimates: By measure, and by objective that follows from them.
-        residuals: Mean square of standardized residuals, by measure.
+        residuals: Variance by the residuals over that which was foretold, by measure.
     """
 
     group: ComparisonSet

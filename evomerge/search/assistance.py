@@ -50,12 +50,14 @@ class Foretold:
         spread: Shape [n].
         inflation: Variance of residuals over that which was foretold.
         chosen: What foretells.
+        keys: Along which documents are drawn, by task, shape [n].
     """
 
     predicted: Mapping[str, Floats]
     spread: Mapping[str, Floats]
     inflation: Mapping[str, float]
     chosen: Mapping[str, Chosen]
+    keys: Mapping[str, Floats]
 
 
 class Assistance:
@@ -109,7 +111,7 @@ class Assistance:
                 "documents": self._documents[task][places].tolist(),
                 "probabilities": np.round(probabilities[task][places], 12).tolist(),
             }
-            for task, places in self._draw(number, probabilities).items()
+            for task, places in self._draw(number, foretold, probabilities).items()
         }
         num_scored = sum(len(found["documents"]) for found in tasks.values())
         is_all = num_scored == sum(map(len, self._documents.values()))
@@ -150,9 +152,7 @@ class Assistance:
         made = self._estimates(candidate)
         found = self._values_of(candidate, made)
         residuals = {
-            name: float(np.mean(np.square(each.standardized)))
-            for name, each in made.items()
-            if each.standardized
+            name: each.inflation for name, each in made.items() if each.inflation is not None
         }
         self.run.record(
             "estimated",
@@ -192,6 +192,7 @@ class Assistance:
                 drawn,
                 values[drawn],
                 chances,
+                foretold.keys[measure.task],
                 foretold.inflation[measure.name],
             )
         return found
@@ -204,10 +205,11 @@ class Assistance:
         return group, foretold, group.candidates.index(candidate.id)
 
     def _draw(
-        self, number: int, probabilities: Mapping[str, Floats]
+        self, number: int, foretold: Foretold, probabilities: Mapping[str, Floats]
     ) -> dict[str, NDArray[np.intp]]:
         """Places of the documents of a set's sample, by task."""
-        drawn = draw(list(probabilities.values()), self._rng(number))
+        keys = [foretold.keys[task] for task in probabilities]
+        drawn = draw(list(probabilities.values()), keys, self._rng(number))
         return dict(zip(probabilities, drawn, strict=True))
 
     def _rng(self, *numbers: int) -> np.random.Generator:
@@ -267,7 +269,8 @@ class Assistance:
             inflation[name] = self._outcomes.inflation(name, num_told)
             low, high = METRIC_RANGES.get(measure.metric, (None, None))
             spread[name] = spread_of(predicted[name], low, high, chosen[name].error)
-        return Foretold(predicted, spread, inflation, chosen)
+        keys = self._samples.keys(predicted, self._rng(number, 0))
+        return Foretold(predicted, spread, inflation, chosen, keys)
 
     def _is_refuted(self, number: int, num_told: int) -> bool:
         """Whether the first tells say that standard errors are too small.

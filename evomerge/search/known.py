@@ -33,7 +33,7 @@ class Known:
         margins: The same of margins, of measures that have some.
         probabilities: With which documents were to be scored, by task, shape [n].
         is_full: Whether all documents are scored.
-        residuals: Mean square of its standardized residuals, by measure.
+        residuals: Variance by its residuals over that which was foretold, by measure.
     """
 
     place: int

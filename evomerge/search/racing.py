@@ -175,8 +175,8 @@ class Race(Assistance):
         covariance = covariance_of(
             np.concatenate(residuals),
             np.array([chance[int(number)] for number in ids[drawn]]),
+            foretold.keys[task][drawn],
             np.array(errors),
-            len(ids),
         )
         spread = rng.standard_normal((NUM_DRAWS, len(means))) @ _root(covariance).T
         parts = np.split(np.array(means) + spread, len(measures), axis=1)
@@ -236,7 +236,7 @@ class Race(Assistance):
         num_earlier = group.num_documents_of(going[0]) if going else 0
         while going:
             probabilities = self._samples.probabilities(spread, count)
-            drawn = self._draw(group.number, probabilities)
+            drawn = self._draw(group.number, foretold, probabilities)
             if count >= self._size or sum(map(len, drawn.values())) > num_earlier:
                 break
             # The least of each of many tasks is more than a round asks for.
@@ -261,12 +261,11 @@ class Race(Assistance):
         self.run.commit()
 
     def _draw(
-        self, number: int, probabilities: Mapping[str, Floats]
+        self, number: int, foretold: Foretold, probabilities: Mapping[str, Floats]
     ) -> dict[str, NDArray[np.intp]]:
         """See `Assistance`; a later round draws what an earlier one drew, and more."""
-        numbers = permanent_numbers(
-            [len(each) for each in probabilities.values()], self._rng(number)
-        )
+        keys = [foretold.keys[task] for task in probabilities]
+        numbers = permanent_numbers(keys, self._rng(number))
         by_task = dict(zip(probabilities, numbers, strict=True))
         drawn = {task: drawn_by(own, probabilities[task]) for task, own in by_task.items()}
         if not any(map(len, drawn.values())):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evomerge.fidelity import inclusion_probabilities
 from evomerge.fidelity.arrays import Floats
 from evomerge.fidelity.config import LEAST_OF_A_TASK
+from evomerge.fidelity.sample import order_keys
 from evomerge.objectives import GroupMetric, Measure
 from evomerge.search.run import Run
 
@@ -53,6 +54,18 @@ class Samples:
             size = len(self._documents[measure.task])
             spread[measure.task] += (self.weights[measure.name] * wide / size) ** 2
         return {task: np.sqrt(squares) for task, squares in spread.items()}
+
+    def keys(self, predicted: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
+        """Along which each task's documents are drawn, see `order_keys`.
+
+        Args:
+            predicted: What is foretold, by measure, shape [m, n].
+            rng: Of the set.
+        """
+        found = {task: np.zeros(len(ids)) for task, ids in self._documents.items()}
+        for measure in self._measures:
+            found[measure.task] += self.weights[measure.name] * predicted[measure.name].mean(axis=0)
+        return {task: order_keys(each, rng) for task, each in found.items()}
 
     def probabilities(self, spread: Mapping[str, Floats], count: int) -> dict[str, Floats]:
         """Probabilities over all tasks; of a task whose metric needs all documents they are 1.

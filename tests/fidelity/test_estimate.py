@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
 from evomerge.fidelity.estimate import covariance_of
 from evomerge.fidelity.races import chances, next_count
-from evomerge.fidelity.sample import drawn_by, permanent_numbers
+from evomerge.fidelity.sample import drawn_by, order_keys, permanent_numbers
 from evomerge.fidelity.sizes import count_to_rank, design_variance, signal_of
 
 SIZE = 200
@@ -24,6 +24,14 @@ PREDICTIONS = {
     "worthless": np.full(SIZE, 0.5),
     "wrong": np.clip(1.0 - CHANCES, 0.02, 0.98),
 }
+
+
+def drawn_and_estimated(
+    predicted, spread, chances, rng, outcomes=OUTCOMES, inflation=1.0, along=None
+):
+    keys = order_keys(predicted if along is None else along, rng)
+    (drawn,) = draw([chances], [keys], rng)
+    return difference_estimate(predicted, spread, drawn, outcomes[drawn], chances, keys, inflation)
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,7 +51,7 @@ def test_a_sample_has_as_many_documents_as_asked_for(spread, share, seed):
     if free.sum() > 1:
         ratios = chances[free] / spread[free]
         assert ratios == pytest.approx(ratios[0])
-    drawn = draw([chances], np.random.default_rng(seed))[0]
+    drawn = draw([chances], [spread], np.random.default_rng(seed))[0]
     assert len(drawn) == min(count, len(spread))
     assert set(np.flatnonzero(chances == 1.0)) <= set(drawn)
     assert list(drawn) == sorted(set(drawn))
@@ -54,7 +62,7 @@ def test_documents_are_drawn_with_their_probabilities():
     rng = np.random.default_rng(1)
     counts = np.zeros(30)
     for _ in range(6000):
-        counts[draw([chances], rng)[0]] += 1
+        counts[draw([chances], [chances], rng)[0]] += 1
     assert counts / 6000 == pytest.approx(chances, abs=0.03)
 
 
@@ -62,7 +70,7 @@ def test_each_stratum_has_its_share():
     chances = inclusion_probabilities(RNG.gamma(1.0, 1.0, 90) + 0.05, 20)
     strata = [chances[:10], chances[10:50], chances[50:]]
     for seed in range(30):
-        drawn = draw(strata, np.random.default_rng(seed))
+        drawn = draw(strata, strata, np.random.default_rng(seed))
         assert sum(map(len, drawn)) == 20
         for own, places in zip(strata, drawn, strict=True):
             assert abs(len(places) - own.sum()) < 1.0
@@ -79,9 +87,7 @@ def test_it_is_unbiased_and_its_error_is_right(name, count):
     inflation = float((((OUTCOMES - predicted) / spread) ** 2).mean())
     found = []
     for _ in range(2000):
-        drawn = draw([chances], rng)[0]
-        values = OUTCOMES[drawn]
-        found.append(difference_estimate(predicted, spread, drawn, values, chances, inflation))
+        found.append(drawn_and_estimated(predicted, spread, chances, rng, inflation=inflation))
     values = np.array([each.value for each in found])
     truth = OUTCOMES.mean()
     assert values.mean() == pytest.approx(truth, abs=4.0 * values.std() / np.sqrt(len(values)))
@@ -99,19 +105,36 @@ def test_a_good_predictor_makes_it_precise():
         rng = np.random.default_rng(2)
         values = []
         for _ in range(500):
-            drawn = draw([chances], rng)[0]
-            made = difference_estimate(predicted, spread, drawn, OUTCOMES[drawn], chances)
-            values.append(made.value)
+            values.append(drawn_and_estimated(predicted, spread, chances, rng).value)
         spreads[name] = float(np.std(values))
-    assert spreads["good"] < 0.8 * spreads["worthless"] < 0.8 * spreads["wrong"]
+    # One that is wrong of all documents alike still orders them well.
+    assert spreads["good"] < 0.8 * min(spreads["worthless"], spreads["wrong"])
+
+
+def test_documents_that_are_alike_are_drawn_as_often_as_they_should():
+    rng = np.random.default_rng(6)
+    predicted = np.linspace(0.1, 0.6, SIZE)
+    # Better than foretold, and the more so the better it was foretold.
+    outcomes = np.clip(1.6 * predicted + 0.1 * rng.normal(size=SIZE), 0.0, 1.0)
+    spread = spread_of(predicted[None], 0.0, 1.0, 0.5)
+    chances = inclusion_probabilities(spread, 40)
+    expected = float(((1.0 - chances) / chances * spread**2).sum()) / SIZE**2
+    variances = {}
+    for name, along in (("along", predicted), ("anyhow", np.zeros(SIZE))):
+        values, told = [], []
+        for _ in range(2000):
+            made = drawn_and_estimated(predicted, spread, chances, rng, outcomes, along=along)
+            values.append(made.value)
+            told.append(made.inflation * expected)
+        variances[name] = np.var(values)
+        assert np.mean(told) == pytest.approx(variances[name], rel=0.15)
+    assert variances["along"] < 0.8 * variances["anyhow"]
 
 
 def test_of_all_documents_it_is_their_mean():
     predicted = PREDICTIONS["wrong"]
-    every = np.arange(SIZE)
-    made = difference_estimate(
-        predicted, np.full(SIZE, 0.5), every, OUTCOMES, inclusion_probabilities(predicted, SIZE)
-    )
+    every = inclusion_probabilities(predicted, SIZE)
+    made = drawn_and_estimated(predicted, np.full(SIZE, 0.5), every, RNG)
     assert made.value == pytest.approx(OUTCOMES.mean())
     assert made.design_error == 0.0
     assert made.standard_error == pytest.approx(OUTCOMES.std() / np.sqrt(SIZE))
@@ -139,7 +162,7 @@ def test_numbers_that_stay_draw_more_documents_by_greater_probabilities():
     small, large = (inclusion_probabilities(spread, count) for count in (12, 30))
     sizes = []
     for seed in range(2000):
-        (numbers,) = permanent_numbers([60], np.random.default_rng(seed))
+        (numbers,) = permanent_numbers([spread], np.random.default_rng(seed))
         drawn = drawn_by(numbers, small)
         assert set(drawn) <= set(drawn_by(numbers, large))
         counts[drawn] += 1
@@ -154,11 +177,12 @@ def test_errors_on_one_sample_vary_together_as_residuals_do():
     shared, own = rng.normal(size=400), rng.normal(size=(3, 400))
     residuals = np.array([shared, shared + 0.1 * own[1], own[2]])
     errors = np.array([0.01, 0.02, 0.03])
-    found = covariance_of(residuals, np.full(400, 0.5), errors, 800)
+    keys = rng.random(400)
+    found = covariance_of(residuals, np.full(400, 0.5), keys, errors)
     assert np.sqrt(np.diag(found)) == pytest.approx(errors)
     together = found / np.outer(errors, errors)
     assert 0.85 < together[0, 1] < 1.0 and abs(together[0, 2]) < 0.15
-    few = covariance_of(residuals[:, :10], np.full(10, 0.5), errors, 800)
+    few = covariance_of(residuals[:, :10], np.full(10, 0.5), keys[:10], errors)
     assert 0.0 < few[0, 1] / (errors[0] * errors[1]) < 0.3
 
 

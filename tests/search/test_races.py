@@ -23,8 +23,8 @@ RACE = {"kind": "race", "documents": 8, "calibrate": 0.1}
 SCORE = {"splits": {"search": 30, "validation": 5, "holdout": 5}, "block_documents": 4}
 
 
-def race(folder, run_dir=None, *, fidelity=RACE, **changes):
-    return sampled_run(folder, run_dir, fidelity=fidelity, score=SCORE, **changes)
+def race(folder, run_dir=None, *, fidelity=RACE, seed=2, **changes):
+    return sampled_run(folder, run_dir, fidelity=fidelity, score=SCORE, seed=seed, **changes)
 
 
 @pytest.fixture(scope="module")
