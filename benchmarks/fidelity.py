@@ -30,16 +30,15 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from fidelity_problems import PROBLEMS
+from fidelity_truth import Truth, interval
 from harness import describe_machine, parse_arguments, print_table, write_figures
 
 from evomerge.recipe import Recipe
@@ -47,11 +46,9 @@ from evomerge.search import start_run
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run
 from evomerge.search.scoring import Scoring
-from evomerge.search.setup import Setup
 from evomerge.search.stages import Stages
 from evomerge.stopping import stopping
-from evomerge.workers import Job
-from evomerge.workers.worker import MergeWorker, quiet_libraries
+from evomerge.workers.worker import quiet_libraries
 
 NUM_SEEDS = {"quick": {3: 1}, "bar": {3: 10}, "full": {3: 10, 8: 5}}
 """By numbers of a genome."""
@@ -89,47 +86,6 @@ class Found:
     choices: list[tuple[int, Recipe]] = field(default_factory=list)
     estimates: list[tuple[Recipe, float, float]] = field(default_factory=list)
     listed: list[tuple[Recipe, float]] = field(default_factory=list)
-
-
-class Truth:
-    """Scores on documents that no search sees.
-
-    Args:
-        setup: Of any search of the benchmark.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._worker = MergeWorker(setup.worker_spec())
-        self._known: dict[tuple[str, str], float] = {}
-
-    def score(self, recipe: Recipe, split: Any = "holdout") -> float:
-        """Mean over the tasks."""
-        key = recipe.sha256, split
-        if key not in self._known:
-            self._known[key] = statistics.fmean(v.mean() for v in self._values(recipe, split))
-        return self._known[key]
-
-    def subsample_errors(self, recipe: Recipe, count: int, rng: np.random.Generator) -> list[float]:
-        """How far means over a few search documents are off, of ten draws."""
-        values = self._values(recipe, "search")
-        whole = statistics.fmean(v.mean() for v in values)
-        each = count // len(values)
-        return [
-            statistics.fmean(v[rng.permutation(len(v))[:each]].mean() for v in values) - whole
-            for _ in range(10)
-        ]
-
-    def _values(self, recipe: Recipe, split: Any) -> list[np.ndarray]:
-        """Outcomes of each task's documents."""
-        blocks = tuple(enumerate(self._setup.blocks(split)))
-        job = Job("truth", recipe.to_json(), split, blocks, len(blocks))
-        table = self._worker.evaluate(job).table
-        found = []
-        for objective in self._setup.objectives:
-            own = table.filter(pc.field("task") == objective.task)
-            found.append(own[f"metric:{objective.column}"].to_numpy())
-        return found
 
 
 def search(folder: Path, size: int, name: str, seed: int, count: int) -> Found:
@@ -235,17 +191,6 @@ def truth_in(folder: Path, size: int) -> Truth:
     if size not in _TRUTHS:
         _TRUTHS[size] = Truth(PROBLEMS[size].set_up(folder, 0, 7, {}))
     return _TRUTHS[size]
-
-
-def interval(values: list[Any], statistic: Callable[[Any], float]) -> tuple[float, float]:
-    """Bootstrap 95 % interval over seeds."""
-    rng = np.random.default_rng(0)
-    drawn = [
-        statistic([values[place] for place in rng.integers(0, len(values), len(values))])
-        for _ in range(2000)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
 
 
 def ratio(pairs: list[tuple[float, float]]) -> float:

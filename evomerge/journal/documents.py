@@ -99,18 +99,14 @@ def _read_column(
     run_dir: Path, parts: Sequence[str], candidate: str, split: str, task: str, column: str
 ) -> dict[int, Any]:
     values: dict[int, Any] = {}
+    names = ["candidate", "split", "task", "document"]
     for part in parts:
-        table = pq.read_table(run_dir / DOCUMENTS_DIR / part)
+        # Parts are small: threads would cost more than they save.
+        with pq.ParquetFile(run_dir / DOCUMENTS_DIR / part) as file:
+            table = file.read([*names, column], use_threads=False)
         if column not in table.column_names:
             continue
-        wanted = zip(
-            table["candidate"].to_pylist(),
-            table["split"].to_pylist(),
-            table["task"].to_pylist(),
-            table["document"].to_pylist(),
-            table[column].to_pylist(),
-            strict=True,
-        )
+        wanted = zip(*(table[name].to_pylist() for name in (*names, column)), strict=True)
         for c, s, t, document, value in wanted:
             if (c, s, t) == (candidate, split, task) and document not in values:
                 values[document] = value
