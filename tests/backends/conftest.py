@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from evomerge.backends import HuggingFaceBackend
+from evomerge.backends.config import Batching
 from evomerge.backends.fit import find_batching
 from evomerge.backends.passes import Way
 from evomerge.score.token_answers import TokenAsker
@@ -69,8 +70,15 @@ class Hflm:
 GREEDY = {"until": ["ab", "c"], "max_gen_toks": 20, "do_sample": False}
 
 
+_BATCHINGS: dict[tuple, Batching] = {}
+"""By configuration and tokens: to find the way takes longer than most tests."""
+
+
 def asker(model, way: Way | None = None, tokens: int = 256, **limits: int) -> TokenAsker:
-    batching = find_batching(model.config, 4, tokens, is_on_gpu=False)
+    key = type(model.config), model.config.to_json_string(), tokens
+    if key not in _BATCHINGS:
+        _BATCHINGS[key] = find_batching(model.config, 4, tokens, is_on_gpu=False)
+    batching = _BATCHINGS[key]
     if way is not None:
         batching = batching.model_copy(update={"way": way})
     batching = batching.model_copy(update=limits)

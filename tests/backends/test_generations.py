@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -15,7 +16,6 @@ from families import family_config
 from fixtures import make_tokenizer
 
 
-@pytest.mark.parametrize("way", [None, "plain"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -28,7 +28,7 @@ from fixtures import make_tokenizer
     ],
     ids=["greedy", "penalty", "prompt's", "least", "nothing", "whole"],
 )
-def test_generations(way, settings, model):
+def test_generations(settings, model):
     draw = random.Random(3)
     shots = word(draw, 20, 20)
     prompts = [shots + word(draw, 1, 14) for _ in range(14)]
@@ -36,7 +36,7 @@ def test_generations(way, settings, model):
     prompts += [prompts[0][:-1], prompts[1], word(draw, 70, 70)]
     asked = [(prompt, settings) for prompt in prompts]
     expected = Hflm(model).ask("generate_until", asked)
-    for limits in ({}, {"cached": 200}):
+    for way, limits in itertools.product((None, "plain"), ({}, {"cached": 200})):
         assert ask(asker(model, way, **limits), "generate_until", asked) == expected
     assert len(set(expected)) > (1 if settings["until"] == "" else 3)
 
