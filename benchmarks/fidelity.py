@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from fidelity_problems import PROBLEMS
 from fidelity_truth import Truth, interval
-from harness import describe_machine, parse_arguments, print_table, write_figures
+from harness import describe_machine, make_parser, print_table, size_of, write_figures
 
 from evomerge.recipe import Recipe
 from evomerge.search import start_run
@@ -50,7 +50,7 @@ from evomerge.search.stages import Stages
 from evomerge.stopping import stopping
 from evomerge.workers.worker import quiet_libraries
 
-NUM_SEEDS = {"quick": {3: 1}, "bar": {3: 10}, "full": {3: 10, 8: 5}}
+NUM_SEEDS = {"quick": {3: 1}, "bar": {3: 10, 8: 5}, "full": {3: 10, 8: 5}}
 """By numbers of a genome."""
 
 WITHIN = 0.005
@@ -58,16 +58,17 @@ WITHIN = 0.005
 ARMS: dict[str, dict[str, Any]] = {
     "all documents": {},
     "assisted": {"search": {"fidelity": {"kind": "assisted"}}},
-    "assisted, 60": {"search": {"fidelity": {"kind": "assisted", "documents": 60}}},
 }
+SIXTY = "assisted, 60"
 CONTROLS: dict[str, dict[str, Any]] = {
+    SIXTY: {"search": {"fidelity": {"kind": "assisted", "documents": 60}}},
     "race": {"search": {"fidelity": {"kind": "race"}}},
     "bayesian": {"search": {"fidelity": {"kind": "assisted"}}, "optimizer": {"kind": "bayesian"}},
     "bayesian, all": {"optimizer": {"kind": "bayesian"}},
     "fixed subset of 60": {"score": {"splits": {"search": 60}}},
     "random search": {"optimizer": {"kind": "random"}},
 }
-"""Those of --full."""
+"""Those of --full; of `SIXTY` only the estimates count without it."""
 
 NUM_LISTED = 20
 """Candidates with the best search scores, among which the best known is."""
@@ -139,10 +140,8 @@ def _choice(run: Run, loop: SearchLoop) -> str:
     return run.results.ranked(told, "search")[0]
 
 
-def judge(
-    folder: Path, size: int, found: Found, threshold: float
-) -> tuple[float, float, list[float]]:
-    """Documents until the choice stays good, the last choice's truth, and errors of estimates.
+def judge(folder: Path, size: int, found: Found, threshold: float) -> tuple[float, float]:
+    """Documents until the choice stays good, and the last choice's truth.
 
     Args:
         folder: Where the problem is.
@@ -151,8 +150,7 @@ def judge(
         threshold: Truth from which on a model is good.
 
     Returns:
-        Infinite documents where it is not good in the end; of each estimate that is looked at, how
-        far it is off and its design error, in turn.
+        Infinite documents where it is not good in the end.
     """
     truth = truth_in(folder, size)
     spent = math.inf
@@ -160,10 +158,13 @@ def judge(
         if truth.score(recipe) < threshold:
             break
         spent = number
-    errors = []
-    for recipe, value, error in found.estimates[3::7]:
-        errors += [value - truth.score(recipe, "search"), error]
-    return spent, truth.score(found.choices[-1][1]), errors
+    return spent, truth.score(found.choices[-1][1])
+
+
+def errors_of(folder: Path, size: int, found: Found) -> list[tuple[float, float]]:
+    """How far estimates are off the score on all search documents, and their design errors."""
+    truth = truth_in(folder, size)
+    return [(v - truth.score(recipe, "search"), e) for recipe, v, e in found.estimates[3::7]]
 
 
 def plain_errors(folder: Path, size: int, found: Found) -> list[float]:
@@ -204,7 +205,10 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
 
 def main() -> None:
     """Search with every arm and seed."""
-    quick_or, path = parse_arguments(__doc__ or "")
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--numbers", type=int, choices=PROBLEMS, help="only this problem")
+    arguments = parser.parse_args()
+    quick_or, path = size_of(arguments), arguments.json
     quiet_libraries()
     arms = [*ARMS, *(CONTROLS if quick_or == "full" else {})]
     figures: dict[str, Any] = {}
@@ -212,6 +216,8 @@ def main() -> None:
     # Nothing is timed: each search has a core.
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         for size, num_seeds in NUM_SEEDS[quick_or].items():
+            if arguments.numbers not in (None, size):
+                continue
             if (missing := PROBLEMS[size].missing()) is not None:
                 print(f"without {size} numbers: {missing}")
                 continue
@@ -236,7 +242,7 @@ def measure(
     jobs = {
         (name, seed): pool.submit(search, folder, size, name, seed, count)
         for seed in seeds
-        for name in arms
+        for name in dict.fromkeys([*arms, SIXTY])
     }
     found = {}
     for (name, seed), future in jobs.items():
@@ -245,14 +251,22 @@ def measure(
         print(f"{size} numbers, {name}, seed {seed}: {spent:,} documents", flush=True)
     best = best_known(pool, folder, size, [found["all documents", seed] for seed in seeds])
     judged = {
-        key: pool.submit(judge, folder, size, each, best - WITHIN) for key, each in found.items()
+        key: pool.submit(judge, folder, size, each, best - WITHIN)
+        for key, each in found.items()
+        if key[0] in arms
     }
-    plain = [pool.submit(plain_errors, folder, size, found["assisted, 60", s]) for s in seeds]
+    off = {key: pool.submit(errors_of, folder, size, each) for key, each in found.items()}
+    plain = [pool.submit(plain_errors, folder, size, found[SIXTY, s]) for s in seeds]
     results = {key: future.result() for key, future in judged.items()}
-    subsamples = [off for future in plain for off in future.result()]
-    figures = summary(size, results, arms, num_seeds, best)
+    checked = {
+        name: calibration([pair for s in seeds for pair in off[name, s].result()])
+        for name in dict.fromkeys([*arms, SIXTY])
+    }
+    figures = summary(size, results, checked, arms, num_seeds, best)
+    subsamples = [each for future in plain for each in future.result()]
     rmse = float(np.sqrt(np.mean(np.square(subsamples))))
-    figures[f"rmse_ratio_60_{size}"] = figures[f"{size} numbers"]["assisted, 60"]["rmse"] / rmse
+    figures[f"estimates_60_{size}"] = checked[SIXTY]
+    figures[f"rmse_ratio_60_{size}"] = checked[SIXTY]["rmse"] / rmse
     return figures
 
 
@@ -268,7 +282,8 @@ def best_known(pool: ProcessPoolExecutor, folder: Path, size: int, found: list[F
 
 def summary(
     size: int,
-    results: dict[tuple[str, int], tuple[float, float, list[float]]],
+    results: dict[tuple[str, int], tuple[float, float]],
+    checked: dict[str, dict[str, float]],
     arms: list[str],
     num_seeds: int,
     best: float,
@@ -282,6 +297,8 @@ def summary(
         differences = [ours[1] - theirs[1] for ours, theirs in pairs]
         ends = [ours[1] for ours, _ in pairs]
         entry: dict[str, Any] = {
+            "spent": [ours for ours, _ in spent],
+            "ends": ends,
             "documents": statistics.median(ours for ours, _ in spent),
             "ratio": ratio(spent),
             "ratio_interval": interval(spent, ratio),
@@ -290,7 +307,7 @@ def summary(
             "end_difference": statistics.fmean(differences),
             "end_difference_low": interval(differences, statistics.fmean)[0],
         }
-        entry |= calibration([pair[0][2] for pair in pairs])
+        entry |= checked[name]
         entries[name] = entry
         rows.append(
             [
@@ -316,11 +333,11 @@ def summary(
     return figures
 
 
-def calibration(errors: list[list[float]]) -> dict[str, float]:
+def calibration(errors: list[tuple[float, float]]) -> dict[str, float]:
     """Estimates against the score on all search documents."""
-    off, size = np.array([each for own in errors for each in own]).reshape(-1, 2).T
-    if not len(off):
+    if not errors:
         return {}
+    off, size = np.array(errors).T
     return {
         "bias": float(off.mean() / (off.std(ddof=1) / math.sqrt(len(off)))),
         "coverage": float((np.abs(off) <= 1.96 * np.maximum(size, 1e-9)).mean()),

@@ -25,7 +25,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUM_STEPS = 400
 BATCH_SIZE, LENGTH = 8, 128
 LEARNING_RATE = 1e-3
-LEARNED = 0.6
+LEARNED = 0.55
 """Share of Shakespeare's text that is learned."""
 
 PROMPT, CONTINUATION = 60, 24
