@@ -34,9 +34,13 @@ def work(run, num_actors=1, seed=None):
     return go_through(run, worker, num_actors, seed)
 
 
-def sampled_run(folder, run_dir=None, *, fidelity, candidates=40, score=SCORE, **changes):
+def sampled_run(
+    folder, run_dir=None, *, fidelity, candidates=40, in_flight=None, score=SCORE, **changes
+):
     """A run that has not begun."""
     search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
+    if in_flight is not None:
+        search["in_flight"] = in_flight
     return new_run(folder, run_dir, search=search, score=score, **changes)
 
 

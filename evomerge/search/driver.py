@@ -244,8 +244,9 @@ class SearchLoop:
             elif not asks or self._budget.over():
                 return
             elif self._assistance is not None:
-                # A set is asked as a whole, once all that was asked before is told.
-                self._waiting = [] if self._in_flight else self._ask_set(self._assistance)
+                # A set is asked as a whole, once there is room for all of it.
+                is_room = len(self._in_flight) + self._assistance.set_size <= limit
+                self._waiting = self._ask_set(self._assistance) if is_room else []
                 if not self._waiting:
                     return
                 continue

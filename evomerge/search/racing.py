@@ -49,7 +49,7 @@ class Race(Assistance):
 
     def advance(self, scored: Container[str]) -> list[Candidate]:
         """See `Assistance`."""
-        group = self._state.sets[-1] if self._state.sets else None
+        group = self._first_open()
         if group is None or self._is_decided(group):
             return []
         going = self._going(group)
@@ -66,6 +66,15 @@ class Race(Assistance):
         count = group.rounds[-1].count if group.rounds else group.count
         self._record(group, *self._decide(group, going, count))
         return self._going(group) if group.rounds[-1].candidates else []
+
+    def _first_open(self) -> ComparisonSet | None:
+        """The first set that is not told: those behind it have their first round meanwhile."""
+        known, found = self.run.state.candidates, None
+        for group in reversed(self._state.sets):
+            if all(known[name].told is not None for name in group.candidates):
+                break
+            found = group
+        return found
 
     def _is_decided(self, group: ComparisonSet) -> bool:
         is_whole = set(group.candidates) <= group.full

@@ -122,6 +122,27 @@ def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
     assert runs[0].state.decided == runs[1].state.decided == runs[2].state.decided
 
 
+@pytest.mark.parametrize("fidelity", [ASSISTED, {"kind": "race", "documents": 8}])
+def test_actors_that_are_idle_take_the_next_set(fidelity, tmp_path):
+    settings = {"optimizer": {"kind": "random"}, "candidates": 32, "fidelity": fidelity}
+    settings["in_flight"] = 16
+    runs = [
+        work(assisted_run(tmp_path / name, **settings), count, seed)
+        for name, count, seed in (("1", 1, None), ("3", 3, 5), ("9", 9, 3))
+    ]
+    sets = runs[0].state.phases[0].sets
+    assert [group.num_told for group in sets] == [0, 0, 8, 16]
+    forms = [normal_form(run.journal.events) for run in runs]
+    assert forms[0] == forms[1] == forms[2]
+    lines = (runs[0].run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    for share in (0.4, 0.6, 0.8):
+        run_dir = tmp_path / f"cut-{share}"
+        shutil.copytree(runs[0].run_dir, run_dir)
+        (run_dir / "journal.jsonl").write_text("".join(lines[: int(share * len(lines))]))
+        resumed = work(reopen_run(run_dir, strict=True), 2, 4)
+        assert normal_form(resumed.journal.events) == forms[0]
+
+
 @pytest.mark.parametrize("share", [0.25, 0.4, 0.55, 0.7, 0.85])
 @pytest.mark.parametrize("num_actors", [1, 2])
 def test_a_run_that_was_killed_ends_as_one_that_was_not(share, num_actors, done, tmp_path):
