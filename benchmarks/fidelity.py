@@ -31,10 +31,12 @@ import os
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fidelity_controls
 import numpy as np
 import torch
 from fidelity_problems import PROBLEMS
@@ -65,6 +67,10 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "race": {"search": {"fidelity": {"kind": "race"}}},
     "bayesian": {"search": {"fidelity": {"kind": "assisted"}}, "optimizer": {"kind": "bayesian"}},
     "bayesian, all": {"optimizer": {"kind": "bayesian"}},
+    **{
+        name: {"search": {"fidelity": {"kind": "assisted", "documents": 60}}}
+        for name in fidelity_controls.CONTROLS
+    },
     "fixed subset of 60": {"score": {"splits": {"search": 60}}},
     "random search": {"optimizer": {"kind": "random"}},
 }
@@ -114,7 +120,8 @@ def search(folder: Path, size: int, name: str, seed: int, count: int) -> Found:
         best = _choice(run, loop)
         found.choices.append((state.num_documents, run.recipe(run.state.candidates[best])))
 
-    with stopping(), Scoring(run, lambda _progress: None) as scoring:
+    control = fidelity_controls.CONTROLS.get(name, nullcontext)
+    with control(), stopping(), Scoring(run, lambda _progress: None) as scoring:
         stages = {stage.name: stage for stage in Stages(run, scoring, lambda _progress: None)}
         stages["baselines"].go()
         loop = SearchLoop(run, scoring.dispatcher, report, 0, "search")
@@ -207,6 +214,7 @@ def main() -> None:
     """Search with every arm and seed."""
     parser = make_parser(__doc__ or "")
     parser.add_argument("--numbers", type=int, choices=PROBLEMS, help="only this problem")
+    parser.add_argument("--seeds", type=int, help="so many at most")
     arguments = parser.parse_args()
     quick_or, path = size_of(arguments), arguments.json
     quiet_libraries()
@@ -224,6 +232,7 @@ def main() -> None:
             count = PROBLEMS[size].num_candidates // (5 if quick_or == "quick" else 1)
             with tempfile.TemporaryDirectory() as temporary:
                 PROBLEMS[size].prepare(Path(temporary))
+                num_seeds = min(num_seeds, arguments.seeds or num_seeds)
                 figures |= measure(pool, Path(temporary), size, arms, num_seeds, count)
     figures["machine"] = describe_machine()
     write_figures(figures, path)
