@@ -42,8 +42,12 @@ def item_response_alone() -> Iterator[None]:
 def _draw_first(
     self: Assistance, number: int, foretold: Foretold, probabilities: Mapping[str, Floats]
 ) -> dict[str, NDArray[np.intp]]:
-    evenly = {task: np.arange(len(each), dtype=float) for task, each in probabilities.items()}
-    return _draw(self, 0, replace(foretold, keys=evenly), probabilities)
+    rng = np.random.default_rng(0)
+    anyhow = {task: rng.random(len(each)) for task, each in probabilities.items()}
+    total = sum(each.sum() for each in probabilities.values())
+    share = total / sum(len(each) for each in probabilities.values())
+    alike = {task: np.full(len(each), share) for task, each in probabilities.items()}
+    return _draw(self, 0, replace(foretold, keys=anyhow), alike)
 
 
 def _by_ability(self: Assistance, candidate: Candidate) -> dict[str, DocumentEstimate]:

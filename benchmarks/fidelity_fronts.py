@@ -2,8 +2,7 @@
 
 The demo pool with three weights and three objectives, MAP (see fidelity_problems.py). Each search
 ends with the members of its front; they are scored on documents that no search sees, and their
-hypervolume there is compared. The worst score of
-any baseline is the reference.
+hypervolume there is compared. The worst score of any baseline is the reference.
 
 - hypervolume_difference: mean over seeds of a sample's hypervolume less that of all documents, and
   its 95 % interval (paired bootstrap).

@@ -67,5 +67,5 @@ def interval(values: list[Any], statistic: Callable[[Any], float]) -> tuple[floa
         statistic([values[place] for place in rng.integers(0, len(values), len(values))])
         for _ in range(2000)
     ]
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    low, high = np.nanquantile(drawn, [0.025, 0.975], method="nearest")
     return float(low), float(high)

@@ -58,6 +58,8 @@ def search(trial: Trial, run_dir: Path) -> tuple[float, Result]:
         "workers.kind=inline",
         "record.enabled=false",
         "search.export=false",
+        # The same documents of every candidate, so that figures of other machines compare.
+        "search.fidelity={kind: full}",
         f"search.budget.candidates={trial.amount(CANDIDATES)}",
         f"search.finalists={FINALISTS}",
         *(f"score.splits.{split}={size}" for split, size in sizes),

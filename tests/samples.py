@@ -35,12 +35,19 @@ def work(run, num_actors=1, seed=None):
 
 
 def sampled_run(
-    folder, run_dir=None, *, fidelity, candidates=40, in_flight=None, score=SCORE, **changes
+    folder,
+    run_dir=None,
+    *,
+    fidelity,
+    candidates=40,
+    in_flight=None,
+    landmarks=False,
+    score=SCORE,
+    **changes,
 ):
     """A run that has not begun."""
     search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
-    if in_flight is not None:
-        search["in_flight"] = in_flight
+    search |= {"in_flight": in_flight, "landmarks": landmarks}
     return new_run(folder, run_dir, search=search, score=score, **changes)
 
 

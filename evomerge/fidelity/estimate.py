@@ -98,7 +98,7 @@ def contrasts(weighted: Floats, probabilities: Floats, keys: Floats) -> Floats:
 
     Documents that are drawn along an order vary as much as neighbors differ: successive differences
     (Wolter, "Introduction to Variance Estimation", 2007, section 8.2, estimator v2), each weighted
-    by 1 less the probabilities.
+    by the mean of 1 less the two probabilities.
 
     Args:
         weighted: Residuals over the probabilities, of sampled documents, shape [..., s].
@@ -130,7 +130,7 @@ def covariance_of(residuals: Floats, probabilities: Floats, keys: Floats, errors
     weighted = contrasts(residuals / probabilities, probabilities, keys)
     found = weighted @ weighted.T
     scales = np.sqrt(np.maximum(np.diag(found), 1e-300))
-    count = residuals.shape[1]
+    count = weighted.shape[1]
     together = found / np.outer(scales, scales) * count / (count + PRIOR_DOCUMENTS)
     np.fill_diagonal(together, 1.0)
     return np.asarray(together * np.outer(errors, errors))

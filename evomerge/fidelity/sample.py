@@ -59,6 +59,9 @@ def inclusion_probabilities(spread: Floats, count: float) -> Floats:
 JITTER = 0.2
 """By how much documents move along their order, in standard deviations of what is foretold."""
 
+ALIKE = 1e-9
+"""Of the greatest number: a deviation that is nothing but rounding."""
+
 
 def order_keys(predicted: Floats, rng: np.random.Generator) -> Floats:
     """Keys along which documents are drawn, so that neighbors are alike.
@@ -67,7 +70,10 @@ def order_keys(predicted: Floats, rng: np.random.Generator) -> Floats:
         predicted: What is foretold of each document, shape [n].
         rng: Moves them a little, so that there are many samples; where all are alike, at random.
     """
-    return predicted + JITTER * (predicted.std() or 1.0) * rng.standard_normal(len(predicted))
+    spread = float(predicted.std())
+    if spread <= ALIKE * float(np.abs(predicted).max(initial=0.0)):
+        return rng.random(len(predicted))
+    return predicted + JITTER * spread * rng.standard_normal(len(predicted))
 
 
 def draw(
@@ -78,7 +84,8 @@ def draw(
     Systematic sampling (Särndal, Swensson and Wretman 1992, section 3.6.2) of one stratum after
     another: of each the number is that of its probabilities' sum, up or down to a whole one. The
     documents of a stratum are ordered by keys, so that documents that are alike are drawn as often
-    as their probabilities say, in every sample.
+    as their probabilities say, in every sample. Every other stratum is in descending order
+    (serpentine order), so that what one stratum has too much of, the next has too little of.
 
     Args:
         strata: Probabilities of each stratum's documents.
@@ -89,8 +96,9 @@ def draw(
         Positions in each stratum, ascending.
     """
     starts = np.cumsum([0, *map(len, strata)])
-    along = [start + np.argsort(own) for start, own in zip(starts[:-1], keys, strict=True)]
-    order = np.concatenate(along)
+    orders = [np.argsort(own, kind="stable") for own in keys]
+    orders = [own[::-1] if place % 2 else own for place, own in enumerate(orders)]
+    order = np.concatenate([s + own for s, own in zip(starts[:-1], orders, strict=True)])
     probabilities = np.concatenate(strata)
     start = rng.random()
     # Rounding may not move the last of them beyond its end.
@@ -120,7 +128,7 @@ def permanent_numbers(keys: Sequence[Floats], rng: np.random.Generator) -> list[
     for own in keys:
         numbers = np.empty(len(own))
         sequence = qmc.Halton(1, scramble=False).random(len(own))[:, 0]
-        numbers[np.argsort(own)] = (sequence + rng.random()) % 1.0
+        numbers[np.argsort(own, kind="stable")] = (sequence + rng.random()) % 1.0
         found.append(numbers)
     return found
 

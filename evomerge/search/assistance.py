@@ -43,13 +43,13 @@ SET_SIZE = 8
 
 @dataclass(frozen=True)
 class Foretold:
-    """What is foretold of a set's candidates, by measure.
+    """What is foretold of a set's candidates.
 
     Attributes:
-        predicted: Shape [m, n].
-        spread: Shape [n].
-        inflation: Variance of residuals over that which was foretold.
-        chosen: What foretells.
+        predicted: By measure, shape [m, n].
+        spread: Of outcomes, by measure, shape [n].
+        inflation: Variance of residuals over that which was foretold, by measure.
+        chosen: What foretells, by measure.
         keys: Along which documents are drawn, by task, shape [n].
     """
 
@@ -334,7 +334,8 @@ class Assistance:
         if not self.config.calibrate or candidate.ask is None:
             return False
         every = max(1, round(1.0 / self.config.calibrate))
-        return candidate.ask % every == every // 2
+        # The last of each so many: at first the predictor knows too little to be judged by it.
+        return candidate.ask % every == every - 1
 
     def _objectives(
         self, candidate: Candidate, known: Mapping[str, Approximation]

@@ -148,7 +148,11 @@ class SearchLoop:
 
     def _race(self) -> None:
         """Have those scored on more documents whose place among their like is not decided."""
-        while self._assistance and (going := self._assistance.advance(self._scored)):
+        first = next(iter(self._in_flight.values()), None)
+        if self._assistance is None or first is None or first.sampled is None:
+            # Whom candidates have to beat is known once all those before them are told.
+            return
+        while going := self._assistance.advance(self._scored):
             for candidate in going:
                 if not candidate.is_done_on("search"):
                     self._scored.discard(candidate.id)
@@ -245,7 +249,8 @@ class SearchLoop:
                 return
             elif self._assistance is not None:
                 # A set is asked as a whole, once there is room for all of it.
-                is_room = len(self._in_flight) + self._assistance.set_size <= limit
+                room = limit - len(self._in_flight)
+                is_room = not self._in_flight or room >= self._assistance.set_size
                 self._waiting = self._ask_set(self._assistance) if is_room else []
                 if not self._waiting:
                     return

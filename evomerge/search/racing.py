@@ -242,22 +242,27 @@ class Race(Assistance):
         foretold = self._foretold(group.number, group.num_told, group.candidates)
         spread = self._spread(foretold)
         drawn: dict[str, NDArray[np.intp]] = {}
-        num_earlier = group.num_documents_of(going[0]) if going else 0
+        earlier = group.documents_of(going[0]) if going else {}
         while going:
             probabilities = self._samples.probabilities(spread, count)
             drawn = self._draw(group.number, foretold, probabilities)
-            if count >= self._size or sum(map(len, drawn.values())) > num_earlier:
+            found = {task: self._documents[task][places].tolist() for task, places in drawn.items()}
+            if count >= self._size:
                 break
-            # The least of each of many tasks is more than a round asks for.
-            count = next_count(count, self._size)
-        for task, places in drawn.items():
-            ids = self._documents[task]
-            earlier = group.documents_of(going[0])[task]
-            new = [int(number) for number in ids[places] if int(number) not in set(earlier)]
-            chance = dict(
-                zip(ids.tolist(), np.round(probabilities[task], 12).tolist(), strict=True)
-            )
-            tasks[task] = {"documents": new, "probabilities": [chance[n] for n in [*earlier, *new]]}
+            if not all(set(numbers) <= set(found[task]) for task, numbers in earlier.items()):
+                # A release before this one drew its first documents otherwise.
+                count = self._size
+            elif sum(map(len, drawn.values())) > group.num_documents_of(going[0]):
+                break
+            else:
+                # The least of each of many tasks is more than a round asks for.
+                count = next_count(count, self._size)
+        for task in drawn:
+            new = [number for number in found[task] if number not in set(earlier[task])]
+            chances = np.round(probabilities[task], 12).tolist()
+            chance = dict(zip(self._documents[task].tolist(), chances, strict=True))
+            own = [chance[number] for number in [*earlier[task], *new]]
+            tasks[task] = {"documents": new, "probabilities": own}
         self.run.record(
             "raced",
             phase=self.phase,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities, spread_of
-from evomerge.fidelity.estimate import covariance_of
+from evomerge.fidelity.estimate import contrasts, covariance_of
 from evomerge.fidelity.races import chances, next_count
 from evomerge.fidelity.sample import drawn_by, order_keys, permanent_numbers
 from evomerge.fidelity.sizes import count_to_rank, design_variance, signal_of
@@ -83,8 +83,9 @@ def test_it_is_unbiased_and_its_error_is_right(name, count):
     spread = spread_of(predicted[None], 0.0, 1.0, 0.5)
     chances = inclusion_probabilities(spread, count)
     rng = np.random.default_rng(5)
-    # As a search learns it from the residuals of candidates before.
-    inflation = float((((OUTCOMES - predicted) / spread) ** 2).mean())
+    # As a search learns it from candidates before.
+    before = [drawn_and_estimated(predicted, spread, chances, rng) for _ in range(50)]
+    inflation = float(np.mean([each.inflation for each in before]))
     found = []
     for _ in range(2000):
         found.append(drawn_and_estimated(predicted, spread, chances, rng, inflation=inflation))
@@ -94,6 +95,7 @@ def test_it_is_unbiased_and_its_error_is_right(name, count):
     errors = np.array([each.design_error for each in found])
     covered = np.abs(values - truth) < 1.96 * errors
     assert covered.mean() > 0.9
+    assert 0.85 < np.sqrt((errors**2).mean()) / values.std() < 1.3
     assert all(each.num_scored == count for each in found)
 
 
@@ -109,6 +111,44 @@ def test_a_good_predictor_makes_it_precise():
         spreads[name] = float(np.std(values))
     # One that is wrong of all documents alike still orders them well.
     assert spreads["good"] < 0.8 * min(spreads["worthless"], spreads["wrong"])
+
+
+def test_where_all_are_alike_documents_are_drawn_anyhow():
+    for value in (0.0, 0.37, 1.0 / 3.0, -0.83):
+        keys = order_keys(np.full(600, value), np.random.default_rng(0))
+        assert len(set(keys)) == 600
+        assert np.ptp(keys) > 0.9
+
+
+@pytest.mark.parametrize("num_tasks", [2, 30])
+def test_errors_of_tasks_do_not_add_up(num_tasks):
+    """What is better than foretold is so in all tasks, and each draws two documents."""
+    rng = np.random.default_rng(8)
+    predicted = [np.linspace(0.1, 0.6, 40) for _ in range(num_tasks)]
+    chances = [np.full(40, 0.05)] * num_tasks
+    values, told = [], []
+    for _ in range(600):
+        keys = [order_keys(each, rng) for each in predicted]
+        made = [
+            difference_estimate(own, np.full(40, 0.5), places, 1.6 * own[places], pi, k)
+            for own, places, pi, k in zip(
+                predicted, draw(chances, keys, rng), chances, keys, strict=True
+            )
+        ]
+        values.append(np.mean([each.value for each in made]))
+        told.append(np.sqrt(np.mean([each.design_error**2 for each in made]) / num_tasks))
+    assert np.mean(values) == pytest.approx(1.6 * 0.35, abs=0.01)
+    assert np.std(values) < np.mean(told)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "squares"),
+    # Of two that stand for two each: (2 - (-1))^2 / 2, twice for the degree of freedom, by half.
+    [((1.0, 1.0, 1.0), []), ((1.0, 0.5, 1.0), []), ((1.0, 0.5, 0.5), [4.5])],
+)
+def test_of_few_documents_there_are_few_contrasts(probabilities, squares):
+    found = contrasts(np.array([3.0, 2.0, -1.0]), np.array(probabilities), np.arange(3.0))
+    assert (found**2).tolist() == pytest.approx(squares)
 
 
 def test_documents_that_are_alike_are_drawn_as_often_as_they_should():
@@ -182,6 +222,10 @@ def test_errors_on_one_sample_vary_together_as_residuals_do():
     assert np.sqrt(np.diag(found)) == pytest.approx(errors)
     together = found / np.outer(errors, errors)
     assert 0.85 < together[0, 1] < 1.0 and abs(together[0, 2]) < 0.15
+    # Those that are scored in any case say nothing of it.
+    sure = np.concatenate([np.ones(390), np.full(10, 0.5)])
+    mostly = covariance_of(residuals, sure, keys, errors)
+    assert abs(mostly[0, 1] / (errors[0] * errors[1])) < 0.3
     few = covariance_of(residuals[:, :10], np.full(10, 0.5), keys[:10], errors)
     assert 0.0 < few[0, 1] / (errors[0] * errors[1]) < 0.3
 
