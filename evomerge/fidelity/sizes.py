@@ -16,6 +16,9 @@ NUM_FIRST = 2
 GROWTH = 1.15
 """Steps in which a number is looked for."""
 
+NOISE = 0.5
+"""Variance of estimates about their scores, over that of the scores, at most."""
+
 
 def design_variance(spread: Floats, probabilities: Floats) -> float:
     """Variance of an estimate by its sample.
@@ -41,7 +44,7 @@ def signal_of(values: Floats, variances: Floats) -> float:
 
 
 def count_to_rank(signal: float, spread: Floats, least: int) -> int:
-    """Documents with which the noise of candidates' estimates is no more than their differences.
+    """Documents with which the noise of candidates' estimates is less than their differences.
 
     Args:
         signal: Variance of the candidates' scores.
@@ -54,7 +57,7 @@ def count_to_rank(signal: float, spread: Floats, least: int) -> int:
     size = len(spread)
     count = float(min(least, size))
     while count < size:
-        if design_variance(spread, inclusion_probabilities(spread, count)) <= signal:
+        if design_variance(spread, inclusion_probabilities(spread, count)) <= NOISE * signal:
             break
         count *= GROWTH
     return min(size, int(np.ceil(count)))

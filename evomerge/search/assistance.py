@@ -334,8 +334,7 @@ class Assistance:
         if not self.config.calibrate or candidate.ask is None:
             return False
         every = max(1, round(1.0 / self.config.calibrate))
-        # The last of each so many: at first the predictor knows too little to be judged by it.
-        return candidate.ask % every == every - 1
+        return candidate.ask % every == every // 2
 
     def _objectives(
         self, candidate: Candidate, known: Mapping[str, Approximation]
