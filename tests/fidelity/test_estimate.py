@@ -193,7 +193,7 @@ def test_as_many_documents_as_tell_candidates_apart():
     assert counts[0] == 10 < counts[1] < counts[2] == SIZE
     noise = design_variance(spread, inclusion_probabilities(spread, counts[1]))
     assert noise <= 0.5 * np.var(near, ddof=1)
-    assert signal_of(np.array(near), np.full(3, 2e-4)) == 0.0
+    assert signal_of(np.array(near), np.full(3, 2e-3)) == 0.0
 
 
 def test_numbers_that_stay_draw_more_documents_by_greater_probabilities():
