@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 
 from evomerge.testing.workers import SimulatedWorker, hashed_score
@@ -9,6 +11,8 @@ from runs import go_through, new_run
 
 SPLITS = {"search": 20, "validation": 10, "holdout": 10}
 SCORE = {"splits": SPLITS, "block_documents": 4}
+
+ASSISTED = {"kind": "assisted", "documents": 12, "calibrate": 0.2}
 
 
 class Bowls:
@@ -49,6 +53,18 @@ def sampled_run(
     search = {"budget": {"candidates": candidates}, "finalists": 3, "fidelity": fidelity}
     search |= {"in_flight": in_flight, "landmarks": landmarks}
     return new_run(folder, run_dir, search=search, score=score, **changes)
+
+
+def assisted_run(folder, run_dir=None, *, fidelity=ASSISTED, **changes):
+    """One that scores samples."""
+    return sampled_run(folder, run_dir, fidelity=fidelity, **changes)
+
+
+def cut(run, run_dir, count):
+    """A copy of a run's folder with the first lines of its journal."""
+    shutil.copytree(run.run_dir, run_dir)
+    path = run_dir / "journal.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
 
 
 def events(run, kind):

@@ -26,13 +26,7 @@ from evomerge.search.run import reopen_run
 from evomerge.search.summary import model_card
 from fixtures import make_config, make_workspace
 from runs import new_run
-from samples import SCORE, errors_of, events, sampled_run, work
-
-ASSISTED = {"kind": "assisted", "documents": 12, "calibrate": 0.2}
-
-
-def assisted_run(folder, run_dir=None, *, fidelity=ASSISTED, **changes):
-    return sampled_run(folder, run_dir, fidelity=fidelity, **changes)
+from samples import ASSISTED, SCORE, assisted_run, cut, errors_of, events, work
 
 
 @pytest.fixture(scope="module")
@@ -122,56 +116,12 @@ def test_the_same_with_any_number_of_actors(optimizer, tmp_path):
     assert runs[0].state.decided == runs[1].state.decided == runs[2].state.decided
 
 
-def decisions(run):
-    """What normal forms leave out: samples and rounds."""
-    return [events(run, kind) for kind in ("sampled", "raced")]
-
-
-@pytest.mark.parametrize("fidelity", [ASSISTED, {"kind": "race", "documents": 8}])
-@pytest.mark.parametrize(("optimizer", "in_flight"), [("random", 16), ("cma", 13)])
-def test_actors_that_are_idle_take_the_next_set(fidelity, optimizer, in_flight, tmp_path):
-    settings = {"optimizer": {"kind": optimizer}, "fidelity": fidelity, "landmarks": True}
-    settings |= {"candidates": 26, "in_flight": in_flight}
-    runs = [
-        work(assisted_run(tmp_path / name, **settings), count, seed)
-        for name, count, seed in (("1", 1, None), ("9", 9, 3))
-    ]
-    sets = runs[0].state.phases[0].sets
-    sizes = [len(group.candidates) for group in sets]
-    # The second begins while the first is under way, and so on.
-    assert any(
-        group.num_told < before.num_told + size
-        for before, group, size in zip(sets, sets[1:], sizes, strict=False)
-    )
-    form = normal_form(runs[0].journal.events)
-    assert normal_form(runs[1].journal.events) == form
-    assert decisions(runs[1]) == decisions(runs[0])
-    lines = (runs[0].run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
-    drawn = [n for n, line in enumerate(lines) if '"sampled"' in line]
-    for place in (drawn[1], drawn[2], int(0.8 * len(lines))):
-        run_dir = tmp_path / f"cut-{place}"
-        shutil.copytree(runs[0].run_dir, run_dir)
-        (run_dir / "journal.jsonl").write_text("".join(lines[:place]))
-        resumed = work(reopen_run(run_dir, strict=True), 2, 4)
-        assert normal_form(resumed.journal.events) == form
-        assert decisions(resumed) == decisions(runs[0])
-
-
-def test_an_optimizer_that_asks_less_than_a_set_has_small_sets(tmp_path):
-    optimizer = {"kind": "nevergrad", "max_outstanding": 4}
-    run = work(assisted_run(tmp_path, optimizer=optimizer, candidates=12))
-    assert [len(group.candidates) for group in run.state.phases[0].sets] == [4, 4, 4]
-
-
 @pytest.mark.parametrize("share", [0.25, 0.4, 0.55, 0.7, 0.85])
 @pytest.mark.parametrize("num_actors", [1, 2])
 def test_a_run_that_was_killed_ends_as_one_that_was_not(share, num_actors, done, tmp_path):
-    run_dir = tmp_path / "run"
-    shutil.copytree(done.run_dir, run_dir)
-    path = run_dir / "journal.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: int(share * len(lines))]))
-    resumed = work(reopen_run(run_dir, strict=True), num_actors, 4)
+    lines = (done.run_dir / "journal.jsonl").read_text().splitlines()
+    cut(done, tmp_path / "run", int(share * len(lines)))
+    resumed = work(reopen_run(tmp_path / "run", strict=True), num_actors, 4)
     assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
     assert resumed.state.decided == done.state.decided
 
@@ -331,21 +281,11 @@ def test_what_is_no_fidelity_is_refused(changes, says, tmp_path):
 
 def test_the_last_set_too_is_found_again(done, tmp_path):
     """Killed when its candidates were asked, at the budget's end, and had no sample yet."""
-    lines = (done.run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    lines = (done.run_dir / "journal.jsonl").read_text().splitlines()
     places = [n for n, line in enumerate(lines) if json.loads(line)["kind"] == "sampled"]
-    run_dir = tmp_path / "run"
-    shutil.copytree(done.run_dir, run_dir)
-    (run_dir / "journal.jsonl").write_text("".join(lines[: places[-1]]))
-    resumed = work(reopen_run(run_dir, strict=True))
+    cut(done, tmp_path / "run", places[-1])
+    resumed = work(reopen_run(tmp_path / "run", strict=True))
     assert normal_form(resumed.journal.events) == normal_form(done.journal.events)
-
-
-@pytest.mark.parametrize("optimizer", ["nevergrad", "random", "cma"])
-def test_sets_are_asked_as_a_whole(optimizer, tmp_path):
-    run = work(assisted_run(tmp_path, optimizer={"kind": optimizer}, candidates=21))
-    sizes = [len(group.candidates) for group in run.state.phases[0].sets]
-    assert sum(sizes) == len(run.state.searched(0)) == 21
-    assert len(set(sizes[:-1])) == 1 and sizes[0] >= 6
 
 
 OBJECTIVES = {

@@ -17,7 +17,7 @@ from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
 from evomerge.testing.workers import SimulatedWorker
 from runs import go_through
-from samples import errors_of, events, sampled_run, work
+from samples import cut, errors_of, events, sampled_run, work
 
 RACE = {"kind": "race", "documents": 8, "calibrate": 0.1}
 SCORE = {"splits": {"search": 30, "validation": 5, "holdout": 5}, "block_documents": 4}
@@ -136,13 +136,6 @@ def test_bayesian_optimization_is_told_of_errors_and_resumes(fidelity, tmp_path,
     cut(run, tmp_path / "cut", int(0.6 * len(lines)))
     resumed = work(reopen_run(tmp_path / "cut", strict=True), 2, 4)
     assert normal_form(resumed.journal.events) == normal_form(run.journal.events)
-
-
-def cut(run, run_dir, count):
-    """A copy of a run's folder with the first lines of its journal."""
-    shutil.copytree(run.run_dir, run_dir)
-    path = run_dir / "journal.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
 
 
 @pytest.mark.parametrize("num_actors", [1, 2])

@@ -1,0 +1,56 @@
+"""Comparison sets: asked as a whole, and begun while the one before is under way."""
+
+from __future__ import annotations
+
+import pytest
+
+from evomerge.journal import normal_form
+from evomerge.search.run import reopen_run
+from samples import ASSISTED, assisted_run, cut, events, work
+
+
+def decisions(run):
+    """What normal forms leave out: samples and rounds."""
+    return [events(run, kind) for kind in ("sampled", "raced")]
+
+
+@pytest.mark.parametrize("fidelity", [ASSISTED, {"kind": "race", "documents": 8}])
+@pytest.mark.parametrize(("optimizer", "in_flight"), [("random", 16), ("cma", 13)])
+def test_actors_that_are_idle_take_the_next_set(fidelity, optimizer, in_flight, tmp_path):
+    settings = {"optimizer": {"kind": optimizer}, "fidelity": fidelity, "landmarks": True}
+    settings |= {"candidates": 26, "in_flight": in_flight}
+    runs = [
+        work(assisted_run(tmp_path / name, **settings), count, seed)
+        for name, count, seed in (("1", 1, None), ("9", 9, 3))
+    ]
+    sets = runs[0].state.phases[0].sets
+    sizes = [len(group.candidates) for group in sets]
+    # The second begins while the first is under way, and so on.
+    assert any(
+        group.num_told < before.num_told + size
+        for before, group, size in zip(sets, sets[1:], sizes, strict=False)
+    )
+    form = normal_form(runs[0].journal.events)
+    assert normal_form(runs[1].journal.events) == form
+    assert decisions(runs[1]) == decisions(runs[0])
+    lines = (runs[0].run_dir / "journal.jsonl").read_text().splitlines()
+    drawn = [n for n, line in enumerate(lines) if '"sampled"' in line]
+    for place in (drawn[1], drawn[2], int(0.8 * len(lines))):
+        cut(runs[0], tmp_path / f"cut-{place}", place)
+        resumed = work(reopen_run(tmp_path / f"cut-{place}", strict=True), 2, 4)
+        assert normal_form(resumed.journal.events) == form
+        assert decisions(resumed) == decisions(runs[0])
+
+
+def test_an_optimizer_that_asks_less_than_a_set_has_small_sets(tmp_path):
+    optimizer = {"kind": "nevergrad", "max_outstanding": 4}
+    run = work(assisted_run(tmp_path, optimizer=optimizer, candidates=12))
+    assert [len(group.candidates) for group in run.state.phases[0].sets] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("optimizer", ["nevergrad", "random", "cma"])
+def test_sets_are_asked_as_a_whole(optimizer, tmp_path):
+    run = work(assisted_run(tmp_path, optimizer={"kind": optimizer}, candidates=21))
+    sizes = [len(group.candidates) for group in run.state.phases[0].sets]
+    assert sum(sizes) == len(run.state.searched(0)) == 21
+    assert len(set(sizes[:-1])) == 1 and sizes[0] >= 6
