@@ -10,9 +10,10 @@ import pytest
 
 from evomerge.choice.table import final_table
 from evomerge.errors import CandidateError
+from evomerge.fidelity.sample import permanent_numbers
 from evomerge.journal import normal_form
 from evomerge.score import Approximation
-from evomerge.search import samples
+from evomerge.search import racing, samples
 from evomerge.search.mend import note_lost_documents
 from evomerge.search.run import reopen_run
 from evomerge.testing.workers import SimulatedWorker
@@ -219,3 +220,20 @@ def test_tokens_of_failures_do_not_count(tmp_path):
         assert run.state.phases[0].num_failed == 2
         counts.append(run.state.phases[0].num_tokens)
     assert counts == [600, 600]
+
+
+def test_documents_that_were_drawn_otherwise_are_followed_by_all(tmp_path, monkeypatch):
+    """As in a race that a release before this one began: nobody knows their probabilities."""
+    turns = iter(range(1000))
+
+    def other_numbers(keys, _rng):
+        return permanent_numbers(keys, np.random.default_rng(next(turns)))
+
+    monkeypatch.setattr(racing, "permanent_numbers", other_numbers)
+    run = work(race(tmp_path, candidates=14))
+    rounds = [each for group in run.state.phases[0].sets for each in group.rounds]
+    assert any(each.candidates for each in rounds)
+    for each in rounds:
+        assert not each.candidates or each.count == 60
+        for name in each.candidates:
+            assert run.state.candidates[name].is_scored("search")
