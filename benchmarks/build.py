@@ -45,6 +45,7 @@ import numpy as np
 import psutil
 import torch
 import yaml
+
 from build_beside import (
     COPY_BYTES,
     Copies,
@@ -57,12 +58,11 @@ from build_beside import (
 )
 from build_pairs import Way, compare
 from build_pool import make_pool, make_recipe
-from harness import describe_machine, parse_arguments, print_table, write_figures
-
 from evomerge.merge import Engine, Residence
 from evomerge.methods import METHODS
 from evomerge.models.export import export_checkpoint
 from evomerge.pool import Pool
+from harness import describe_machine, parse_arguments, print_table, write_figures
 
 TABLES_BYTES = 2 << 30
 """What may be kept of a pool."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from build_pool import make_recipe
 
+from build_pool import make_recipe
 from evomerge.merge import Engine
 from evomerge.pool import PoolConfig, open_pool
 

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import PeakMemory, describe_machine, parse_arguments, print_table, write_figures
-
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.journal import read_journal
 from evomerge.search import Quiet
 from evomerge.search.api import start
 from evomerge.workers.ray_cluster import start_ray, stop_ray
+from harness import PeakMemory, describe_machine, parse_arguments, print_table, write_figures
 
 OPTIMIZERS = ("cma", "random")
 

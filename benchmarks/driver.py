@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from harness import describe_machine, parse_arguments, print_table, write_figures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

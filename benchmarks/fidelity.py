@@ -36,13 +36,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fidelity_controls
 import numpy as np
 import torch
-from fidelity_problems import PROBLEMS
-from fidelity_truth import Truth, interval
-from harness import describe_machine, make_parser, print_table, size_of, write_figures
 
+import fidelity_controls
 from evomerge.recipe import Recipe
 from evomerge.search import start_run
 from evomerge.search.driver import SearchLoop
@@ -51,6 +48,9 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.stopping import stopping
 from evomerge.workers.worker import quiet_libraries
+from fidelity_problems import PROBLEMS
+from fidelity_truth import Truth, interval
+from harness import describe_machine, make_parser, print_table, size_of, write_figures
 
 NUM_SEEDS = {"quick": {3: 1}, "bar": {3: 10, 8: 5}, "full": {3: 10, 8: 5}}
 """By numbers of a genome."""

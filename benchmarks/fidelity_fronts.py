@@ -22,9 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fidelity_problems import PROBLEMS
-from fidelity_truth import Truth, interval
-from harness import describe_machine, parse_arguments, print_table, write_figures
 
 from evomerge.choice.front import Front
 from evomerge.optimize.fronts import hypervolume
@@ -35,6 +32,9 @@ from evomerge.search.scoring import Scoring
 from evomerge.search.stages import Stages
 from evomerge.stopping import stopping
 from evomerge.workers.worker import quiet_libraries
+from fidelity_problems import PROBLEMS
+from fidelity_truth import Truth, interval
+from harness import describe_machine, parse_arguments, print_table, write_figures
 
 NUM_SEEDS = {"quick": 1, "bar": 10, "full": 10}
 NUM_CANDIDATES = {"quick": 20, "bar": 60, "full": 60}

@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-import stories_pool
 import yaml
 
+import stories_pool
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.demo.documents import documents

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+
 from harness import describe_machine, make_parser, print_table, size_of, write_figures
 from trial import Figures, Trial
 

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from driver import open_run
-from harness import describe_machine, parse_arguments, print_table, write_figures
-
 from evomerge.search.driver import SearchLoop
 from evomerge.search.run import Run
 from evomerge.search.scoring import Scoring
 from evomerge.stopping import stopping
 from evomerge.testing.actors import SimulatedGroup
 from evomerge.testing.workers import SimulatedWorker, hashed_score
+from harness import describe_machine, parse_arguments, print_table, write_figures
 
 FIGURE_PATH = Path(__file__).parents[1] / "docs/in_order.svg"
 

@@ -25,9 +25,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import describe_machine, parse_arguments, print_table, write_figures
-from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, Bits, PathScorer
-
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH
 from evomerge.optimize import OPTIMIZERS, Ask, Goal, OptimizerConfig, Scored
@@ -41,6 +38,8 @@ from evomerge.search.setup import box_of
 from evomerge.space import SPACES, Space
 from evomerge.space.path_config import LayerOrderConfig
 from evomerge.workers.ray_cluster import start_ray, stop_ray
+from harness import describe_machine, parse_arguments, print_table, write_figures
+from layer_order_table import NUM_LAYERS, NUM_PLACES, TABLE_PATH, Bits, PathScorer
 
 Encoding = Literal["binary", "continuous"]
 

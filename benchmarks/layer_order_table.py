@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import describe_machine
 from torch import nn
 
 from evomerge.backends import HflmEngine, open_resident
@@ -32,6 +31,7 @@ from evomerge.models.candidates import Candidates
 from evomerge.pool import load_tokenizer, open_pool
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.score import LmEvalScorer, Split, TaskSet
+from harness import describe_machine
 
 TABLE_PATH = Path(__file__).with_name("layer_order_table.json")
 MODELS = ("reverse", "sort")

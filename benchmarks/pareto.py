@@ -24,11 +24,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
-from harness import describe_machine, parse_arguments, print_table, write_figures
-from pareto_demo import BUDGETS, demo_pool
-from pareto_demo_table import TABLE_PATH, is_made
-from pareto_problems import Floats, Problem, make_problem
-from pareto_standard import standard_problems
 from threadpoolctl import threadpool_limits
 
 from evomerge.optimize import Ask, Optimizer, Scored
@@ -38,6 +33,11 @@ from evomerge.optimize.map_optimizer import MapOptimizer
 from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
 from evomerge.optimize.random_search import RandomConfig, RandomSearch
 from evomerge.optimize.surrogate_front import front_of
+from harness import describe_machine, parse_arguments, print_table, write_figures
+from pareto_demo import BUDGETS, demo_pool
+from pareto_demo_table import TABLE_PATH, is_made
+from pareto_problems import Floats, Problem, make_problem
+from pareto_standard import standard_problems
 
 SEEDS = 10
 SLOW_SEEDS = 1

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from harness import print_table
-from pareto_demo_table import GRID, TABLE_PATH, DemoScorer, DemoTable, Floats
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
@@ -36,6 +34,8 @@ from evomerge.optimize.protocol import Point
 from evomerge.optimize.random_search import RandomConfig, RandomSearch
 from evomerge.optimize.scalarized_cma import ScalarizedCma, ScalarizedCmaConfig
 from evomerge.score import SPLITS, Split
+from harness import print_table
+from pareto_demo_table import GRID, TABLE_PATH, DemoScorer, DemoTable, Floats
 
 MAKERS: dict[str, Callable[..., Optimizer]] = {
     "map": MapOptimizer,

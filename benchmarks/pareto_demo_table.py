@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import describe_machine
 from numpy.typing import NDArray
 
 from evomerge.backends import OwnEngine, open_resident
@@ -44,6 +43,7 @@ from evomerge.pool import load_tokenizer, open_pool
 from evomerge.score import SPLITS, LmEvalScorer, Row, Split, TaskSet, digest
 from evomerge.search.setup import box_of
 from evomerge.space import SPACES
+from harness import describe_machine
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -14,7 +14,6 @@ import statistics
 from typing import Any
 
 import numpy as np
-from harness import print_table
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.problem import Problem
@@ -26,6 +25,7 @@ from evomerge.optimize.fronts import hypervolume, non_dominated
 from evomerge.optimize.nsga2 import Nsga2Config, Nsga2Optimizer
 from evomerge.optimize.random_search import RandomConfig, RandomSearch
 from evomerge.optimize.scalarized_cma import ScalarizedCma, ScalarizedCmaConfig
+from harness import print_table
 
 Floats = NDArray[np.float64]
 

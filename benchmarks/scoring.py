@@ -35,6 +35,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import torch
+
+from evomerge.backends import HuggingFaceBackend
+from evomerge.backends.fit import find_batching
+from evomerge.backends.log_likelihoods import PreparedLogLikelihoods
+from evomerge.score import Block, LmEvalScorer, Row, ScoreConfig, TaskSet
+from evomerge.workers.worker import quiet_libraries
 from harness import describe_machine, parse_arguments, print_table, write_figures
 from scoring_subjects import (
     STORIES_DIR,
@@ -45,12 +51,6 @@ from scoring_subjects import (
     stories_subject,
     write_tasks,
 )
-
-from evomerge.backends import HuggingFaceBackend
-from evomerge.backends.fit import find_batching
-from evomerge.backends.log_likelihoods import PreparedLogLikelihoods
-from evomerge.score import Block, LmEvalScorer, Row, ScoreConfig, TaskSet
-from evomerge.workers.worker import quiet_libraries
 
 NUM_DOCUMENTS = {"quick": 8, "bar": 48, "full": 160}
 NUM_ROUNDS = {"quick": 1, "bar": 3, "full": 5}

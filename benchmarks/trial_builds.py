@@ -12,6 +12,7 @@ import statistics
 import time
 
 import torch
+
 from build import (
     GPU_SIZES,
     NUM_EXPERTS_ON_GPU,
@@ -25,10 +26,9 @@ from build import (
 from build_beside import COPY_BYTES, DeviceCopies, DeviceMemory, HostCopies, HostMemory
 from build_pool import llama_of
 from drawn_pool import draw_pool
-from trial import Figures, Trial
-
 from evomerge.merge import Residence
 from evomerge.pool import Pool
+from trial import Figures, Trial
 
 KINDS = ("linear", "task_arithmetic", "ties", "dare_ties")
 

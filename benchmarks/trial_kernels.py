@@ -20,15 +20,12 @@ from collections import Counter
 from typing import Literal
 
 import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
 from build_beside import seconds
 from build_pool import llama_of
 from drawn_pool import CPU, NAMES, draw_pool
-from harness import print_table
-from torch import Tensor
-from transformers import LlamaConfig
-from trial import Figures, Tally, Trial, same_bits
-from trial_methods import KEEPING, VALUES, kind_of, part_of, sets_of_values, variants
-
 from evomerge.errors import CandidateError
 from evomerge.kernels.gpu import draw_uniforms
 from evomerge.kernels.philox import uniform_uint16
@@ -39,6 +36,9 @@ from evomerge.methods import METHODS, Coefficients, Method, MethodConfig, Operan
 from evomerge.methods.terms import MaskedSum, Terms, TrimmedSum
 from evomerge.pool import Pool
 from evomerge.recipe import Dtype, Recipe
+from harness import print_table
+from trial import Figures, Tally, Trial, same_bits
+from trial_methods import KEEPING, VALUES, kind_of, part_of, sets_of_values, variants
 
 ADDING_UP = {
     *("karcher", "model_stock", "multislerp", "nuslerp", "pcb", "sce", "slerp"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from drawn_pool import NAMES
 from pydantic import ValidationError
 
+from drawn_pool import NAMES
 from evomerge.errors import CandidateError
 from evomerge.methods import METHODS, Coefficients, MethodConfig
 from evomerge.methods.arithmetic import WEIGHT

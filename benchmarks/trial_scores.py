@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from harness import print_table
-from trial import Figures, Tally, Trial
 
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
@@ -28,6 +26,8 @@ from evomerge.search.setup import Setup, set_up
 from evomerge.space import recipes
 from evomerge.workers import Job, JobResult
 from evomerge.workers.worker import MergeWorker
+from harness import print_table
+from trial import Figures, Tally, Trial
 
 DOCUMENTS = {"quick": (20, 40), "bar": (40, 100), "full": (200, 600)}
 """Of each task, on the CPU and on a GPU."""

@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import print_table
-from trial import Figures, Trial
-
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.journal import JOURNAL_FILE, normal_form, read_journal
 from evomerge.search import Quiet, Result
 from evomerge.search.api import start
+from harness import print_table
+from trial import Figures, Trial
 
 CANDIDATES = {"quick": (6, 10), "bar": (30, 30), "full": (100, 100)}
 DOCUMENTS = {

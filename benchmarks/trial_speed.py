@@ -24,18 +24,18 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
 from build_beside import seconds
 from build_pool import llama_of
-from harness import print_table
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
-from trial import Figures, Trial
-
 from evomerge.backends import HuggingFaceBackend
 from evomerge.backends.fit import CPU_TOKENS, GPU_TOKENS, find_batching
 from evomerge.demo.skills import LETTERS
 from evomerge.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from evomerge.score import SCORERS, Block, Row, ScoreConfig, TaskSet
 from evomerge.workers.worker import quiet_libraries
+from harness import print_table
+from trial import Figures, Trial
 
 LARGE = {
     "hidden_size": 2048,
