@@ -32,7 +32,8 @@ def find_candidate(run: Run, candidate_id: str) -> Candidate:
 def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
     """Score a candidate of a run; journaled.
 
-    Holdout may be opened for the chosen candidate and the baselines only.
+    One that was searched by a sample of the search documents is scored on all of them. Holdout may
+    be opened for the chosen candidate and the baselines only.
 
     Raises:
         InputError: There is no such candidate, or holdout may not be opened for it.
@@ -52,7 +53,7 @@ def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
                 scoring.open_holdout([candidate], "evomerge score", again=True)
         else:
             with _scoring(run) as scoring:
-                scoring.score([candidate], cast(Split, split), "score", again=True)
+                scoring.score([candidate], cast(Split, split), "score", again=True, measure=True)
         scores = candidate.scores(cast(Split, split))
         if scores is None:
             reason = candidate.failures.get(cast(Split, split), candidate.failed)

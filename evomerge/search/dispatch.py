@@ -74,18 +74,19 @@ class Dispatcher:
         else:
             self.submit(candidate, split)
 
-    def submit(self, candidate: Candidate, split: Split) -> None:
+    def submit(self, candidate: Candidate, split: Split, *, whole: bool = False) -> None:
         """Have the blocks of a split that have no result yet scored.
 
-        Of a candidate that is searched by a sample, on search documents: those of its sample.
+        Of a candidate that is searched by a sample, on search documents: those of its sample,
+        unless the whole split is asked for.
         """
         sample = None
-        if split == "search" and candidate.is_searched_by_sample:
+        if split == "search" and candidate.is_searched_by_sample and not whole:
             assert candidate.sampled is not None
             sample = candidate.sampled.group.number
-        missing = self._plan.missing(candidate, split)
+        missing = self._plan.missing(candidate, split, whole=whole)
         recipe_json = self.run.recipe(candidate).to_json()
-        num_blocks = len(self._plan.blocks(candidate, split))
+        num_blocks = len(self._plan.split(split) if whole else self._plan.blocks(candidate, split))
         work = Work(
             candidate,
             split,
@@ -133,7 +134,12 @@ class Dispatcher:
         return taken + ended
 
     def run_all(
-        self, candidates: list[Candidate], split: Split, report: Callable[[list[Candidate]], None]
+        self,
+        candidates: list[Candidate],
+        split: Split,
+        report: Callable[[list[Candidate]], None],
+        *,
+        whole: bool = False,
     ) -> None:
         """Score candidates on a split and wait for all of them.
 
@@ -141,9 +147,10 @@ class Dispatcher:
             candidates: Those to score.
             split: On which documents.
             report: Called with the candidates that ended, each time some have.
+            whole: Also on the documents that a candidate's sample leaves out.
         """
         for candidate in candidates:
-            self.submit(candidate, split)
+            self.submit(candidate, split, whole=whole)
         while self._works:
             ended = self.step(timeout_s=1.0)
             if ended:

@@ -62,7 +62,13 @@ class Scoring:
         return self._dispatcher
 
     def score(
-        self, candidates: list[Candidate], split: Split, stage: str, *, again: bool = False
+        self,
+        candidates: list[Candidate],
+        split: Split,
+        stage: str,
+        *,
+        again: bool = False,
+        measure: bool = False,
     ) -> None:
         """Score candidates on a split.
 
@@ -72,6 +78,7 @@ class Scoring:
             split: On which documents.
             stage: Of which progress speaks.
             again: Also try those that were given up on this split.
+            measure: Also score those on all search documents that were told by a sample of them.
         """
         total = len(candidates)
 
@@ -91,15 +98,19 @@ class Scoring:
                 self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
 
         given_up = {"search"} if again else {"search", split}
+        told = [c for c in candidates if measure and split == "search" and c.told is not None]
+        estimated = [c for c in told if c.is_estimated]
         missing = [
             c
             for c in candidates
             if not given_up & c.failures.keys()
-            and (c.scores(split) is None or not c.is_done_on(split))
+            and (c.scores(split) is None or not c.is_done_on(split) or c in estimated)
         ]
-        unscored = [c for c in missing if not c.is_done_on(split)]
+        unscored = [c for c in missing if not c.is_done_on(split) and c not in estimated]
         if unscored:
             self.dispatcher.run_all(unscored, split, progress)
+        if estimated:
+            self.dispatcher.run_all(estimated, split, progress, whole=True)
         derive(self.run, missing, split)
 
     def open_holdout(self, candidates: list[Candidate], why: str, *, again: bool = False) -> None:

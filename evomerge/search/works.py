@@ -64,10 +64,12 @@ class Plan:
         self._setup = setup
         self._blocks: dict[Split, list[Block]] = {}
 
-    def missing(self, candidate: Candidate, split: Split) -> list[tuple[int, Block]]:
-        """Blocks that a candidate has no result of, with their numbers."""
-        planned = enumerate(self.blocks(candidate, split))
-        if split == "search" and candidate.is_searched_by_sample:
+    def missing(
+        self, candidate: Candidate, split: Split, *, whole: bool = False
+    ) -> list[tuple[int, Block]]:
+        """Blocks that a candidate has no result of, with their numbers; `whole`: of the split."""
+        planned = enumerate(self.split(split) if whole else self.blocks(candidate, split))
+        if split == "search" and candidate.is_searched_by_sample and not whole:
             assert candidate.sampled is not None
             blocks = candidate.sampled.blocks
             return [(n, block) for n, block in planned if n not in blocks]
