@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from evomerge.fidelity.arrays import Floats
@@ -18,6 +20,10 @@ GROWTH = 1.15
 
 NOISE = 0.5
 """Variance of estimates about their scores, over that of the scores, at most."""
+
+
+FITTED = 0.25
+"""Variance that samples add to what is fitted, over what all documents leave of it, at most."""
 
 
 def design_variance(spread: Floats, probabilities: Floats) -> float:
@@ -54,10 +60,34 @@ def count_to_rank(signal: float, spread: Floats, least: int) -> int:
     Returns:
         As many as needed, from `least` to n.
     """
-    size = len(spread)
+
+    def is_enough(count: int) -> bool:
+        return design_variance(spread, inclusion_probabilities(spread, count)) <= NOISE * signal
+
+    return least_count(is_enough, least, len(spread))
+
+
+def least_count(is_enough: Callable[[int], bool], least: int, size: int) -> int:
+    """The first of a row of numbers, from `least` to `size`, that is enough; `size` where none is.
+
+    Args:
+        is_enough: Whether so many documents are.
+        least: Documents at least.
+        size: All documents.
+    """
     count = float(min(least, size))
-    while count < size:
-        if design_variance(spread, inclusion_probabilities(spread, count)) <= NOISE * signal:
-            break
+    while (found := int(np.ceil(count))) < size:
+        if is_enough(found):
+            return found
         count *= GROWTH
-    return min(size, int(np.ceil(count)))
+    return size
+
+
+def share_of_noise(num_dimensions: int, num_candidates: int) -> float:
+    """How much of the variance of scores is in a quadratic that is fitted to them.
+
+    Coefficients over points, (d + 1)(d + 2) / 2 over n: the mean variance at the points of a linear
+    regression; 1 where the points do not determine it.
+    """
+    num_coefficients = (num_dimensions + 1) * (num_dimensions + 2) / 2
+    return min(1.0, num_coefficients / max(1, num_candidates))

@@ -30,6 +30,7 @@ class SurrogateSearchConfig(OptimizerConfig):
     """
 
     finds_front: ClassVar[bool] = True
+    fits_surrogates: ClassVar[bool] = True
     asks_landmarks: ClassVar[bool] = True
     max_modeled: ClassVar[int] = 30
 

@@ -199,6 +199,8 @@ class OptimizerConfig(Choice):
 
     Attributes:
         finds_front: Whether it looks for a front; else for one best point.
+        fits_surrogates: Whether what it asks follows from surrogates of all that was told, and not
+            from how the latest points compare.
         asks_landmarks: Whether it asks for the box's landmarks, or its own, by itself.
         takes_bits: Whether it can search a space whose numbers are mostly a choice of two.
         max_modeled: Numbers of a genome up to which surrogates are fitted to what it measured,
@@ -206,6 +208,7 @@ class OptimizerConfig(Choice):
     """
 
     finds_front: ClassVar[bool] = False
+    fits_surrogates: ClassVar[bool] = False
     asks_landmarks: ClassVar[bool] = False
     takes_bits: ClassVar[bool] = True
     max_modeled: ClassVar[int] = 10

@@ -7,7 +7,7 @@ its first candidate was asked, and everything else follows from the journal and 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -18,46 +18,24 @@ from evomerge.choice.fidelity import calibration
 from evomerge.errors import CandidateError, EvomergeError
 from evomerge.fidelity import difference_estimate, draw, spread_of
 from evomerge.fidelity.arrays import Floats
-from evomerge.fidelity.choice import Chosen
-from evomerge.fidelity.config import LEAST_DOCUMENTS, SampledConfig
+from evomerge.fidelity.config import SampledConfig
 from evomerge.fidelity.estimate import DocumentEstimate
 from evomerge.fidelity.predictors import PLAIN
-from evomerge.fidelity.sizes import FIRST_DOCUMENTS, NUM_FIRST, count_to_rank, signal_of
 from evomerge.journal import Candidate, ComparisonSet
 from evomerge.objectives import METRIC_RANGES, Measure
 from evomerge.optimize.fronts import violations
 from evomerge.score import Approximation
 from evomerge.score.faults import told_as
 from evomerge.search.derive import scored_model
+from evomerge.search.foretold import Foretold
 from evomerge.search.known import KnownOutcomes
 from evomerge.search.run import Run
+from evomerge.search.sample_sizes import SampleSizes
 from evomerge.search.samples import Samples
 from evomerge.space import Space
 
-SHRINKING = 0.5
-"""Variance of scores in a set, over that of the set before, that is counted on at least."""
-
 SET_SIZE = 8
 """Candidates of a set, where the optimizer has no generations."""
-
-
-@dataclass(frozen=True)
-class Foretold:
-    """What is foretold of a set's candidates.
-
-    Attributes:
-        predicted: By measure, shape [m, n].
-        spread: Of outcomes, by measure, shape [n].
-        inflation: Variance of residuals over that which was foretold, by measure.
-        chosen: What foretells, by measure.
-        keys: Along which documents are drawn, by task, shape [n].
-    """
-
-    predicted: Mapping[str, Floats]
-    spread: Mapping[str, Floats]
-    inflation: Mapping[str, float]
-    chosen: Mapping[str, Chosen]
-    keys: Mapping[str, Floats]
 
 
 class Assistance:
@@ -81,6 +59,7 @@ class Assistance:
         self._outcomes = KnownOutcomes(run, self.space)
         self._documents, self._measures = self._outcomes.documents, self._outcomes.measures
         self._samples = Samples(run, self._documents, self._measures)
+        self._sizes = SampleSizes(run, phase, config, self._samples, self.set_size)
         self._num_told = 0
         # A set's candidates are estimated one after another.
         self._foretold = lru_cache(maxsize=4)(self._foretell)
@@ -297,37 +276,7 @@ class Assistance:
 
     def _count(self, number: int, foretold: Foretold) -> int:
         """Documents of a set's sample, over all tasks that can be sampled."""
-        if self.config.documents != "automatic":
-            return self.config.documents
-        least = LEAST_DOCUMENTS * len(self._documents)
-        spread = self._spread(foretold)
-        free = [spread[task] for task in self._documents if task not in self._samples.whole]
-        if not free:
-            return 0
-        if number < NUM_FIRST:
-            # Who knows little foretells less of a difference than there is.
-            return min(max(least, FIRST_DOCUMENTS), sum(map(len, free)))
-        means = sum(
-            self._samples.weights[m.name] * foretold.predicted[m.name].mean(axis=1)
-            for m in self._measures
-        )
-        foreseen = signal_of(np.asarray(means), np.zeros(len(np.asarray(means))))
-        signal = max(foreseen, SHRINKING * self._seen())
-        return count_to_rank(signal, np.concatenate(free), least)
-
-    def _seen(self) -> float:
-        """Variance of the combined scores of those that were told last, as many as a set has."""
-        told = [c for c in self.run.state.searched(self.phase) if c.told is not None]
-        told = sorted(told, key=lambda candidate: candidate.told or 0)[-self.set_size :]
-        weights = self._samples.weights
-        values, variances = [], []
-        # Of measures alone: a number of the recipe says nothing of documents.
-        for scores in (candidate.scores("search") for candidate in told):
-            if scores is not None and weights.keys() <= scores.keys():
-                values.append(sum(w * scores[name].value for name, w in weights.items()))
-                squares = ((w * scores[name].design_error) ** 2 for name, w in weights.items())
-                variances.append(sum(squares))
-        return signal_of(np.array(values), np.array(variances))
+        return self._sizes.count(number, foretold)
 
     def _is_on_purpose(self, candidate: Candidate) -> bool:
         """Whether a candidate is scored in full, so that estimates are checked."""

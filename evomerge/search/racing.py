@@ -21,7 +21,8 @@ from evomerge.fidelity.sample import drawn_by, permanent_numbers
 from evomerge.journal import Candidate, ComparisonSet
 from evomerge.objectives import GroupMetric
 from evomerge.optimize.fronts import non_dominated, violations
-from evomerge.search.assistance import Assistance, Foretold
+from evomerge.search.assistance import Assistance
+from evomerge.search.foretold import Foretold
 from evomerge.search.whole import measure_whole
 
 FIRST_SHARE = 0.05

@@ -27,6 +27,8 @@ class Samples:
         measures: What is measured on them.
 
     Attributes:
+        documents: Search documents by task.
+        measures: What is measured on them.
         weights: How much each measure weighs in the combined score; the sign says in which
             direction.
         whole: Tasks whose metrics need all documents.
@@ -35,7 +37,7 @@ class Samples:
     def __init__(
         self, run: Run, documents: Mapping[str, NDArray[np.intp]], measures: Sequence[Measure]
     ) -> None:
-        self._documents, self._measures = documents, measures
+        self.documents, self.measures = documents, measures
         self.whole = {task for task in documents if run.setup.tasks.joint_metrics(task)}
         self.weights = _weights(run, measures)
 
@@ -48,10 +50,10 @@ class Samples:
             own: Foretold deviation of each document, by measure, shape [n].
             inflation: Variance of residuals over that which was foretold, by measure.
         """
-        spread = {task: np.zeros(len(ids)) for task, ids in self._documents.items()}
-        for measure in self._measures:
+        spread = {task: np.zeros(len(ids)) for task, ids in self.documents.items()}
+        for measure in self.measures:
             wide = own[measure.name] * np.sqrt(inflation[measure.name])
-            size = len(self._documents[measure.task])
+            size = len(self.documents[measure.task])
             spread[measure.task] += (self.weights[measure.name] * wide / size) ** 2
         return {task: np.sqrt(squares) for task, squares in spread.items()}
 
@@ -62,8 +64,8 @@ class Samples:
             predicted: What is foretold, by measure, shape [m, n].
             rng: Of the set.
         """
-        found = {task: np.zeros(len(ids)) for task, ids in self._documents.items()}
-        for measure in self._measures:
+        found = {task: np.zeros(len(ids)) for task, ids in self.documents.items()}
+        for measure in self.measures:
             found[measure.task] += self.weights[measure.name] * predicted[measure.name].mean(axis=0)
         return {task: order_keys(each, rng) for task, each in found.items()}
 
@@ -72,10 +74,10 @@ class Samples:
 
         Of every other task at least `LEAST_OF_A_TASK` are drawn.
         """
-        free = [task for task in self._documents if task not in self.whole]
-        if count >= sum(len(self._documents[task]) for task in free):
-            return {task: np.ones(len(ids)) for task, ids in self._documents.items()}
-        found = {task: np.ones(len(self._documents[task])) for task in self.whole}
+        free = [task for task in self.documents if task not in self.whole]
+        if count >= sum(len(self.documents[task]) for task in free):
+            return {task: np.ones(len(ids)) for task, ids in self.documents.items()}
+        found = {task: np.ones(len(self.documents[task])) for task in self.whole}
         small: dict[str, Floats] = {}
         while free:
             rest = max(1, count - LEAST_OF_A_TASK * len(small))
@@ -89,7 +91,7 @@ class Samples:
             small |= {t: inclusion_probabilities(spread[t], LEAST_OF_A_TASK) for t in few}
             free = [task for task in free if task not in small]
         found |= small
-        return {task: found[task] for task in self._documents}
+        return {task: found[task] for task in self.documents}
 
 
 def _weights(run: Run, measures: Sequence[Measure]) -> dict[str, float]:

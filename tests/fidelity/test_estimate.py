@@ -12,7 +12,14 @@ from evomerge.fidelity import difference_estimate, draw, inclusion_probabilities
 from evomerge.fidelity.estimate import contrasts, covariance_of
 from evomerge.fidelity.races import chances, next_count
 from evomerge.fidelity.sample import drawn_by, order_keys, permanent_numbers
-from evomerge.fidelity.sizes import count_to_rank, design_variance, signal_of
+from evomerge.fidelity.sizes import (
+    count_to_rank,
+    design_variance,
+    least_count,
+    share_of_noise,
+    signal_of,
+)
+from evomerge.optimize.quadratic import features
 
 SIZE = 200
 RNG = np.random.default_rng(3)
@@ -194,6 +201,20 @@ def test_as_many_documents_as_tell_candidates_apart():
     noise = design_variance(spread, inclusion_probabilities(spread, counts[1]))
     assert noise <= 0.5 * np.var(near, ddof=1)
     assert signal_of(np.array(near), np.full(3, 2e-3)) == 0.0
+
+
+def test_a_count_that_is_enough_is_found_from_below():
+    assert least_count(lambda count: count >= 25, 10, 100) == 27
+    assert least_count(lambda count: False, 10, 100) == 100
+    assert least_count(lambda count: True, 200, 100) == 100
+
+
+def test_a_quadratic_averages_over_the_noise_of_many_points():
+    # 10 coefficients of 3 numbers.
+    points = np.random.default_rng(3).uniform(-1.0, 1.0, (50, 3))
+    hat = features(points) @ np.linalg.pinv(features(points))
+    assert share_of_noise(3, 50) == pytest.approx(np.diag(hat).mean()) == 0.2
+    assert share_of_noise(3, 9) == share_of_noise(30, 50) == 1.0
 
 
 def test_numbers_that_stay_draw_more_documents_by_greater_probabilities():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from evomerge.fidelity.sizes import FITTED, share_of_noise
 from evomerge.journal import normal_form
 from evomerge.search.run import reopen_run
 from samples import ASSISTED, assisted_run, cut, events, work
@@ -54,3 +56,17 @@ def test_sets_are_asked_as_a_whole(optimizer, tmp_path):
     sizes = [len(group.candidates) for group in run.state.phases[0].sets]
     assert sum(sizes) == len(run.state.searched(0)) == 21
     assert len(set(sizes[:-1])) == 1 and sizes[0] >= 6
+
+
+def test_surrogates_need_no_more_documents_than_they_average_over(tmp_path):
+    fidelity = {"kind": "assisted", "calibrate": 0}
+    settings = {"optimizer": {"kind": "map"}, "candidates": 32}
+    run = work(assisted_run(tmp_path, fidelity=fidelity, **settings))
+    found = [c.scores("search") for c in run.state.searched(0)[16:]]
+    sampled = np.array([[s.design_error for s in each.values()] for each in found]) ** 2
+    whole = np.array([[s.standard_error for s in each.values()] for each in found]) ** 2 - sampled
+    # 6 coefficients of 2 numbers, by 32 points; variances are foretold before documents are drawn.
+    added = share_of_noise(2, 32) * sampled / whole
+    assert 0.02 < added.mean() < FITTED * 1.5
+    counts = [data["count"] for data in events(run, "sampled")]
+    assert counts[:2] == [40, 40] and all(count < 40 for count in counts[2:])
