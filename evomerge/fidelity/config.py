@@ -31,11 +31,14 @@ class SampledConfig(Section):
             many as its comparison needs, by the standard errors; in a race a twentieth of all.
         calibrate: Share of the candidates that are scored on all documents as well, on purpose, so
             that the standard errors are checked while the search runs.
+        propose: Score, as the first candidate of each generation, the point that is foretold to be
+            the best within the optimizer's distribution; of CMA-ES.
     """
 
     kind: str
     documents: Literal["automatic"] | Annotated[int, Field(ge=LEAST_DOCUMENTS)] = "automatic"
     calibrate: float = Field(default=0.05, ge=0.0, le=1.0)
+    propose: bool = True
 
 
 class AssistedConfig(SampledConfig):

@@ -25,6 +25,7 @@ from evomerge.optimize.protocol import (
     Outcome,
     Point,
     Scored,
+    Steered,
     Told,
     Wait,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Outcome",
     "Point",
     "Scored",
+    "Steered",
     "Told",
     "Wait",
     "any_nevergrad",

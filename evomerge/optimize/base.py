@@ -95,6 +95,11 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
         else:
             self._observe_foreign(point, outcome)
 
+    def replace(self, number: int, point: Point) -> Point:
+        """See `Steered`."""
+        self._outstanding[number] = self._adopt(self._outstanding[number], point)
+        return self._genome(self._outstanding[number])
+
     def restore(self, events: Sequence[Asked | Told]) -> str | None:
         """See `Optimizer`: a replay of asks and tells; rebuilt from the record where it differs."""
         difference = self._replay(events, recorded=self.follows_record)
@@ -167,10 +172,12 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
             elif proposal is None:
                 return f"ask {event.number}: nothing new is proposed"
             else:
-                genome = self._genome(proposal)
-                difference = replay_difference(event.number, genome, event.genome, self.box)
+                genome, record = self._genome(proposal), event.proposed or event.genome
+                difference = replay_difference(event.number, genome, record, self.box)
                 if difference is not None:
                     return difference
+                if event.proposed is not None:
+                    proposal = self._adopt(proposal, event.genome)
             self._outstanding[event.number] = proposal
             self._num_asked += 1
         return None

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
 from evomerge.optimize.protocol import OPTIMIZERS, Box, Goal, OptimizerConfig, Point
+from evomerge.optimize.surrogate import Floats
 
 DIAGONAL_ABOVE = 1000
 """Dimensions beyond which the full covariance matrix costs the driver more than it brings."""
@@ -59,7 +61,12 @@ class Cma(NevergradOptimizer[CmaConfig]):
 
     At 0 or 1 they would hardly ever turn: that is three standard deviations away. At most two
     generations may be outstanding.
+
+    Attributes:
+        reach: See `Steered`; 0 of a diagonal matrix, which is for more numbers than are foretold.
     """
+
+    reach: int = 0
 
     def __init__(self, config: CmaConfig, box: Box, goals: Sequence[Goal], seed: int) -> None:
         self._halves = {
@@ -77,6 +84,21 @@ class Cma(NevergradOptimizer[CmaConfig]):
         super()._start()
         self.population = self._inner._popsize
         self.max_outstanding = (1 if self.generational else 2) * self.population
+        self.reach = 0 if self.config.is_diagonal(len(self.box.low)) else len(self.box.low)
+
+    def points_at(self, coordinates: Floats) -> list[Point]:
+        """See `Steered`."""
+        strategy, parametrization = self._inner.es, self._inner.parametrization
+        scales = strategy.sigma * strategy.sigma_vec.scaling
+        root = np.linalg.cholesky(strategy.sm.covariance_matrix)
+        return [
+            self._settle(
+                parametrization.spawn_child()
+                .set_standardized_data(data, reference=parametrization)
+                .value
+            )
+            for data in strategy.mean + scales * (coordinates @ root.T)
+        ]
 
     def _build(self, parametrization: Any) -> Any:
         import nevergrad as ng

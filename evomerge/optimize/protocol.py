@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.registry import Choice, Registry
 
@@ -131,10 +134,17 @@ Outcome = Scored | Failed
 
 @dataclass(frozen=True)
 class Asked:
-    """A recorded ask."""
+    """A recorded ask.
+
+    Attributes:
+        number: Its number.
+        genome: What was scored for it.
+        proposed: What was asked, where another point was scored in its place.
+    """
 
     number: int
     genome: Point
+    proposed: Point | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,31 @@ class Optimizer(Protocol):
 
     def describe(self) -> str:
         """What it will measure, in a line that `check` prints; empty: nothing to say."""
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """An optimizer of one loss that says where it looks, and has other points scored for its asks.
+
+    Attributes:
+        reach: How many coordinates say where it looks; 0: it does not say it.
+    """
+
+    reach: int
+
+    def points_at(self, coordinates: NDArray[np.float64]) -> list[Point]:
+        """The points at places of its distribution.
+
+        Args:
+            coordinates: Shape [n, reach]; standard normal ones give the distribution.
+        """
+
+    def replace(self, number: int, point: Point) -> Point:
+        """Have a point scored for an outstanding ask.
+
+        Returns:
+            The point as it is scored.
+        """
 
 
 class OptimizerConfig(Choice):

@@ -18,21 +18,27 @@ from evomerge.choice.fidelity import calibration
 from evomerge.errors import CandidateError, EvomergeError
 from evomerge.fidelity import difference_estimate, draw, spread_of
 from evomerge.fidelity.arrays import Floats
+from evomerge.fidelity.choice import Chosen
 from evomerge.fidelity.config import SampledConfig
 from evomerge.fidelity.estimate import DocumentEstimate
 from evomerge.fidelity.predictors import PLAIN
 from evomerge.journal import Candidate, ComparisonSet
 from evomerge.objectives import METRIC_RANGES, Measure
+from evomerge.optimize import Optimizer, Steered
 from evomerge.optimize.fronts import violations
 from evomerge.score import Approximation
 from evomerge.score.faults import told_as
 from evomerge.search.derive import scored_model
 from evomerge.search.foretold import Foretold
+from evomerge.search.foretold_best import foretold_best
 from evomerge.search.known import KnownOutcomes
 from evomerge.search.run import Run
 from evomerge.search.sample_sizes import SampleSizes
 from evomerge.search.samples import Samples
-from evomerge.space import Space
+from evomerge.space import Genome, Space
+
+PROPOSING = 1 << 20
+"""Says what random numbers are for, beside rounds of races."""
 
 SET_SIZE = 8
 """Candidates of a set, where the optimizer has no generations."""
@@ -63,6 +69,7 @@ class Assistance:
         self._num_told = 0
         # A set's candidates are estimated one after another.
         self._foretold = lru_cache(maxsize=4)(self._foretell)
+        self._chosen = lru_cache(maxsize=4)(self._choose)
 
     def restore(self) -> None:
         """Take in what the journal says was told."""
@@ -113,6 +120,35 @@ class Assistance:
             },
         )
         self.run.commit()
+
+    def foretold_best(self, optimizer: Optimizer, number: int) -> Genome | None:
+        """Have what is foretold to be the best point scored for an ask.
+
+        Args:
+            optimizer: Says where it looks.
+            number: Of the ask.
+
+        Returns:
+            The point; None where the ask stays as it is: little is known by the first set, and
+            nothing once standard errors were refuted.
+        """
+        if not isinstance(optimizer, Steered) or not optimizer.reach:
+            return None
+        group = len(self._state.sets)
+        if not (self.config.propose and group and self._samples.is_sum):
+            return None
+        if self._is_refuted(group, self._num_told):
+            return None
+        chosen = self._chosen(group, self._num_told)
+        weights = self._samples.weights
+
+        def score(points: Sequence[Genome]) -> Floats:
+            places = np.array([self._outcomes.point(point) for point in points])
+            means = {name: each.predict(places).mean(axis=1) for name, each in chosen.items()}
+            return np.asarray(sum(weights[name] * mean for name, mean in means.items()))
+
+        best = foretold_best(optimizer, score, self._rng(group, PROPOSING))
+        return optimizer.replace(number, best)
 
     def advance(self, scored: Container[str]) -> list[Candidate]:
         """Candidates that are to be scored on more documents before their set is told.
@@ -233,12 +269,15 @@ class Assistance:
             keys[candidate.id] = over, float(preferences @ np.array(values))
         return sorted(keys, key=lambda name: keys[name])
 
+    def _choose(self, number: int, num_told: int, *, plain: bool = False) -> dict[str, Chosen]:
+        """What foretells, by measure, for a set."""
+        before = [group.num_told for group in self._state.sets]
+        return self._outcomes.choose(number, num_told, before, plain=plain)
+
     def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> Foretold:
         """What is foretold of candidates by all that was told before some place."""
         plain = self._is_refuted(number, num_told)
-        chosen = self._outcomes.choose(
-            number, num_told, [group.num_told for group in self._state.sets], plain=plain
-        )
+        chosen = self._choose(number, num_told, plain=plain)
         genomes = [self.run.state.candidates[name].genome for name in names]
         points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
         predicted = {name: each.predict(points) for name, each in chosen.items()}

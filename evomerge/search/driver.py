@@ -11,8 +11,9 @@ from evomerge.choice.results import lower_bound
 from evomerge.errors import EvomergeError, StoppedError
 from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.journal import Candidate
-from evomerge.optimize import Ask, Done, Scored
+from evomerge.optimize import Scored
 from evomerge.score import Approximation
+from evomerge.search.asking import Asking
 from evomerge.search.assistance import Assistance
 from evomerge.search.derive import derive, fail
 from evomerge.search.dispatch import Dispatcher
@@ -92,9 +93,8 @@ class SearchLoop:
         self._best: tuple[float, str] | None = None
         self._since_best = 0
         self._num_repeats = 0
-        self._exhausted: str | None = None
+        self._asking = Asking(run, self.optimizer, self._budget, self._assistance)
         self._refused: set[str] = set()
-        self._unsampled: list[Candidate] = []
 
     def go(self) -> str:
         """Search until an end is reached.
@@ -110,7 +110,7 @@ class SearchLoop:
                 self._take_inbox()
                 self._go_on()
                 if not self._in_flight:
-                    reason = self._end() or self._exhausted
+                    reason = self._end() or self._asking.exhausted
                     if reason is not None:
                         self._rank()
                         return reason
@@ -193,8 +193,10 @@ class SearchLoop:
             self._assistance.restore()
         unfinished = [c for c in searched if c.told is None]
         if self._assistance is not None:
-            self._unsampled = [c for c in unfinished if c.ask is not None and c.sampled is None]
-            unfinished = [c for c in unfinished if c not in self._unsampled]
+            self._asking.unsampled = [
+                c for c in unfinished if c.ask is not None and c.sampled is None
+            ]
+            unfinished = [c for c in unfinished if c not in self._asking.unsampled]
         if self._in_order:
             self._waiting = unfinished
             return
@@ -242,8 +244,8 @@ class SearchLoop:
         while len(self._in_flight) < limit:
             if self._waiting:
                 candidate = self._waiting.pop(0)
-            elif self._unsampled and self._assistance is not None:
-                self._waiting = self._ask_set(self._assistance, asks=asks)
+            elif self._asking.unsampled and self._assistance is not None:
+                self._waiting = self._asking.a_set(self._assistance, asks=asks)
                 continue
             elif not asks or self._budget.over():
                 return
@@ -251,12 +253,12 @@ class SearchLoop:
                 # A set is asked as a whole, once there is room for all of it.
                 room = limit - len(self._in_flight)
                 is_room = not self._in_flight or room >= self._assistance.set_size
-                self._waiting = self._ask_set(self._assistance) if is_room else []
+                self._waiting = self._asking.a_set(self._assistance) if is_room else []
                 if not self._waiting:
                     return
                 continue
             else:
-                new = self._ask()
+                new = self._asking.one()
                 if new is None:
                     return
                 candidate = new
@@ -269,32 +271,6 @@ class SearchLoop:
                 self.dispatcher.submit(candidate, "search")
             else:
                 self.dispatcher.submit_once(candidate, "search")
-
-    def _ask(self) -> Candidate | None:
-        """The next candidate; None: the optimizer waits, or is done."""
-        asked = self.optimizer.ask()
-        if isinstance(asked, Done):
-            self._exhausted = f"the optimizer is done: {asked.reason}"
-        if not isinstance(asked, Ask):
-            return None
-        return self.run.add_asked(asked.number, asked.genome)
-
-    def _ask_set(self, assistance: Assistance, *, asks: bool = True) -> list[Candidate]:
-        """Candidates that are compared with each other, asked together.
-
-        Those come first that were asked when a driver died before it had drawn their sample.
-        """
-        found, self._unsampled = self._unsampled, []
-        while asks and len(found) < assistance.set_size and not self._budget.has_asked_enough():
-            if not found and self._budget.over():
-                break
-            candidate = self._ask()
-            if candidate is None:
-                break
-            found.append(candidate)
-        if found:
-            assistance.open(found)
-        return found
 
     def _tell(self, ended: list[Candidate]) -> None:
         derive(self.run, ended, "search")
@@ -360,7 +336,7 @@ class SearchLoop:
     def _end(self) -> str | None:
         """Why the search asks no further, if it does not."""
         budget = self.budget
-        is_left = bool(self._waiting or self._unsampled)
+        is_left = bool(self._waiting or self._asking.unsampled)
         if not is_left and (spent := self._budget.over()) is not None:
             return spent
         if (late := self._budget.out_of_time(self._elapsed())) is not None:

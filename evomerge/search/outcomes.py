@@ -35,7 +35,9 @@ def to_optimizer(event: Event) -> Asked | Told | None:
     """A journal event as the optimizer's; None for what it was never told."""
     data = event.data
     if event.kind == "asked":
-        return Asked(data["ask"], tuple(data["genome"]))
+        proposed = data.get("proposed")
+        genome = tuple(data["genome"])
+        return Asked(data["ask"], genome, None if proposed is None else tuple(proposed))
     if data["genome"] is None:
         return None
     outcome = data["outcome"]

@@ -22,7 +22,7 @@ from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
 from evomerge.search.facts import facts_of
 from evomerge.search.setup import Setup, set_up
-from evomerge.space import Space
+from evomerge.space import Genome, Space
 from evomerge.workers.gpu_memory import require_gpu_memory
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,14 @@ class Run:
         self._keep(candidate, recipe)
         return self.state.candidates[candidate]
 
-    def add_asked(self, ask: int, genome: tuple[float, ...]) -> Candidate:
-        """Record a candidate that the optimizer proposed."""
+    def add_asked(self, ask: int, genome: Genome, *, proposed: Genome | None = None) -> Candidate:
+        """Record a candidate that the optimizer proposed.
+
+        Args:
+            ask: Number of the ask.
+            genome: What is scored for it.
+            proposed: What the optimizer proposed, where that is something else.
+        """
         recipe = self.space(self.phase).to_recipe(genome)
         candidate = f"c{ask:05d}" if self.phase == 0 else f"p{self.phase + 1}-c{ask:05d}"
         self.record(
@@ -127,6 +133,7 @@ class Run:
             genome=genome,
             recipe_sha256=recipe.sha256,
             phase=self.phase,
+            **({} if proposed is None else {"proposed": proposed}),
         )
         self._keep(candidate, recipe)
         return self.state.candidates[candidate]

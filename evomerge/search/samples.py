@@ -31,6 +31,7 @@ class Samples:
         measures: What is measured on them.
         weights: How much each measure weighs in the combined score; the sign says in which
             direction.
+        is_sum: Whether the combined score is the weighted sum of the measures, without limits.
         whole: Tasks whose metrics need all documents.
     """
 
@@ -40,6 +41,11 @@ class Samples:
         self.documents, self.measures = documents, measures
         self.whole = {task for task in documents if run.setup.tasks.joint_metrics(task)}
         self.weights = _weights(run, measures)
+        kinds = [run.setup.tasks.kinds[objective.name] for objective in run.setup.objectives]
+        limits = [goal.limit for goal in run.results.goals("search")]
+        self.is_sum = all(limit is None for limit in limits) and all(
+            kind.single is not None or isinstance(kind, GroupMetric) for kind in kinds
+        )
 
     def spread(
         self, own: Mapping[str, Floats], inflation: Mapping[str, float]

@@ -7,8 +7,9 @@ import pytest
 
 from evomerge.fidelity.sizes import FITTED, share_of_noise
 from evomerge.journal import normal_form
+from evomerge.search.driver import SearchLoop
 from evomerge.search.run import reopen_run
-from samples import ASSISTED, assisted_run, cut, events, work
+from samples import ASSISTED, SCORE, assisted_run, cut, events, work
 
 
 def decisions(run):
@@ -70,3 +71,46 @@ def test_surrogates_need_no_more_documents_than_they_average_over(tmp_path):
     assert 0.02 < added.mean() < FITTED * 1.5
     counts = [data["count"] for data in events(run, "sampled")]
     assert counts[:2] == [40, 40] and all(count < 40 for count in counts[2:])
+
+
+def foretold_means(run, group):
+    """What is foretold of a set's candidates by what was told before it, losses negative."""
+    loop = SearchLoop(run, None, print, 0, "search")
+    loop._assistance.restore()
+    foretold = loop._assistance._foretold(group.number, group.num_told, group.candidates)
+    return np.mean([each.mean(axis=1) for each in foretold.predicted.values()], axis=0)
+
+
+def test_a_set_of_cma_begins_with_what_is_foretold_to_be_the_best(tmp_path):
+    run = work(assisted_run(tmp_path / "with", candidates=30))
+    asked = events(run, "asked")
+    sets = run.state.phases[0].sets
+    firsts = [group.candidates[0] for group in sets]
+    assert [data["candidate"] for data in asked if "proposed" in data] == firsts[1:]
+    opened = reopen_run(run.run_dir)
+    for group in sets[1:]:
+        means = foretold_means(opened, group)
+        assert means[0] == pytest.approx(means.max())
+    # Each is what it is called by: its recipe is the genome's.
+    for data in asked:
+        recipe = opened.space(0).to_recipe(tuple(data["genome"]))
+        assert recipe.sha256 == data["recipe_sha256"]
+
+
+@pytest.mark.parametrize("why", ["propose", "limit", "map"])
+def test_who_is_told_not_to_asks_as_it_would(why, tmp_path):
+    changes = {
+        "propose": {"fidelity": {**ASSISTED, "propose": False}},
+        "limit": {
+            "score": {
+                **SCORE,
+                "objectives": [
+                    {"task": "toy_choose", "limit": 0.1},
+                    {"task": "toy_write"},
+                ],
+            }
+        },
+        "map": {"optimizer": {"kind": "map"}},
+    }
+    run = work(assisted_run(tmp_path, candidates=18, **changes[why]))
+    assert not [data for data in events(run, "asked") if "proposed" in data]
