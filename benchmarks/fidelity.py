@@ -1,10 +1,11 @@
 """How many documents a search needs: samples with predictors against all documents and controls.
 
-3 numbers: the demo pool of seed 1, three weights of task arithmetic. 8 numbers (--full):
-stories260k with two experts (stories_pool.py), a weight for each expert and quarter of the layers.
-Both are searched on 600 documents with real models. After every generation, or as many candidates,
-the model that the search would choose is noted: of a search on all documents the best score, of one
-on samples the first of its ranking. Truth is what a model scores on 10,000 other documents.
+3 numbers: the demo pool of seed 1, three weights of task arithmetic; of seeds 2 and 3 with --full.
+8 numbers: stories260k with two experts (stories_pool.py), a weight for each expert and quarter of
+the layers; 16 (--full): attention apart from the rest. They are searched on 600 documents with real
+models. After every generation, or as many candidates, the model that the search would choose is
+noted: of a search on all documents the best score, of one on samples the first of its ranking.
+Truth is what a model scores on 10,000 other documents.
 
 - best known: the model with the best score on search and validation documents together, of the
   twenty with the best search scores that the searches on all documents found; it is chosen before
@@ -52,8 +53,12 @@ from fidelity_problems import PROBLEMS
 from fidelity_truth import Truth, interval
 from harness import describe_machine, make_parser, print_table, size_of, write_figures
 
-NUM_SEEDS = {"quick": {3: 1}, "bar": {3: 10, 8: 5}, "full": {3: 10, 8: 5}}
-"""By numbers of a genome."""
+NUM_SEEDS: dict[str, dict[str, int]] = {
+    "quick": {"3": 1},
+    "bar": {"3": 10, "8": 5},
+    "full": {"3": 10, "8": 5, "16": 3, "3_pool_2": 3, "3_pool_3": 3},
+}
+"""By problem."""
 
 WITHIN = 0.005
 
@@ -74,7 +79,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "fixed subset of 60": {"score": {"splits": {"search": 60}}},
     "random search": {"optimizer": {"kind": "random"}},
 }
-"""Those of --full; of `SIXTY` only the estimates count without it."""
+"""Those of --full, if none is named; of `SIXTY` only the estimates count without it."""
 
 NUM_LISTED = 20
 """Candidates with the best search scores, among which the best known is."""
@@ -95,27 +100,27 @@ class Found:
     listed: list[tuple[Recipe, float]] = field(default_factory=list)
 
 
-def search(folder: Path, size: int, name: str, seed: int, count: int) -> Found:
+def search(folder: Path, problem: str, name: str, seed: int, count: int) -> Found:
     """One search, with what it would choose after every generation.
 
     Args:
         folder: Where the problem is.
-        size: Numbers of a genome.
+        problem: Its name in `PROBLEMS`.
         name: Of the arm.
         seed: Of the search.
         count: Candidates.
     """
     quiet_libraries()
     torch.set_num_threads(1)
-    problem = PROBLEMS[size]
-    setup = problem.set_up(folder, seed, count, (ARMS | CONTROLS)[name])
-    run = start_run(setup, folder / f"{size}-{name}-{seed}")
+    known = PROBLEMS[problem]
+    setup = known.set_up(folder, seed, count, (ARMS | CONTROLS)[name])
+    run = start_run(setup, folder / f"{problem}-{name}-{seed}")
     found = Found()
     state = run.state.phases[0]
     loop: SearchLoop | None = None
 
     def report(_progress: Any) -> None:
-        if loop is None or state.num_told % problem.set_size:
+        if loop is None or state.num_told % known.set_size:
             return
         best = _choice(run, loop)
         found.choices.append((state.num_documents, run.recipe(run.state.candidates[best])))
@@ -147,19 +152,19 @@ def _choice(run: Run, loop: SearchLoop) -> str:
     return run.results.ranked(told, "search")[0]
 
 
-def judge(folder: Path, size: int, found: Found, threshold: float) -> tuple[float, float]:
+def judge(folder: Path, problem: str, found: Found, threshold: float) -> tuple[float, float]:
     """Documents until the choice stays good, and the last choice's truth.
 
     Args:
         folder: Where the problem is.
-        size: Numbers of a genome.
+        problem: Its name in `PROBLEMS`.
         found: What a search found.
         threshold: Truth from which on a model is good.
 
     Returns:
         Infinite documents where it is not good in the end.
     """
-    truth = truth_in(folder, size)
+    truth = truth_in(folder, problem)
     spent = math.inf
     for number, recipe in reversed(found.choices):
         if truth.score(recipe) < threshold:
@@ -168,37 +173,37 @@ def judge(folder: Path, size: int, found: Found, threshold: float) -> tuple[floa
     return spent, truth.score(found.choices[-1][1])
 
 
-def errors_of(folder: Path, size: int, found: Found) -> list[tuple[float, float]]:
+def errors_of(folder: Path, problem: str, found: Found) -> list[tuple[float, float]]:
     """How far estimates are off the score on all search documents, and their design errors."""
-    truth = truth_in(folder, size)
+    truth = truth_in(folder, problem)
     return [(v - truth.score(recipe, "search"), e) for recipe, v, e in found.estimates[3::7]]
 
 
-def plain_errors(folder: Path, size: int, found: Found) -> list[float]:
+def plain_errors(folder: Path, problem: str, found: Found) -> list[float]:
     """How far means over plain subsamples of 60 documents are off, for the same candidates."""
     rng = np.random.default_rng(0)
     return [
         off
         for recipe, *_ in found.estimates[3::7]
-        for off in truth_in(folder, size).subsample_errors(recipe, 60, rng)
+        for off in truth_in(folder, problem).subsample_errors(recipe, 60, rng)
     ]
 
 
-def score_of(folder: Path, size: int, recipe: Recipe, split: Any) -> float:
+def score_of(folder: Path, problem: str, recipe: Recipe, split: Any) -> float:
     """A model's score on a split."""
-    return truth_in(folder, size).score(recipe, split)
+    return truth_in(folder, problem).score(recipe, split)
 
 
-_TRUTHS: dict[int, Truth] = {}
+_TRUTHS: dict[str, Truth] = {}
 
 
-def truth_in(folder: Path, size: int) -> Truth:
+def truth_in(folder: Path, problem: str) -> Truth:
     """The truth, made once in each process."""
     quiet_libraries()
     torch.set_num_threads(1)
-    if size not in _TRUTHS:
-        _TRUTHS[size] = Truth(PROBLEMS[size].set_up(folder, 0, 7, {}))
-    return _TRUTHS[size]
+    if problem not in _TRUTHS:
+        _TRUTHS[problem] = Truth(PROBLEMS[problem].set_up(folder, 0, 7, {}))
+    return _TRUTHS[problem]
 
 
 def ratio(pairs: list[tuple[float, float]]) -> float:
@@ -213,27 +218,31 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
 def main() -> None:
     """Search with every arm and seed."""
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--numbers", type=int, choices=PROBLEMS, help="only this problem")
+    parser.add_argument("--problem", choices=PROBLEMS, help="only this one")
     parser.add_argument("--seeds", type=int, help="so many at most")
+    parser.add_argument(
+        "--control", action="append", choices=CONTROLS, help="this one beside; more than once"
+    )
     arguments = parser.parse_args()
     quick_or, path = size_of(arguments), arguments.json
     quiet_libraries()
-    arms = [*ARMS, *(CONTROLS if quick_or == "full" else {})]
+    controls = arguments.control or (CONTROLS if quick_or == "full" else ())
+    arms = [*ARMS, *controls]
     figures: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
     # Nothing is timed: each search has a core.
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        for size, num_seeds in NUM_SEEDS[quick_or].items():
-            if arguments.numbers not in (None, size):
+        for problem, num_seeds in NUM_SEEDS[quick_or].items():
+            if arguments.problem not in (None, problem):
                 continue
-            if (missing := PROBLEMS[size].missing()) is not None:
-                print(f"without {size} numbers: {missing}")
+            if (missing := PROBLEMS[problem].missing()) is not None:
+                print(f"without problem {problem}: {missing}")
                 continue
-            count = PROBLEMS[size].num_candidates // (5 if quick_or == "quick" else 1)
+            count = PROBLEMS[problem].num_candidates // (5 if quick_or == "quick" else 1)
             with tempfile.TemporaryDirectory() as temporary:
-                PROBLEMS[size].prepare(Path(temporary))
+                PROBLEMS[problem].prepare(Path(temporary))
                 num_seeds = min(num_seeds, arguments.seeds or num_seeds)
-                figures |= measure(pool, Path(temporary), size, arms, num_seeds, count)
+                figures |= measure(pool, Path(temporary), problem, arms, num_seeds, count)
     figures["machine"] = describe_machine()
     write_figures(figures, path)
 
@@ -241,7 +250,7 @@ def main() -> None:
 def measure(
     pool: ProcessPoolExecutor,
     folder: Path,
-    size: int,
+    problem: str,
     arms: list[str],
     num_seeds: int,
     count: int,
@@ -249,7 +258,7 @@ def measure(
     """Figures of one problem."""
     seeds = range(num_seeds)
     jobs = {
-        (name, seed): pool.submit(search, folder, size, name, seed, count)
+        (name, seed): pool.submit(search, folder, problem, name, seed, count)
         for seed in seeds
         for name in dict.fromkeys([*arms, SIXTY])
     }
@@ -257,40 +266,40 @@ def measure(
     for (name, seed), future in jobs.items():
         found[name, seed] = future.result()
         spent = found[name, seed].choices[-1][0]
-        print(f"{size} numbers, {name}, seed {seed}: {spent:,} documents", flush=True)
-    best = best_known(pool, folder, size, [found["all documents", seed] for seed in seeds])
+        print(f"problem {problem}, {name}, seed {seed}: {spent:,} documents", flush=True)
+    best = best_known(pool, folder, problem, [found["all documents", seed] for seed in seeds])
     judged = {
-        key: pool.submit(judge, folder, size, each, best - WITHIN)
+        key: pool.submit(judge, folder, problem, each, best - WITHIN)
         for key, each in found.items()
         if key[0] in arms
     }
-    off = {key: pool.submit(errors_of, folder, size, each) for key, each in found.items()}
-    plain = [pool.submit(plain_errors, folder, size, found[SIXTY, s]) for s in seeds]
+    off = {key: pool.submit(errors_of, folder, problem, each) for key, each in found.items()}
+    plain = [pool.submit(plain_errors, folder, problem, found[SIXTY, s]) for s in seeds]
     results = {key: future.result() for key, future in judged.items()}
     checked = {
         name: calibration([pair for s in seeds for pair in off[name, s].result()])
         for name in dict.fromkeys([*arms, SIXTY])
     }
-    figures = summary(size, results, checked, arms, num_seeds, best)
+    figures = summary(problem, results, checked, arms, num_seeds, best)
     subsamples = [each for future in plain for each in future.result()]
     rmse = float(np.sqrt(np.mean(np.square(subsamples))))
-    figures[f"estimates_60_{size}"] = checked[SIXTY]
-    figures[f"rmse_ratio_60_{size}"] = checked[SIXTY]["rmse"] / rmse
+    figures[f"estimates_60_{problem}"] = checked[SIXTY]
+    figures[f"rmse_ratio_60_{problem}"] = checked[SIXTY]["rmse"] / rmse
     return figures
 
 
-def best_known(pool: ProcessPoolExecutor, folder: Path, size: int, found: list[Found]) -> float:
+def best_known(pool: ProcessPoolExecutor, folder: Path, problem: str, found: list[Found]) -> float:
     """Truth of the model that is best on search and validation documents."""
     listed = sorted((pair for each in found for pair in each.listed), key=lambda pair: -pair[1])
     listed = listed[:NUM_LISTED]
-    again = [pool.submit(score_of, folder, size, recipe, "validation") for recipe, _ in listed]
+    again = [pool.submit(score_of, folder, problem, recipe, "validation") for recipe, _ in listed]
     scores = [a.result() + score for a, (_, score) in zip(again, listed, strict=True)]
     recipe = listed[int(np.argmax(scores))][0]
-    return float(pool.submit(score_of, folder, size, recipe, "holdout").result())
+    return float(pool.submit(score_of, folder, problem, recipe, "holdout").result())
 
 
 def summary(
-    size: int,
+    problem: str,
     results: dict[tuple[str, int], tuple[float, float]],
     checked: dict[str, dict[str, float]],
     arms: list[str],
@@ -331,14 +340,17 @@ def summary(
             ]
         )
     headings = ["search", "documents", "ratio", "reached", "end", "to all", "low", "coverage"]
-    title = f"{size} numbers: documents until within 0.5 points of the best known"
+    title = f"problem {problem}: documents until within 0.5 points of the best known"
     print_table(title, headings, rows)
-    figures = {f"{size} numbers": entries, f"documents_ratio_{size}": entries["assisted"]["ratio"]}
+    figures = {
+        f"problem {problem}": entries,
+        f"documents_ratio_{problem}": entries["assisted"]["ratio"],
+    }
     if "bayesian" in entries:
         ours, theirs = (
             [results[name, s][0] for s in range(num_seeds)] for name in ("bayesian", "assisted")
         )
-        figures[f"bayesian_over_cma_{size}"] = ratio(list(zip(ours, theirs, strict=True)))
+        figures[f"bayesian_over_cma_{problem}"] = ratio(list(zip(ours, theirs, strict=True)))
     return figures
 
 

@@ -67,7 +67,7 @@ def search(folder: Path, name: str, seed: int, count: int) -> Found:
     quiet_libraries()
     torch.set_num_threads(1)
     changes = {"search": {"fidelity": ARMS[name]}, "optimizer": {"kind": "map"}}
-    run = start_run(PROBLEMS[3].set_up(folder, seed, count, changes), folder / f"{name}-{seed}")
+    run = start_run(PROBLEMS["3"].set_up(folder, seed, count, changes), folder / f"{name}-{seed}")
     with stopping(), Scoring(run, lambda _progress: None) as scoring:
         for stage in Stages(run, scoring, lambda _progress: None):
             if stage.name == "holdout":
@@ -88,7 +88,7 @@ def true_scores(folder: Path, recipe: Recipe, count: int) -> list[float]:
     torch.set_num_threads(1)
     if not _TRUTHS:
         splits = {"score": {"splits": {"holdout": count}}}
-        _TRUTHS.append(Truth(PROBLEMS[3].set_up(folder, 0, 7, splits)))
+        _TRUTHS.append(Truth(PROBLEMS["3"].set_up(folder, 0, 7, splits)))
     return _TRUTHS[0].by_task(recipe)
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         ProcessPoolExecutor(os.cpu_count(), context) as pool,
     ):
         folder = Path(temporary)
-        PROBLEMS[3].prepare(folder)
+        PROBLEMS["3"].prepare(folder)
         jobs = {
             (name, seed): pool.submit(search, folder, name, seed, NUM_CANDIDATES[size])
             for seed in seeds

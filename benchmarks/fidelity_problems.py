@@ -14,6 +14,7 @@ import stories_pool
 from evomerge.config import load_config
 from evomerge.demo import CONFIG_PATH
 from evomerge.demo.documents import documents
+from evomerge.demo.pool import train_pool
 from evomerge.demo.skills import SKILLS
 from evomerge.search.setup import Setup, set_up
 
@@ -86,14 +87,23 @@ class Problem(ABC):
 
 
 class Demo(Problem):
-    """The demo pool, with more documents."""
+    """A demo pool, with more documents.
+
+    Args:
+        seed: Of the pool; that of seed 1 is shipped, others are trained in three minutes.
+    """
 
     set_size = 7
     num_candidates = 98
     tasks = tuple(f"demo_{skill.name}" for skill in SKILLS)
 
+    def __init__(self, seed: int = 1) -> None:
+        self.seed = seed
+
     def prepare(self, folder: Path) -> None:
         """See `Problem`."""
+        if self.seed != 1:
+            train_pool(self.seed, folder / "pool")
         tasks_dir = folder / "tasks"
         tasks_dir.mkdir()
         count = (2 * NUM_SEARCH + NUM_TRUTH) // len(SKILLS) + 10
@@ -108,17 +118,25 @@ class Demo(Problem):
         """See `Problem`."""
         config = yaml.safe_load(CONFIG_PATH.read_text())
         pool = config["pool"]
-        pool["base"] = str(CONFIG_PATH.parent / pool["base"])
-        pool["experts"] = [str(CONFIG_PATH.parent / name) for name in pool["experts"]]
+        models = CONFIG_PATH.parent if self.seed == 1 else folder
+        pool["base"] = str(models / pool["base"])
+        pool["experts"] = [str(models / name) for name in pool["experts"]]
         return {"pool": pool, "space": config["space"], "optimizer": config["optimizer"]}
 
 
 class Stories(Problem):
-    """stories260k and two experts, a weight for each expert and quarter of the layers."""
+    """stories260k and two experts, a weight for each expert and group of tensors.
+
+    Args:
+        groups: The space's.
+    """
 
     set_size = 10
     num_candidates = 150
     tasks = ("stories_shakespeare", "stories_gsm8k")
+
+    def __init__(self, groups: Any) -> None:
+        self.groups = groups
 
     def missing(self) -> str | None:
         """See `Problem`."""
@@ -137,12 +155,30 @@ class Stories(Problem):
             "space": {
                 "kind": "parameter",
                 "method": {"kind": "task_arithmetic"},
-                "groups": 4,
+                "groups": self.groups,
                 "vary": {"weight": {"low": 0.0, "high": 1.5}},
             },
             "optimizer": {"kind": "cma", "sigma": 0.25},
         }
 
 
-PROBLEMS: dict[int, Problem] = {3: Demo(), 8: Stories()}
-"""By numbers of a genome."""
+QUARTERS: tuple[list[Any], ...] = ([0, "outside"], [1], [2], [3, 4])
+"""Of the five layers of stories260k."""
+
+ATTENTION_APART = [
+    group
+    for number, layers in enumerate(QUARTERS)
+    for group in (
+        {"name": f"attention-{number}", "layers": layers, "components": ["attention"]},
+        {"name": f"rest-{number}", "layers": layers},
+    )
+]
+
+PROBLEMS: dict[str, Problem] = {
+    "3": Demo(),
+    "8": Stories(4),
+    "16": Stories(ATTENTION_APART),
+    "3_pool_2": Demo(2),
+    "3_pool_3": Demo(3),
+}
+"""By numbers of a genome, and what else tells them apart."""
