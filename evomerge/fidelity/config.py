@@ -32,13 +32,14 @@ class SampledConfig(Section):
         calibrate: Share of the candidates that are scored on all documents as well, on purpose, so
             that the standard errors are checked while the search runs.
         propose: Score, as the first candidate of each generation, the point that is foretold to be
-            the best within the optimizer's distribution; of CMA-ES.
+            the best within the optimizer's distribution; of CMA-ES. A run of a release before this
+            setting does without.
     """
 
     kind: str
     documents: Literal["automatic"] | Annotated[int, Field(ge=LEAST_DOCUMENTS)] = "automatic"
     calibrate: float = Field(default=0.05, ge=0.0, le=1.0)
-    propose: bool = True
+    propose: bool | None = None
 
 
 class AssistedConfig(SampledConfig):

@@ -67,6 +67,7 @@ class Measured:
         weights_sha256: Hash of the scored weights, where it was taken.
         same_as: The candidate with the same recipe whose result this is, if it was not scored
             itself.
+        is_extra: Whether a person asked for it, of a candidate that was told by a sample.
         derived: What follows from the blocks, by objective.
     """
 
@@ -78,6 +79,7 @@ class Measured:
     device: str | None = None
     weights_sha256: str | None = None
     same_as: str | None = None
+    is_extra: bool = False
     derived: dict[str, Derived] = field(default_factory=dict)
     _scores: dict[str, Estimate] | None = field(default=None, compare=False, repr=False)
 
@@ -190,7 +192,8 @@ class Candidate:
         One that had all of them, by a race or by its recipe's twin, has more than a sample.
         """
         is_sample = self.sampled is not None and self.id not in self.sampled.group.full
-        return is_sample and "search" not in self.measured
+        whole = self.measured.get("search")
+        return is_sample and (whole is None or (whole.is_extra and not whole.complete))
 
     @property
     def is_estimated(self) -> bool:
@@ -201,7 +204,7 @@ class Candidate:
     def shown_splits(self) -> dict[Split, str]:
         """Splits that it has scores of, and what they are called where people see them."""
         found: dict[Split, str] = {split: split for split in SPLITS if split in self.measured}
-        return {"search": ESTIMATED, **found} if self.is_estimated else found
+        return {**found, "search": ESTIMATED} if self.is_estimated else found
 
     def is_done_on(self, split: Split) -> bool:
         """Whether as many documents of a split are scored as are to be."""

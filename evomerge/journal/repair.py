@@ -194,7 +194,8 @@ class _Rebuilt:
         data["phase"] = int(place["phase"] or 1) - 1 if place else 0
         if place and place["kind"] == "c":
             if told:
-                data |= {"ask": told.get("ask"), "recipe_sha256": recipe.sha256}
+                # What the optimizer had asked for, if that was another point, is lost.
+                data |= {"ask": told.get("ask"), "recipe_sha256": recipe.sha256, "made_again": True}
                 self._fill("asked", data)
             return
         inbox = f"{recipe.sha256[:16]}.yaml"

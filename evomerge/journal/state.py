@@ -189,7 +189,9 @@ class RunState:
             int(number): {sys.intern(name): (int(m[0]), m[1], m[2]) for name, m in found.items()}
             for number, found in data["blocks"].items()
         }
+        is_extra = data["split"] == "search" and _was_estimated(candidate)
         measured = candidate.add(data["split"], data["num_blocks"], moments)
+        measured.is_extra |= is_extra
         measured.parts[data["part"]] = tuple(moments)
         measured.build_s += data["build_s"]
         measured.score_s += data["score_s"]
@@ -198,7 +200,7 @@ class RunState:
         measured.weights_sha256 = measured.weights_sha256 or data.get("weights_sha256")
         measured.same_as = data.get("same_as")
         candidate.ended_at = event.time
-        if data["split"] == "search":
+        if data["split"] == "search" and not measured.is_extra:
             self._spend(candidate, data)
 
     def _spend(self, candidate: Candidate, data: Mapping[str, Any]) -> None:
@@ -272,7 +274,7 @@ class RunState:
             # Journals used to count attempts at a candidate.
             candidate.faults[data["split"], data["block"], data["blame"]] = data["attempt"]
         candidate.ended_at = event.time
-        if data["final"]:
+        if data["final"] and not (data["split"] == "search" and _was_estimated(candidate)):
             candidate.failures[data["split"]] = data["reason"]
             if candidate.is_searched and data["split"] == "search":
                 self.phases[candidate.phase].num_failed += 1
@@ -316,6 +318,11 @@ class RunState:
 
     def _stopped(self, event: Event, data: Mapping[str, Any]) -> None:
         self.stopped = data["reason"]
+
+
+def _was_estimated(candidate: Candidate) -> bool:
+    """Whether an estimate is what was told of a candidate: more is asked for by a person."""
+    return candidate.told is not None and candidate.is_searched_by_sample
 
 
 def _sampled_of(candidate: Candidate) -> Sampled:

@@ -174,9 +174,9 @@ class BaseOptimizer(ABC, Generic[Config, Proposal]):
             else:
                 genome, record = self._genome(proposal), event.proposed or event.genome
                 difference = replay_difference(event.number, genome, record, self.box)
-                if difference is not None:
+                if difference is not None and event.is_certain:
                     return difference
-                if event.proposed is not None:
+                if difference is not None or event.proposed is not None:
                     proposal = self._adopt(proposal, event.genome)
             self._outstanding[event.number] = proposal
             self._num_asked += 1

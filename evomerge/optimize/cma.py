@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from evomerge.optimize.nevergrad_optimizer import NevergradOptimizer
@@ -63,7 +62,9 @@ class Cma(NevergradOptimizer[CmaConfig]):
     generations may be outstanding.
 
     Attributes:
-        reach: See `Steered`; 0 of a diagonal matrix, which is for more numbers than are foretold.
+        reach: See `Steered`; 0 of a diagonal matrix, which is for more numbers than are foretold,
+            and where a number is whole or stands idle: there, a point that is scored is not the one
+            that the distribution is made of.
     """
 
     reach: int = 0
@@ -84,13 +85,15 @@ class Cma(NevergradOptimizer[CmaConfig]):
         super()._start()
         self.population = self._inner._popsize
         self.max_outstanding = (1 if self.generational else 2) * self.population
-        self.reach = 0 if self.config.is_diagonal(len(self.box.low)) else len(self.box.low)
+        is_plain = not any(self.box.integer) and self._num_dimensions == len(self.box.low)
+        is_full = not self.config.is_diagonal(len(self.box.low))
+        self.reach = self._num_dimensions if is_plain and is_full else 0
 
     def points_at(self, coordinates: Floats) -> list[Point]:
         """See `Steered`."""
         strategy, parametrization = self._inner.es, self._inner.parametrization
         scales = strategy.sigma * strategy.sigma_vec.scaling
-        root = np.linalg.cholesky(strategy.sm.covariance_matrix)
+        root = strategy.sm.B * strategy.sm.D
         return [
             self._settle(
                 parametrization.spawn_child()

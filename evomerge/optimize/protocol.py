@@ -140,11 +140,14 @@ class Asked:
         number: Its number.
         genome: What was scored for it.
         proposed: What was asked, where another point was scored in its place.
+        is_certain: Whether it is known that nothing else was asked; not of a line that was made
+            again from what a damaged journal has left.
     """
 
     number: int
     genome: Point
     proposed: Point | None = None
+    is_certain: bool = True
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ from evomerge.search.sample_sizes import SampleSizes
 from evomerge.search.samples import Samples
 from evomerge.space import Genome, Space
 
-PROPOSING = 1 << 20
-"""Says what random numbers are for, beside rounds of races."""
+PROPOSING, CALIBRATING = 1 << 20, 1 << 21
+"""What random numbers are for, beside rounds of races."""
 
 SET_SIZE = 8
 """Candidates of a set, where the optimizer has no generations."""
@@ -66,7 +66,7 @@ class Assistance:
         self._documents, self._measures = self._outcomes.documents, self._outcomes.measures
         self._samples = Samples(run, self._documents, self._measures)
         self._sizes = SampleSizes(run, phase, config, self._samples, self.set_size)
-        self._num_told = 0
+        self._num_told = self._num_scored = 0
         # A set's candidates are estimated one after another.
         self._foretold = lru_cache(maxsize=4)(self._foretell)
         self._chosen = lru_cache(maxsize=4)(self._choose)
@@ -84,6 +84,7 @@ class Assistance:
         """Take in a candidate that was told."""
         if candidate.scores("search") is not None:
             self._outcomes.learn(candidate, self._num_told)
+            self._num_scored += 1
         self._num_told += 1
 
     def open(self, candidates: Sequence[Candidate]) -> None:
@@ -129,17 +130,17 @@ class Assistance:
             number: Of the ask.
 
         Returns:
-            The point; None where the ask stays as it is: little is known by the first set, and
-            nothing once standard errors were refuted.
+            The point; None where the ask stays as it is: before as many are scored as a set
+            has, where nothing tells points apart, and once standard errors were refuted.
         """
         if not isinstance(optimizer, Steered) or not optimizer.reach:
             return None
-        group = len(self._state.sets)
-        if not (self.config.propose and group and self._samples.is_sum):
+        if not (self.config.propose and self._samples.is_sum and self._num_scored >= self.set_size):
             return None
+        group = len(self._state.sets)
         if self._is_refuted(group, self._num_told):
             return None
-        chosen = self._chosen(group, self._num_told)
+        chosen = self._chosen(group, self._num_told, False)
         weights = self._samples.weights
 
         def score(points: Sequence[Genome]) -> Floats:
@@ -148,7 +149,7 @@ class Assistance:
             return np.asarray(sum(weights[name] * mean for name, mean in means.items()))
 
         best = foretold_best(optimizer, score, self._rng(group, PROPOSING))
-        return optimizer.replace(number, best)
+        return None if best is None else optimizer.replace(number, best)
 
     def advance(self, scored: Container[str]) -> list[Candidate]:
         """Candidates that are to be scored on more documents before their set is told.
@@ -269,7 +270,7 @@ class Assistance:
             keys[candidate.id] = over, float(preferences @ np.array(values))
         return sorted(keys, key=lambda name: keys[name])
 
-    def _choose(self, number: int, num_told: int, *, plain: bool = False) -> dict[str, Chosen]:
+    def _choose(self, number: int, num_told: int, plain: bool) -> dict[str, Chosen]:
         """What foretells, by measure, for a set."""
         before = [group.num_told for group in self._state.sets]
         return self._outcomes.choose(number, num_told, before, plain=plain)
@@ -277,7 +278,7 @@ class Assistance:
     def _foretell(self, number: int, num_told: int, names: tuple[str, ...]) -> Foretold:
         """What is foretold of candidates by all that was told before some place."""
         plain = self._is_refuted(number, num_told)
-        chosen = self._choose(number, num_told, plain=plain)
+        chosen = self._chosen(number, num_told, plain)
         genomes = [self.run.state.candidates[name].genome for name in names]
         points = np.array([self._outcomes.point(genome or ()) for genome in genomes])
         predicted = {name: each.predict(points) for name, each in chosen.items()}
@@ -322,7 +323,9 @@ class Assistance:
         if not self.config.calibrate or candidate.ask is None:
             return False
         every = max(1, round(1.0 / self.config.calibrate))
-        return candidate.ask % every == every // 2
+        # One of so many, at no fixed place: sets have their likeliest candidate at one.
+        row, place = divmod(candidate.ask, every)
+        return place == self._rng(row, CALIBRATING).integers(every)
 
     def _objectives(
         self, candidate: Candidate, known: Mapping[str, Approximation]

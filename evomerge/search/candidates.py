@@ -55,12 +55,22 @@ def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:
             with _scoring(run) as scoring:
                 scoring.score([candidate], cast(Split, split), "score", again=True, measure=True)
         scores = candidate.scores(cast(Split, split))
-        if scores is None:
+        is_still_estimated = split == "search" and candidate.is_estimated
+        if scores is None or is_still_estimated:
             reason = candidate.failures.get(cast(Split, split), candidate.failed)
+            if is_still_estimated:
+                reason = _last_failure(run, candidate_id)
             raise InputError(f"{candidate_id} has failed: {reason}")
         return {name: asdict(estimate) for name, estimate in scores.items()}
     finally:
         run.close()
+
+
+def _last_failure(run: Run, candidate_id: str) -> str:
+    failed = (event.data for event in reversed(run.journal.events) if event.kind == "failed")
+    return next(
+        (d["reason"] for d in failed if d["candidate"] == candidate_id), "it is unknown why"
+    )
 
 
 def _scoring(run: Run) -> Scoring:

@@ -16,13 +16,16 @@ NUM_DRAWS = 200
 NUM_BEST = 40
 """The best of them, about which the next round looks."""
 
+NUM_DIGITS = 12
+"""Of a score, in a metric's unit."""
+
 LEAST_VARIANCE = 1e-9
 """Of a direction in which rounds look."""
 
 
 def foretold_best(
     optimizer: Steered, score: Callable[[list[Point]], Floats], rng: np.random.Generator
-) -> Point:
+) -> Point | None:
     """The point that is foretold to be the best within an optimizer's distribution.
 
     The cross-entropy method (Rubinstein 1999): each round draws about the best points of the round
@@ -32,6 +35,9 @@ def foretold_best(
         optimizer: Says where it looks.
         score: What is foretold of points, shape [n]; more is better.
         rng: Draws them.
+
+    Returns:
+        The point; None where the same is foretold of all.
     """
     size = optimizer.reach
     middle, covariance = np.zeros(size), np.eye(size)
@@ -42,7 +48,10 @@ def foretold_best(
         lengths = np.linalg.norm(places, axis=1, keepdims=True)
         places *= np.minimum(1.0, np.sqrt(size) / np.maximum(lengths, 1e-12))
         points = optimizer.points_at(places)
-        scores = score(points)
+        # What rounding makes of equal ones is not what decides.
+        scores = np.round(score(points), NUM_DIGITS)
+        if scores.max() == scores.min():
+            return None
         order = np.argsort(-scores, kind="stable")
         found.append((float(scores[order[0]]), points[order[0]]))
         best = places[order[:NUM_BEST]]

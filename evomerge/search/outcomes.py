@@ -37,7 +37,9 @@ def to_optimizer(event: Event) -> Asked | Told | None:
     if event.kind == "asked":
         proposed = data.get("proposed")
         genome = tuple(data["genome"])
-        return Asked(data["ask"], genome, None if proposed is None else tuple(proposed))
+        is_certain = not data.get("made_again", False)
+        proposed = None if proposed is None else tuple(proposed)
+        return Asked(data["ask"], genome, proposed, is_certain)
     if data["genome"] is None:
         return None
     outcome = data["outcome"]

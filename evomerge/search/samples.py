@@ -31,7 +31,8 @@ class Samples:
         measures: What is measured on them.
         weights: How much each measure weighs in the combined score; the sign says in which
             direction.
-        is_sum: Whether the combined score is the weighted sum of the measures, without limits.
+        is_sum: Whether the combined score is a weighted sum of means over documents, and nothing
+            has a limit.
         whole: Tasks whose metrics need all documents.
     """
 
@@ -43,9 +44,11 @@ class Samples:
         self.weights = _weights(run, measures)
         kinds = [run.setup.tasks.kinds[objective.name] for objective in run.setup.objectives]
         limits = [goal.limit for goal in run.results.goals("search")]
-        self.is_sum = all(limit is None for limit in limits) and all(
+        is_free = all(limit is None for limit in limits)
+        are_means = not self.whole and all(
             kind.single is not None or isinstance(kind, GroupMetric) for kind in kinds
         )
+        self.is_sum = is_free and are_means
 
     def spread(
         self, own: Mapping[str, Floats], inflation: Mapping[str, float]

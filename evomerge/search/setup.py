@@ -14,6 +14,7 @@ from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
 from evomerge.errors import InputError
+from evomerge.fidelity.config import SampledConfig
 from evomerge.mergekit.start import read_start
 from evomerge.models.build import config_of
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
@@ -224,7 +225,11 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             make_folder(Path(cache.folder))
         tell = config.search.tell or "in_order"
         in_flight = config.search.in_flight or min(map(window_of, optimizers))
-        search = setup.config.search.model_copy(update={"tell": tell, "in_flight": in_flight})
+        fidelity = config.search.fidelity
+        if isinstance(fidelity, SampledConfig) and fidelity.propose is None:
+            fidelity = fidelity.model_copy(update={"propose": True})
+        chosen = {"tell": tell, "in_flight": in_flight, "fidelity": fidelity}
+        search = setup.config.search.model_copy(update=chosen)
         setup.config = setup.config.model_copy(update={"search": search})
     return setup
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,9 +38,15 @@ def test_it_asks_points_of_its_distribution():
     assert isinstance(optimizer, Steered) and optimizer.reach == 3
     told(optimizer, 5 * optimizer.population)
     drawn = np.array(optimizer.points_at(np.random.default_rng(0).standard_normal((4000, 3))))
+    # What pycma samples from: it takes the matrix apart every few generations.
+    root = optimizer._inner.es.sm.B * optimizer._inner.es.sm.D
+    covariance = root @ root.T
+    scales = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scales, scales)
     asked = np.array([optimizer.ask().genome for _ in range(optimizer.population)])
     middle, deviations = drawn.mean(axis=0), drawn.std(axis=0)
     assert (np.abs(asked - middle) < 4.0 * deviations).all()
+    assert np.corrcoef(drawn.T) == pytest.approx(correlation, abs=0.05)
     (center,) = optimizer.points_at(np.zeros((1, 3)))
     assert middle == pytest.approx(center, abs=0.1 * deviations.max())
 
@@ -91,6 +99,27 @@ def test_the_best_point_of_the_distribution_is_found():
 
 
 def test_who_has_no_distribution_is_not_steered():
-    assert cma(diagonal=True).reach == 0
+    assert cma(diagonal=True).reach == cma(num_dimensions=1).reach == 0
+    box = Box((0.0,) * 3, (1.0, 1.0, 5.0), (0.5,) * 3, integer=(False, False, True))
+    assert Cma(CmaConfig(), box, [Goal()], 0).reach == 0
     other = RandomSearch(RandomConfig(), Box((0.0,), (1.0,), (0.5,)), [Goal()], 0)
     assert isinstance(other, BaseOptimizer) and not isinstance(other, Steered)
+
+
+def test_where_all_is_foretold_alike_nothing_is_the_best():
+    optimizer = cma()
+    assert (
+        foretold_best(optimizer, lambda points: np.full(len(points), 0.3), np.random.default_rng(0))
+        is None
+    )
+
+
+def test_a_line_that_was_made_again_is_taken_as_it_is():
+    optimizer = cma()
+    events = told(optimizer, 14, better=(0.31, 0.3, 0.29))
+    lost = [
+        replace(e, proposed=None, is_certain=False) if isinstance(e, Asked) else e for e in events
+    ]
+    again = cma()
+    assert again.restore(lost) is None
+    assert again.ask() == optimizer.ask()

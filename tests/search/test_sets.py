@@ -8,6 +8,7 @@ import pytest
 from evomerge.fidelity.sizes import FITTED, share_of_noise
 from evomerge.journal import normal_form
 from evomerge.search.driver import SearchLoop
+from evomerge.search.mend import repair
 from evomerge.search.run import reopen_run
 from samples import ASSISTED, SCORE, assisted_run, cut, events, work
 
@@ -91,6 +92,8 @@ def test_a_set_of_cma_begins_with_what_is_foretold_to_be_the_best(tmp_path):
     for group in sets[1:]:
         means = foretold_means(opened, group)
         assert means[0] == pytest.approx(means.max())
+    # None was asked before, and CMA-ES asks others besides.
+    assert len({tuple(data["genome"]) for data in asked}) == len(asked)
     # Each is what it is called by: its recipe is the genome's.
     for data in asked:
         recipe = opened.space(0).to_recipe(tuple(data["genome"]))
@@ -114,3 +117,50 @@ def test_who_is_told_not_to_asks_as_it_would(why, tmp_path):
     }
     run = work(assisted_run(tmp_path, candidates=18, **changes[why]))
     assert not [data for data in events(run, "asked") if "proposed" in data]
+
+
+def test_two_sets_under_way_know_too_little_for_the_second(tmp_path):
+    run = work(assisted_run(tmp_path, candidates=30, in_flight=12), 9, 3)
+    sets = run.state.phases[0].sets
+    proposed = {data["candidate"] for data in events(run, "asked") if "proposed" in data}
+    assert [group.candidates[0] in proposed for group in sets] == [
+        group.num_told >= 6 for group in sets
+    ]
+    assert sets[1].num_told == 0 and len(proposed) >= 2
+
+
+def test_what_is_measured_on_purpose_is_at_any_place_of_a_set(tmp_path):
+    optimizer = {"kind": "cma", "popsize": 5}
+    run = work(assisted_run(tmp_path, candidates=60, optimizer=optimizer))
+    groups = run.state.phases[0].sets
+    chosen = [[group.candidates.index(name) for name in group.full] for group in groups]
+    assert all(len(places) == 1 for places in chosen)
+    assert len({place for (place,) in chosen}) > 2
+
+
+def test_a_run_of_a_release_before_asks_as_it_did(tmp_path):
+    run = assisted_run(tmp_path, candidates=12)
+    path = run.run_dir / "config.yaml"
+    run.close()
+    lines = path.read_text().splitlines(keepends=True)
+    assert any("propose: true" in line for line in lines)
+    path.write_text("".join(line for line in lines if "propose:" not in line))
+    again = work(reopen_run(run.run_dir))
+    assert len(again.state.searched(0)) == 12
+    assert not [data for data in events(again, "asked") if "proposed" in data]
+
+
+def test_a_lost_line_of_what_was_foretold_is_made_again(tmp_path):
+    whole = work(assisted_run(tmp_path / "whole", candidates=24))
+    lines = (whole.run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    (place, *_) = [n for n, line in enumerate(lines) if '"proposed"' in line]
+    run_dir = tmp_path / "damaged"
+    cut(whole, run_dir, len(lines) * 3 // 4)
+    kept = (run_dir / "journal.jsonl").read_text().splitlines(keepends=True)
+    kept[place] = kept[place][:20] + "\n"
+    (run_dir / "journal.jsonl").write_text("".join(kept))
+    repair(run_dir)
+    run = work(reopen_run(run_dir))
+    assert not events(run, "rebased")
+    genomes = [[data["genome"] for data in events(each, "asked")] for each in (whole, run)]
+    assert sorted(genomes[0]) == sorted(genomes[1])
