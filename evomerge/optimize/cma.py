@@ -94,14 +94,11 @@ class Cma(NevergradOptimizer[CmaConfig]):
         strategy, parametrization = self._inner.es, self._inner.parametrization
         scales = strategy.sigma * strategy.sigma_vec.scaling
         root = strategy.sm.B * strategy.sm.D
-        return [
-            self._settle(
-                parametrization.spawn_child()
-                .set_standardized_data(data, reference=parametrization)
-                .value
-            )
-            for data in strategy.mean + scales * (coordinates @ root.T)
-        ]
+        child, points = parametrization.spawn_child(), []
+        for data in strategy.mean + scales * (coordinates @ root.T):
+            child.set_standardized_data(data, reference=parametrization)
+            points.append(self._settle(child.value))
+        return points
 
     def _build(self, parametrization: Any) -> Any:
         import nevergrad as ng
