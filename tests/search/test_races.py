@@ -40,11 +40,18 @@ def test_who_is_out_costs_few_documents_and_contenders_cost_more(done):
             counts[candidate.id] = candidate.sampled.group.num_documents_of(candidate.id)
     found = sorted(counts.values())
     assert found[0] <= 12 and found[-1] > 12 and len(set(found)) > 2
-    # Better ones had more.
-    scores = {n: done.results.combined(n, "search").value for n in counts}
-    few = np.median([scores[n] for n, c in counts.items() if c == found[0]])
-    many = np.median([scores[n] for n, c in counts.items() if c > found[0]])
-    assert many > few
+    # Who is out has fewer than those of its set that went on, and is worse than these.
+    off, num_compared = [], 0
+    for group in done.state.phases[0].sets:
+        out = [n for each in group.rounds for n, c in each.chances.items() if c < 0.05]
+        going = {n for each in group.rounds for n in each.candidates} - {*out}
+        for name in {*out} & counts.keys():
+            rivals = going & counts.keys()
+            num_compared += len(rivals)
+            assert all(counts[name] <= counts[other] for other in rivals)
+            score = done.results.combined(name, "search").value
+            off += [score - done.results.combined(other, "search").value for other in rivals]
+    assert num_compared > 5 and np.mean(off) < -0.05 and np.mean(np.array(off) < 0.0) > 0.8
 
 
 def test_rounds_follow_from_the_rounds_before(done):
