@@ -232,9 +232,11 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     # Nothing is timed: each search has a core.
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        for problem, num_seeds in NUM_SEEDS[quick_or].items():
-            if arguments.problem not in (None, problem):
-                continue
+        wanted = NUM_SEEDS[quick_or]
+        if (only := arguments.problem) is not None:
+            few = 1 if quick_or == "quick" else NUM_SEEDS["full"][only]
+            wanted = {only: wanted.get(only, few)}
+        for problem, num_seeds in wanted.items():
             if (missing := PROBLEMS[problem].missing()) is not None:
                 print(f"without problem {problem}: {missing}")
                 continue
