@@ -141,12 +141,10 @@ class Assistance:
         if self._is_refuted(group, self._num_told):
             return None
         chosen = self._chosen(group, self._num_told, False)
-        weights = self._samples.weights
 
         def score(points: Sequence[Genome]) -> Floats:
             places = np.array([self._outcomes.point(point) for point in points])
-            means = {name: each.predict(places).mean(axis=1) for name, each in chosen.items()}
-            return np.asarray(sum(weights[name] * mean for name, mean in means.items()))
+            return self._samples.combined({n: each.predict(places) for n, each in chosen.items()})
 
         best = foretold_best(optimizer, score, self._rng(group, PROPOSING))
         return None if best is None else optimizer.replace(number, best)

@@ -10,6 +10,8 @@ from evomerge.fidelity.arrays import Floats
 from evomerge.optimize.protocol import Point, Steered
 
 ROUNDS = 6
+"""Of draws, each about the best points of the one before."""
+
 NUM_DRAWS = 200
 """Points that are foretold in each round."""
 
@@ -55,5 +57,5 @@ def foretold_best(
         order = np.argsort(-scores, kind="stable")
         found.append((float(scores[order[0]]), points[order[0]]))
         best = places[order[:NUM_BEST]]
-        middle, covariance = best.mean(axis=0), np.atleast_2d(np.cov(best.T))
+        middle, covariance = best.mean(axis=0), np.cov(best.T)
     return max(found, key=lambda pair: pair[0])[1]

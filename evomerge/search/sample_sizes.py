@@ -65,9 +65,8 @@ class SampleSizes:
             return min(max(least, FIRST_DOCUMENTS), size)
         if self._settings.optimizer.fits_surrogates:
             return least_count(lambda count: self._fits(foretold, spread, count), least, size)
-        weights = self._samples.weights
-        means = sum(weights[name] * each.mean(axis=1) for name, each in foretold.predicted.items())
-        foreseen = signal_of(np.asarray(means), np.zeros(len(np.asarray(means))))
+        means = self._samples.combined(foretold.predicted)
+        foreseen = signal_of(means, np.zeros_like(means))
         signal = max(foreseen, SHRINKING * self._seen())
         return count_to_rank(signal, np.concatenate(free), least)
 

@@ -50,6 +50,15 @@ class Samples:
         )
         self.is_sum = is_free and are_means
 
+    def combined(self, predicted: Mapping[str, Floats]) -> Floats:
+        """The combined score that is foretold of candidates, shape [m]; more is better.
+
+        Args:
+            predicted: What is foretold, by measure, shape [m, n].
+        """
+        parts = [self.weights[name] * each.mean(axis=1) for name, each in predicted.items()]
+        return np.asarray(np.sum(parts, axis=0))
+
     def spread(
         self, own: Mapping[str, Floats], inflation: Mapping[str, float]
     ) -> dict[str, Floats]:
