@@ -12,13 +12,12 @@ from prefect.states import Completed
 
 from evomerge.choice import read_weights
 from evomerge.errors import EvomergeError, InputError, NotNowError
-from evomerge.journal.folder import DATABASE_FILE
+from evomerge.journal.folder import DATABASE_FILE, RUNS_DIR
 from evomerge.promote import Promotion, promotion_table
 from evomerge.promote import promote as promote_candidate
 from evomerge.promote import promote_pick as promote_mlflow_run
 from evomerge.record.picks import picked
 from evomerge.search import Result
-from evomerge.search.api import RUNS_DIR
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -25,10 +25,11 @@ from evomerge.choice.table import final_table
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE
+from evomerge.journal.folder import RUNS_DIR
 from evomerge.record.report import markdown_table
 from evomerge.search import Hooks, Progress, Result
-from evomerge.search.api import RUNS_DIR, start
 from evomerge.search.api import resume as resume_run
+from evomerge.search.api import start
 from evomerge.stopping import signal_within
 
 UPDATE_S = 3.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 CONFIG_FILE = "config.yaml"
 """The configuration with everything filled in."""
 
@@ -40,6 +42,9 @@ OWNER_FILE = ".owner.json"
 
 MLFLOW_LOCK_FILE = ".mlflow.lock"
 """Locked by whoever writes the run to MLflow."""
+
+RUNS_DIR = Path("runs")
+"""Where run folders are made, below the current folder."""
 
 DATABASE_FILE = "mlflow.db"
 """MLflow's store, beside the run folders."""

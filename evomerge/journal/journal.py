@@ -197,6 +197,13 @@ class Journal:
         self._durable = size + len(lines), count + len(new)
         self._new = []
 
+    def clear(self) -> None:
+        """Make it empty: a run that never began is begun anew."""
+        self._lease.check()
+        self._file.truncate(0)
+        os.fsync(self._file.fileno())
+        self._durable, self._new, self._read = (0, 0), [], []
+
     def close(self) -> None:
         """Write what was appended, if there is room, and let go of the file."""
         try:

@@ -2,7 +2,8 @@
 
 from evomerge.search.api import Result, resume, run, work_on
 from evomerge.search.hooks import Hooks, Progress, Quiet
-from evomerge.search.run import Run, put_into_inbox, reopen_run, start_run
+from evomerge.search.inbox import put_into_inbox
+from evomerge.search.run import Run, reopen_run, start_run
 from evomerge.search.setup import Setup, set_up
 
 __all__ = [

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from evomerge.choice import Results
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError, StoppedError
-from evomerge.journal import JOURNAL_FILE, check_is_run, replay
+from evomerge.journal import check_is_run, replay
+from evomerge.journal.folder import RUNS_DIR
 from evomerge.record.follow import Syncer
-from evomerge.search.extend import changed_config, extend
+from evomerge.search.extend import changed_config, extend, has_ended
 from evomerge.search.hooks import Hooks, Progress, Quiet
+from evomerge.search.inbox import read_inbox
 from evomerge.search.mend import mend_recipes, note_lost_documents
-from evomerge.search.run import Run, check_free, reopen_run, start_run
+from evomerge.search.new_folder import check_free, is_free
+from evomerge.search.run import Run, reopen_run, start_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.setup import set_up
 from evomerge.search.stages import Stages
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-
-RUNS_DIR = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ def _reopen(run_dir: Path, strict: bool, overrides: Sequence[str]) -> Run:
     config = changed_config(run_dir, overrides) if overrides else None
     run = reopen_run(run_dir, strict=strict, config=config)
     try:
-        if overrides:
+        # What was handed in after the end is a candidate more to decide among.
+        came_late = any(not isinstance(recipe, str) for _, recipe in read_inbox(run))
+        if overrides or (came_late and has_ended(run)):
             extend(run, overrides)
         mend_recipes(run)
         note_lost_documents(run)
@@ -210,9 +213,9 @@ def _checked(make: Callable[[], Run], hooks: Hooks) -> Result:
 
 
 def free_run_dir(name: str) -> Path:
-    """`runs/NAME`, or the first of `runs/NAME-2`, ... that has no run."""
+    """`runs/NAME`, or the first of `runs/NAME-2`, ... that has no run that began."""
     folder, number = RUNS_DIR / name, 1
-    while (folder / JOURNAL_FILE).exists():
+    while not is_free(folder):
         number += 1
         folder = RUNS_DIR / f"{name}-{number}"
     return folder

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from evomerge.backends import BATCHED, engine_of
 from evomerge.backends.passes import Way
 from evomerge.choice.results import goals
 from evomerge.config import SIMPLE, Config
-from evomerge.fidelity.config import LEAST_OF_A_TASK, RaceConfig, SampledConfig
+from evomerge.fidelity.config import RaceConfig, SampledConfig
+from evomerge.journal.folder import RUNS_DIR
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
-from evomerge.pool import DTYPES, Adapter, load_tokenizer
+from evomerge.pool import DTYPES, Adapter
 from evomerge.record.verdicts import duplicate_lines, prompt_lines
 from evomerge.score import SPLITS, Objective
 from evomerge.score.leaks import NUM_LETTERS, NUM_WORDS
 from evomerge.score.trial import NUM_ENCODED
-from evomerge.search.facts import duplicates_of, prompts_of
+from evomerge.search.disk import disk_bytes, free_bytes, require_disk
+from evomerge.search.expected import sample_size, time_lines
+from evomerge.search.facts import duplicates_of, facts_of, prompts_of
 from evomerge.search.setup import Setup, num_documents, set_up
 from evomerge.search.tables import actor_budget, describe_tables
 from evomerge.space import Space
-from evomerge.threads import torch_threads
-from evomerge.workers.gpu_memory import require_gpu_memory
+from evomerge.workers.fits import require_actors
 from evomerge.workers.memory import gpu_memory_bytes, gpu_need, model_bytes, on_gpu
 
 WAYS_IN_WORDS: dict[Way, str] = {
@@ -39,13 +38,6 @@ WAYS_IN_WORDS: dict[Way, str] = {
     "could be shown to be exact for this model)",
 }
 """How a model is run."""
-
-SAMPLED_SHARE, RACED_SHARE = 0.2, 0.5
-"""Share of all documents that was enough on the demo pool, where their number follows from errors:
-of searches on samples, and of races."""
-
-OVERHEAD = 3.0
-"""Time of a small model's forward pass over what its multiplications alone would take."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,11 @@ def check(config: Config, config_dir: Path) -> Checked:
         InputError: Something is missing or wrong.
     """
     setup = set_up(config, config_dir)
-    require_gpu_memory(setup.config.workers, setup.pool)
+    require_actors(setup.config.workers, setup.pool)
+    folder = RUNS_DIR / config.name
+    require_disk(setup, folder)
+    # What the run reads beside.
+    facts_of(setup)
     return Checked(
         setup,
         [
@@ -77,7 +73,9 @@ def check(config: Config, config_dir: Path) -> Checked:
             *_documents(setup),
             *_fidelity(setup),
             *_workers(setup),
-            *_time(setup),
+            *time_lines(setup),
+            f"disk: the run will write about {readable(disk_bytes(setup))}; "
+            f"{readable(free_bytes(folder))} are free",
         ],
     )
 
@@ -188,7 +186,7 @@ def _fidelity(setup: Setup) -> list[str]:
     total = num_documents(setup, "search")
     is_race = isinstance(fidelity, RaceConfig)
     if fidelity.documents != "automatic":
-        count = f"{_sample_size(setup)} of {total} search documents"
+        count = f"{sample_size(setup)} of {total} search documents"
         count += " at first, and more for those whose place is not decided" if is_race else ""
     elif is_race:
         count = f"few of {total} search documents at first, and more for those whose place is open"
@@ -198,31 +196,6 @@ def _fidelity(setup: Setup) -> list[str]:
     if fidelity.calibrate:
         line += f"; one candidate in {round(1 / fidelity.calibrate)} on all {total}, as a check"
     return [line]
-
-
-def _sample_size(setup: Setup) -> int:
-    """Documents of a sample whose number is stated: some of each task at least, all of others."""
-    fidelity = setup.config.search.fidelity
-    assert isinstance(fidelity, SampledConfig) and fidelity.documents != "automatic"
-    sizes = {task: len(found["search"]) for task, found in setup.splits.items()}
-    whole = sum(n for task, n in sizes.items() if setup.tasks.joint_metrics(task))
-    free = [n for task, n in sizes.items() if n and not setup.tasks.joint_metrics(task)]
-    least = sum(min(n, LEAST_OF_A_TASK) for n in free)
-    return whole + min(max(fidelity.documents, least), sum(free))
-
-
-def _expected_share(setup: Setup) -> float:
-    """Share of the search documents that a candidate is scored on, on average."""
-    fidelity = setup.config.search.fidelity
-    if not isinstance(fidelity, SampledConfig):
-        return 1.0
-    if isinstance(fidelity, RaceConfig):
-        sampled = RACED_SHARE
-    elif fidelity.documents == "automatic":
-        sampled = SAMPLED_SHARE
-    else:
-        sampled = _sample_size(setup) / num_documents(setup, "search")
-    return fidelity.calibrate + (1.0 - fidelity.calibrate) * sampled
 
 
 def _limit(objective: Objective) -> str:
@@ -276,68 +249,5 @@ def _paths(setup: Setup) -> list[str]:
     ]
 
 
-def _time(setup: Setup) -> list[str]:
-    documents = num_documents(setup, "search")
-    # Two operations a weight and token.
-    operations = 2.0 * setup.pool.layout.num_parameters * _tokens(setup)
-    share = _expected_share(setup)
-    seconds = share * OVERHEAD * operations / _operations_per_s()
-    count = f"{documents:,}" if share == 1.0 else f"about {share * documents:,.0f} of {documents:,}"
-    lines = []
-    total: float | None = 0.0
-    for phase in setup.config.all_phases:
-        ends = [
-            f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
-            for name, value in phase.budget.model_dump(exclude_none=True).items()
-        ]
-        owner = "budget" if phase.name == SIMPLE else f"budget of {phase.name}"
-        lines.append(f"{owner}: {', '.join(ends)}; a candidate scores {count} documents")
-        if total is not None:
-            candidates = phase.budget.candidates
-            # Random search scores all documents of as many again.
-            times = 1.0 + ("random" in setup.config.search.baselines) / share
-            total = None if candidates is None else total + times * seconds * candidates
-    if "random" in setup.config.search.baselines:
-        lines.append("random search: as many candidates again, each on all search documents")
-    if total is None:
-        return [*lines, f"time: about {seconds:.1f} s a candidate and CPU of this machine"]
-    return [
-        *lines,
-        f"time: about {seconds:.1f} s a candidate, {_duration(total)} in all on one CPU "
-        "of this machine (a rough estimate from the model's size)",
-    ]
-
-
-def _tokens(setup: Setup) -> float:
-    """Tokens of a candidate's requests on search documents, estimated."""
-    tokenizer = load_tokenizer(setup.pool)
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text))
-
-    return sum(
-        len(by_split["search"]) * setup.tasks.typical_tokens(task, by_split["search"], count)
-        for task, by_split in setup.splits.items()
-        if by_split["search"]
-    )
-
-
-def _operations_per_s() -> float:
-    """Multiply-adds of this machine's one core, twice; measured for a moment."""
-    matrix = torch.rand(512, 512)
-    with torch_threads(1):
-        matrix @ matrix
-        started = time.perf_counter()
-        for _ in range(5):
-            matrix @ matrix
-        return 5 * 2 * 512**3 / (time.perf_counter() - started)
-
-
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):,.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

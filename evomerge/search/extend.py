@@ -48,6 +48,17 @@ def changed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
     return load_config(path, overrides)
 
 
+def has_ended(run: Run) -> bool:
+    """Whether the last search has ended, and what it came to is decided or will be."""
+    return run.state.stages.get(_stage_of(run)) == "ended"
+
+
+def _stage_of(run: Run) -> str:
+    """The last search's."""
+    last = run.setup.config.all_phases[-1]
+    return "search" if last.name == SIMPLE else f"search-{last.name}"
+
+
 def extend(run: Run, overrides: Sequence[str]) -> None:
     """Journal that a run goes on with changes, and write its configuration.
 
@@ -66,7 +77,7 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
     finalists = f"finalists{end}"
     behind = [f"search{end}", finalists, "random", "holdout", "report", "export"]
     config.write(run.run_dir / CONFIG_FILE)
-    is_over = run.state.stages.get(f"search{end}") == "ended"
+    is_over = has_ended(run)
     decisions = (finalists, winner_of(last), "front", "chosen", "best_parent", "best_baseline")
     decided = [ranking_of(f"search{end}"), *decisions, "random", "random-finalists"]
     run.record(

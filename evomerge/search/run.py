@@ -6,24 +6,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from evomerge.backends import engine_of, require_paths
 from evomerge.choice import Results
 from evomerge.choice.model import SearchedPhase
 from evomerge.config import Config, PhaseConfig, load_config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.journal import JOURNAL_FILE, Candidate, Journal, RunState, apply_all
-from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR, RECIPES_DIR
+from evomerge.journal.folder import CONFIG_FILE, RECIPES_DIR
 from evomerge.journal.journal import Kind, check_is_run, refuse_without_journal
 from evomerge.journal.room import when_there_is_room
-from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe
+from evomerge.search.disk import require_disk
 from evomerge.search.facts import facts_of
+from evomerge.search.new_folder import check_free, take
 from evomerge.search.setup import Setup, set_up
 from evomerge.space import Genome, Space
-from evomerge.workers.gpu_memory import require_gpu_memory
+from evomerge.workers.fits import require_actors
 
 logger = logging.getLogger(__name__)
 
@@ -162,33 +160,25 @@ def winner_of(phase: PhaseConfig) -> str:
     return f"winner-{phase.name}"
 
 
-def check_free(run_dir: Path) -> None:
-    """Refuse a folder that a new run cannot have.
-
-    Raises:
-        InputError: It has a run already, or what is left of one, or is a file.
-    """
-    if (run_dir / JOURNAL_FILE).exists():
-        raise InputError(
-            f"{run_dir} has a run already; `evomerge resume {run_dir}` goes on with it"
-        )
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(f"{run_dir} is a file; name a folder, or one that does not exist yet")
-    refuse_without_journal(run_dir)
-
-
 def start_run(setup: Setup, run_dir: Path) -> Run:
-    """Begin a run in a new folder.
+    """Begin a run in a new folder, or in one whose run never began.
 
     Raises:
-        InputError: The folder has a journal already, or a GPU has no room for its actors.
+        InputError: The folder has a run that began, the actors do not fit, or something that the
+            run needs cannot be read. No folder is made then.
     """
     check_free(run_dir)
-    require_gpu_memory(setup.config.workers, setup.pool)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    setup.config.write(run_dir / CONFIG_FILE)
-    run = Run(run_dir, setup, Journal(run_dir / JOURNAL_FILE))
-    run.record("run_started", **facts_of(setup))
+    require_actors(setup.config.workers, setup.pool)
+    require_disk(setup, run_dir)
+    facts = facts_of(setup)
+    journal = take(run_dir)
+    try:
+        setup.config.write(run_dir / CONFIG_FILE)
+        run = Run(run_dir, setup, journal)
+    except BaseException:
+        journal.close()
+        raise
+    run.record("run_started", **facts)
     run.commit()
     return run
 
@@ -222,50 +212,3 @@ def reopen_run(run_dir: Path, *, strict: bool = False, config: Config | None = N
         (run_dir / JOURNAL_FILE).unlink()
         return start_run(run.setup, run_dir)
     return run
-
-
-def put_into_inbox(run_dir: Path, recipe: Recipe) -> Path:
-    """Hand a recipe to a run, whether it is being worked on or not.
-
-    Returns:
-        The file that the driver will take up.
-
-    Raises:
-        InputError: There is no such run, the recipe's models are not its pool's, or its layers
-            are nothing that the run's engine can run.
-    """
-    check_is_run(run_dir)
-    config = load_config(run_dir / CONFIG_FILE)
-    assert config.resolved is not None
-    for name, member in recipe.members.items():
-        if config.resolved.pool_sha256.get(name) != member.sha256:
-            raise InputError(
-                f"recipe member {name!r} ({member.sha256[:12]}) is not a model of this run's pool: "
-                f"{', '.join(f'{n} ({h[:12]})' for n, h in config.resolved.pool_sha256.items())}"
-            )
-    check_vocabulary(recipe, config.pool.vocabulary)
-    require_paths(engine_of(config.score), recipe)
-    inbox_dir = run_dir / INBOX_DIR
-    inbox_dir.mkdir(exist_ok=True)
-    path = inbox_dir / f"{recipe.sha256[:16]}.yaml"
-    write_text(path, recipe.to_yaml())
-    return path
-
-
-def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
-    """Recipes that were handed in and are not journaled yet: file names with recipes or errors."""
-    folder = run.run_dir / INBOX_DIR
-    found: list[tuple[str, Recipe | str]] = []
-    if not folder.is_dir():
-        return found
-    for path in sorted(folder.glob("*.yaml")):
-        if path.name in run.state.inbox:
-            continue
-        try:
-            recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-            run.setup.pool.check_recipe(recipe)
-            require_paths(engine_of(run.setup.config.score), recipe)
-            found.append((path.name, recipe))
-        except (ValueError, OSError, yaml.YAMLError) as error:
-            found.append((path.name, str(error).splitlines()[0]))
-    return found

@@ -114,7 +114,7 @@ def statistics_budget(
         return int(workers.statistics_gib * GIB)
     if is_on_gpu:
         return gpu_need(workers, pool, gpu_bytes).statistics_bytes
-    count = _num_on_a_machine(workers)
+    count = num_on_a_machine(workers)
     total = machine_bytes()
     mapped = sum(checkpoint.size_bytes for checkpoint in pool)
     left = max(0, total - mapped - count * model_bytes(pool))
@@ -207,7 +207,7 @@ def gib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:,.2f} GiB"
 
 
-def _num_on_a_machine(workers: WorkersConfig) -> int:
+def num_on_a_machine(workers: WorkersConfig) -> int:
     """Actors on one machine's CPUs: local ones are all here, a cluster has other machines."""
     if workers.kind == "inline":
         return 1

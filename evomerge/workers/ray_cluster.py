@@ -44,6 +44,9 @@ def _connect(config: WorkersConfig) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    if config.address != "local":
+        # Else Ray's core writes a line a second while nobody answers.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     logging.getLogger("ray").setLevel(logging.ERROR)
     arguments: dict[str, Any] = {
         "address": config.address,

@@ -25,7 +25,7 @@ from evomerge.pool import load_tokenizer
 from evomerge.score.backend import Continuation
 from evomerge.search import put_into_inbox, reopen_run
 from evomerge.search.check import check
-from evomerge.search.run import read_inbox
+from evomerge.search.inbox import read_inbox
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
 from evomerge.testing.backends import check_backend
