@@ -34,6 +34,9 @@ SetOption = Annotated[
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML).")
 ]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Figures of the front and its surrogates too.")
+]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")]
 
 
@@ -47,6 +50,7 @@ def demo(
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Search a front of three skills.")
     ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run the main job on the demo pool."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DO_NOT_TRACK"):
@@ -56,7 +60,7 @@ def demo(
     if layer_order and pareto:
         raise InputError("demo: --layer-order or --pareto, not both")
     path = LAYER_ORDER_PATH if layer_order else PARETO_PATH if pareto else CONFIG_PATH
-    _search(path, set_ or [], run_dir)
+    _search(path, set_ or [], run_dir, verbose)
 
 
 @app.command()
@@ -74,9 +78,10 @@ def search(
     config: ConfigArgument,
     set_: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+    verbose: VerboseOption = False,
 ) -> None:
     """Search, and end with the final table."""
-    _search(config, set_ or [], run_dir)
+    _search(config, set_ or [], run_dir, verbose)
 
 
 @app.command()
@@ -86,6 +91,7 @@ def resume(
         bool, typer.Option(help="Stop where a replayed ask differs from its record.")
     ] = False,
     set_: SetOption = None,
+    verbose: VerboseOption = False,
 ) -> None:
     """Go on with a run where it stopped, or with a larger budget."""
     from evomerge.search import resume as resume_run
@@ -93,7 +99,7 @@ def resume(
 
     with Display() as display:
         result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
-    _show(result)
+    _show(result, verbose)
 
 
 @app.command()
@@ -110,6 +116,7 @@ def front(
         typer.Option("--measure", help="Propose a model for the preference, and measure it first."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Print the front, and pick from it: by default its knee."""
     from evomerge.choice import read_weights
@@ -130,7 +137,7 @@ def front(
         return
     from evomerge.terminal import print_front
 
-    print_front(result)
+    print_front(result, verbose=verbose)
     if proposed is not None:
         typer.echo(f"measured for this preference: {proposed}")
     typer.echo(f"picked: {picked}")
@@ -225,6 +232,7 @@ def enqueue(
     from evomerge.mergekit import is_mergekit
     from evomerge.recipe import read_recipe
     from evomerge.search import put_into_inbox
+    from evomerge.search.inbox import is_over
 
     if is_mergekit(recipe):
         raise InputError(
@@ -233,6 +241,10 @@ def enqueue(
         )
     path = put_into_inbox(run_dir, read_recipe(recipe))
     typer.echo(f"{path}: queued")
+    if is_over(run_dir):
+        typer.echo(
+            f"the search has ended; `evomerge resume {run_dir}` scores the recipe and chooses anew"
+        )
 
 
 @app.command()
@@ -319,20 +331,20 @@ def compare(
         )
 
 
-def _search(config: Path, overrides: list[str], run_dir: Path | None) -> None:
+def _search(config: Path, overrides: list[str], run_dir: Path | None, verbose: bool) -> None:
     from evomerge.config import load_config
     from evomerge.search.api import start
     from evomerge.terminal import Display
 
     with Display() as display:
         result = start(load_config(config, overrides), config.parent, run_dir, display)
-    _show(result)
+    _show(result, verbose)
 
 
-def _show(result: Result) -> None:
+def _show(result: Result, verbose: bool) -> None:
     from evomerge.terminal import print_result
 
-    print_result(result)
+    print_result(result, verbose=verbose)
 
 
 def main() -> int:

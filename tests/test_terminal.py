@@ -6,9 +6,12 @@ import sys
 from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from evomerge.objectives.units import Unit
+from evomerge.record.columns import Column, Scale
 from evomerge.search import Progress
-from evomerge.terminal import Display
+from evomerge.terminal import Display, Marked, print_grids
 
 
 class Terminal(StringIO):
@@ -34,7 +37,7 @@ def search(**changes) -> Progress:
 
 
 def test_counts_the_best_and_failures(monkeypatch):
-    best = {"best": (0.5, 0.125), "best_candidate": "c00002"}
+    best = {"best_words": "0.500 ±0.125", "best_candidate": "c00002"}
     text = shown(Terminal(), monkeypatch, search(**best, num_failed=2))
     assert "search" in text and "3/8" in text
     assert "best 0.500 ±0.125 (c00002), 2 failed" in text
@@ -58,5 +61,35 @@ def test_a_stage_that_ends_is_full(monkeypatch, name):
     assert name in shown(Terminal(), monkeypatch, stages=[name])
 
 
-def test_a_stream_that_is_no_terminal_gets_nothing(monkeypatch):
-    assert shown(StringIO(), monkeypatch, search(), stages=["search"]) == ""
+def test_without_a_terminal_there_is_a_line_for_each_batch(monkeypatch):
+    best = {"total": 100, "best_words": "~0.500 ±0.125", "best_candidate": "c00002"}
+    steps = [search(done=done, **best) for done in range(1, 101)]
+    lines = shown(StringIO(), monkeypatch, *steps, stages=["report"]).splitlines()
+    assert len(lines) == 20
+    assert lines[0] == "search: 5/100 best ~0.500 ±0.125 (c00002)"
+    assert lines[-1] == "search: 100/100 best ~0.500 ±0.125 (c00002)"
+    few = [search(stage="holdout", done=done, total=2, line=f"c{done}") for done in (1, 2)]
+    assert shown(StringIO(), monkeypatch, *few) == "holdout: 1/2 c1\nholdout: 2/2 c2\n"
+    endless = [search(done=done, total=None) for done in range(1, 31)]
+    assert len(shown(StringIO(), monkeypatch, *endless).splitlines()) == 3
+
+
+def grids(width, monkeypatch, rows, columns) -> list[str]:
+    monkeypatch.setattr(sys, "stdout", stream := StringIO())
+    print_grids(Console(width=width), "toy", columns, rows, {"c1": Marked("(chosen)", "bold")})
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 120])
+def test_names_are_never_cut_and_columns_that_do_not_fit_stand_below(monkeypatch, width):
+    names = ["c1", "parent-with-a-long-name"]
+    scale = Scale(Unit(is_share=True), "acc", higher_is_better=True)
+    columns = [Column(f"task-{n}", scale, lambda row: "0.123 ±0.045") for n in range(5)]
+    lines = grids(width, monkeypatch, [{"candidate": name} for name in names], columns)
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    tables = sum("c1 (chosen)" in line for line in lines)
+    assert tables == {44: 5, 60: 3, 80: 2, 120: 1}[width]
+    assert sum("parent-with-a-long-name" in line for line in lines) == tables
+    assert sum(line.count("0.123 ±0.045") for line in lines) == 2 * 5
+    assert sum(line.count("acc ↑") for line in lines) == 5

@@ -157,6 +157,11 @@ class Results:
         decided = self.state.decided.get("front")
         return None if decided is None else Front.from_dict(decided)
 
+    @property
+    def finds_front(self) -> bool:
+        """Whether the last phase's optimizer looks for a front; earlier releases did not say."""
+        return bool(self.state.started["phases"][-1].get("finds_front", self.front is not None))
+
     def losses(self, candidate: str, split: Split) -> tuple[list[float], list[float]] | None:
         """A candidate's losses and standard errors, one for each objective."""
         scores = self.state.candidates[candidate].scores(split)
@@ -250,15 +255,34 @@ class Results:
             "name": state.started["name"],
             "seed": state.started["seed"],
             "chosen": chosen,
+            "parents": self.parents,
             "num_candidates": state.num_searched,
             "num_failed": state.num_failed,
             "search_seconds": state.elapsed_s,
             "objectives": [objective.name for objective in self.objectives],
+            "units": self.units,
+            "combined_unit": self.combined_unit,
             "rows": rows,
             "comparisons": comparisons,
             "front": state.decided.get("front"),
             **{name: value for name, value in self._more(chosen).items() if value},
         }
+
+    @property
+    def units(self) -> dict[str, dict[str, Any]]:
+        """Metric, unit and direction of each objective."""
+        return {o.name: _unit(o) for o in (*self.objectives, *self.monitors)}
+
+    @property
+    def combined_unit(self) -> dict[str, Any] | None:
+        """Metric, unit and direction of the combined score; None where objectives have several."""
+        counted = [_unit(o) for o in self.objectives if o.preference]
+        first = counted[0]
+        metrics = {each["metric"] for each in counted}
+        is_known = first["unit"] or first["is_share"] or len(metrics) == 1
+        if not is_known or any(first | {"metric": o["metric"]} != o for o in counted):
+            return None
+        return first | {"metric": metrics.pop() if len(metrics) == 1 else ""}
 
     def _more(self, chosen: str | None) -> dict[str, Any]:
         """What stands in the table where there is some: earlier choices, groups, held-out tasks."""
@@ -314,6 +338,15 @@ class Results:
                 "objectives": {n: asdict(estimate) for n, estimate in scores.items()},
             }
         return {"candidate": name, "failed": candidate.failed, "splits": splits}
+
+
+def _unit(objective: Objective) -> dict[str, Any]:
+    return {
+        "metric": objective.metric,
+        "unit": objective.unit.name,
+        "is_share": objective.unit.is_share,
+        "higher_is_better": objective.higher_is_better,
+    }
 
 
 def lower_bound(score: Estimate) -> float:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from evomerge.choice.front import Entry, Front
 from evomerge.choice.results import Results
 from evomerge.optimize.fronts import hypervolume, non_dominated, violations
-from evomerge.record.report import front_lines
+from evomerge.record.report import front_details, front_lines
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def render_front(results: Results) -> str | None:
     }
     return environment.get_template("front.jinja").render(
         name=results.state.started["name"],
-        lines=front_lines(front),
+        lines=[*front_lines(front), *front_details(front)],
         run_dir=results.run_dir,
         knee=front.knee,
         plotly=get_plotlyjs(),

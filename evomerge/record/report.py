@@ -11,32 +11,27 @@ from evomerge.choice.front import Front
 from evomerge.choice.results import Results
 from evomerge.choice.table import final_table
 from evomerge.journal.state import RecipeOf
+from evomerge.record.columns import (
+    Column,
+    columns_of,
+    front_columns,
+    part_columns,
+    row_of,
+    rows_of,
+)
 from evomerge.record.path_pictures import path_pictures
 from evomerge.record.verdicts import verdict_lines
 from evomerge.score.health import SIGNS
 from evomerge.score.statistics import Z_95
 
 
-def rows_of(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that people see: models, and the best parent of each objective together."""
-    if "synergy" not in table:
-        return list(table["rows"])
-    together = {"candidate": "best parent of each", "failed": None}
-    return [*table["rows"], together | {"splits": table["synergy"]["splits"]}]
-
-
 def front_lines(front: Front) -> list[str]:
-    """How good a front is, in words."""
-    reference = ", ".join(f"{name} {value:.3f}" for name, value in front.reference.items())
-    lines = [
-        f"hypervolume {front.hypervolume:.4g} over the reference point {reference} "
-        f"(baselines alone: {front.baseline_hypervolume:.4g})"
-    ]
+    """What a front is good for, in words."""
+    lines = []
     if front.win_rate is not None:
         lines.append(
             f"the front has a better model than the best baseline for {front.win_rate:.0%} of all "
-            f"preferences; the baselines are {front.baseline_igd_plus:.3f} behind it (IGD+), "
-            f"their best {front.baseline_gd_plus:.3f} (GD+)"
+            "preferences"
         )
     if not front.members:
         lines.append(f"nobody keeps every limit; {front.knee} comes nearest")
@@ -49,6 +44,21 @@ def front_lines(front: Front) -> list[str]:
                 f"{name} is the same for everybody: it decides nothing, and without an explicit "
                 "`reference` that is worse the hypervolume is zero"
             )
+    return lines
+
+
+def front_details(front: Front) -> list[str]:
+    """Figures of a front and of its surrogates."""
+    reference = ", ".join(f"{name} {value:.3f}" for name, value in front.reference.items())
+    lines = [
+        f"hypervolume {front.hypervolume:.4g} over the reference point {reference} "
+        f"(baselines alone: {front.baseline_hypervolume:.4g})"
+    ]
+    if front.win_rate is not None:
+        lines.append(
+            f"the baselines are {front.baseline_igd_plus:.3f} behind the front (IGD+), their best "
+            f"{front.baseline_gd_plus:.3f} (GD+)"
+        )
     if not front.surrogates:
         lines.append("no surrogates could be fitted: values are plain means on validation")
     for name, quality in front.surrogates.items():
@@ -60,40 +70,30 @@ def front_lines(front: Front) -> list[str]:
     return lines
 
 
-def cell(splits: dict[str, Any], split: str, objective: str | None) -> str:
-    """A score with its standard error, or a dash; `objective` None is the combined one."""
-    if split not in splits:
-        return "-"
-    entry = splits[split]
-    estimate = entry["combined"] if objective is None else entry["objectives"][objective]
-    # "~": estimated from some of the documents.
-    mark = "~" if "design_error" in estimate else ""
-    return f"{mark}{estimate['value']:.3f} ±{estimate['standard_error']:.3f}"
-
-
 def markdown_table(table: dict[str, Any]) -> str:
-    """The final table in Markdown, for a README or a Prefect artifact."""
-    headings = ["model", "search", "validation", "holdout"]
-    headings += [f"{name} (holdout)" for name in table["objectives"]]
-    lines = [f"| {' | '.join(headings)} |", "| --- |" + " ---: |" * (len(headings) - 1)]
+    """The verdict and the final table in Markdown, for a README or a Prefect artifact."""
+    found, *notes = verdict_lines(table)
+    columns = columns_of(table)
+    lines = [f"**{found}**", "", *_markdown_head("model", columns)]
     for row in rows_of(table):
-        splits = row["splits"]
         name = row["candidate"]
         cells = [f"**{name}**" if name == table["chosen"] else name]
-        cells += [cell(splits, split, None) for split in ("search", "validation", "holdout")]
-        cells += [cell(splits, "holdout", objective) for objective in table["objectives"]]
+        cells += [column.show(row) for column in columns]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = verdict_lines(table)
     if table["front"] is not None:
         front = Front.from_dict(table["front"])
-        names = table["objectives"]
-        lines += ["", f"| front, on validation | {' | '.join(names)} |"]
-        lines.append("| --- |" + " ---: |" * len(names))
+        columns = front_columns(table)
+        lines += ["", *_markdown_head("front, on validation", columns)]
         for entry in front.members:
-            cells = [f"{entry.values[n]:.3f} ±{entry.deviations[n]:.3f}" for n in names]
+            cells = [column.show(row_of(entry)) for column in columns]
             lines.append(f"| {entry.candidate} | {' | '.join(cells)} |")
         notes += front_lines(front)
     return "\n".join([*lines, "", *(f"{line}  " for line in notes)])
+
+
+def _markdown_head(first: str, columns: list[Column]) -> list[str]:
+    headings = [f"{column.heading}<br>{column.scale.words}" for column in columns]
+    return [f"| {first} | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
 
 
 def render_html(results: Results, recipe_of: RecipeOf) -> str:
@@ -112,12 +112,17 @@ def render_html(results: Results, recipe_of: RecipeOf) -> str:
         table=table,
         lines=verdict_lines(table),
         rows=rows_of(table),
+        columns=columns_of(table),
+        parts={group: part_columns(table, group) for group in table.get("groups", {})},
+        front_columns=front_columns(table),
+        row_of=row_of,
         signs=SIGNS,
-        cell=cell,
         plot=_progress(results),
         paths=path_pictures(results, recipe_of),
         front=results.front,
-        front_lines=front_lines(results.front) if results.front is not None else [],
+        front_lines=[*front_lines(results.front), *front_details(results.front)]
+        if results.front is not None
+        else [],
         pool=results.state.started["pool_sha256"],
         dimensions=results.state.dimensions(chosen.phase) if chosen is not None else [],
         genome=chosen.genome if chosen is not None else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from evomerge.objectives.units import Unit
+from evomerge.record.columns import scale_of
 from evomerge.score.health import SIGNS
 
 ROLES = {
@@ -14,10 +16,11 @@ ROLES = {
 
 
 def verdict_lines(table: dict[str, Any]) -> list[str]:
-    """Everything that is said of a final table, in words."""
+    """Everything that is said of a final table, in words; the first line is the verdict."""
     return [
+        verdict(table),
         *limit_lines(table),
-        *comparison_lines(table),
+        *comparison_lines(table, without=_told_by_verdict(table)),
         *synergy_lines(table),
         *monitor_lines(table),
         *shrinkage_lines(table),
@@ -29,15 +32,65 @@ def verdict_lines(table: dict[str, Any]) -> list[str]:
     ]
 
 
-def comparison_lines(table: dict[str, Any]) -> list[str]:
-    """The paired differences on holdout, in words, in points (hundredths)."""
+def verdict(table: dict[str, Any]) -> str:
+    """What was found, in one line: whether the chosen model is better than every parent."""
+    chosen = table["chosen"]
+    if chosen is None:
+        return "no model is chosen yet"
+    if table.get("over_limit"):
+        return f"no model keeps every limit; {chosen} comes nearest"
+    if chosen in table["parents"]:
+        return f"nothing found is better than {chosen}: keep it"
+    gains = {entry["role"]: entry for entry in table["comparisons"]}
+    if "best_parent" not in gains:
+        return f"{chosen} is chosen; it was not compared with a parent on holdout yet"
+    gain = gains["best_parent"]
+    parent, change = gain["candidate"], _change(table, gain)
+    if gain["distinguishable"] and gain["value"] > 0.0:
+        return (
+            f"{chosen} is better than every parent: {change} (on holdout, against {parent}, the "
+            "best of them)"
+        )
+    if gain["distinguishable"]:
+        return (
+            f"nothing found is better than {parent}: keep it ({chosen}, chosen on validation, is "
+            f"worse on holdout: {change})"
+        )
+    return (
+        f"nothing found is shown to be better than {parent}: keep it ({chosen}, chosen on "
+        f"validation, differs on holdout by {change})"
+    )
+
+
+def _change(table: dict[str, Any], gain: dict[str, Any], objective: str | None = None) -> str:
+    """A difference of an objective, or of the combined score, with its interval and unit."""
+    scale = scale_of(table, objective)
+    if scale is not None:
+        return scale.change(gain)
+    change = Unit().change(gain["value"], gain["low"], gain["high"])
+    return f"{change} in the combined score (higher is better)"
+
+
+def _told_by_verdict(table: dict[str, Any]) -> str | None:
+    """The comparison whose numbers stand in the verdict."""
+    return None if table.get("over_limit") else "best_parent"
+
+
+def comparison_lines(table: dict[str, Any], *, without: str | None = None) -> list[str]:
+    """The paired differences on holdout, in words.
+
+    Args:
+        table: The final table.
+        without: The role of one that is left out.
+    """
     lines = []
     for entry in table["comparisons"]:
-        interval = f"95 % interval {100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}"
+        if entry["role"] == without:
+            continue
         verdict = "" if entry["distinguishable"] else ": not distinguishable"
         lines.append(
             f"{table['chosen']} against {ROLES[entry['role']]} ({entry['candidate']}) on holdout: "
-            f"{100 * entry['value']:+.1f} points, {interval}{verdict}"
+            f"{_change(table, entry)}{verdict}"
         )
     earlier = table.get("earlier", [])
     if earlier:
@@ -52,11 +105,17 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
 def limit_lines(table: dict[str, Any]) -> list[str]:
     """Limits that the chosen model does not keep, a line each."""
     return [
-        f"limit: {table['chosen']} does not keep the limit {entry['limit']:.3f} of "
-        f"{entry['objective']}: {entry['value']:.3f} on validation; of the finalists it comes "
-        "nearest"
+        f"limit: {table['chosen']} does not keep the limit of {entry['objective']}, "
+        f"{_value(table, entry, 'limit')}: it has {_value(table, entry, 'value')} on validation; "
+        "of the finalists it comes nearest"
         for entry in table.get("over_limit", ())
     ]
+
+
+def _value(table: dict[str, Any], entry: dict[str, Any], what: str) -> str:
+    scale = scale_of(table, entry["objective"])
+    assert scale is not None
+    return scale.unit.show(entry[what], like=entry["limit"])
 
 
 def monitor_lines(table: dict[str, Any]) -> list[str]:
@@ -71,12 +130,12 @@ def monitor_lines(table: dict[str, Any]) -> list[str]:
             verdict = "not distinguishable"
         else:
             verdict = "better" if gain["value"] > 0.0 else "worse"
+        scale = scale_of(table, entry["name"])
+        assert scale is not None
         lines.append(
             f"held out, {entry['name']} ({entry['metric']}): {ours['candidate']} "
-            f"{ours['value']:.3f} ±{ours['standard_error']:.3f}, the best parent "
-            f"({theirs['candidate']}) {theirs['value']:.3f} ±{theirs['standard_error']:.3f}; gain "
-            f"{gain['value']:+.3f}, 95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}: "
-            f"{verdict}"
+            f"{scale.show(ours)}, the best parent ({theirs['candidate']}) {scale.show(theirs)}; "
+            f"{scale.change(gain)}: {verdict}"
         )
     return lines
 
@@ -156,11 +215,18 @@ def shrinkage_lines(table: dict[str, Any]) -> list[str]:
             who = f"{count} finalists" if count > 1 else f"the finalist {who}"
             what = f"mean {what}" if count > 1 else what
             remedy = "take more search documents, or search fewer candidates"
+        scale = scale_of(table, None)
+        unit = Unit() if scale is None else scale.unit
+        first, second = entry["value_first"], entry["value_second"]
+        if scale is None or entry["is_gain"]:
+            shown = unit.amount(first), unit.amount(second)
+        else:
+            shown = unit.show(scale.value(first)), unit.show(scale.value(second))
         lines.append(
-            f"overfit: the {what} of {who} fell from {entry['value_first']:+.3f} on "
-            f"{entry['first']} to {entry['value_second']:+.3f} on {entry['second']} documents, by "
-            f"{entry['value']:.3f} (95 % interval {entry['low']:+.3f} to {entry['high']:+.3f}), "
-            f"which is more than the standard errors explain; {remedy}"
+            f"overfit: the {what} of {who} got worse, from {shown[0]} on {entry['first']} to "
+            f"{shown[1]} on {entry['second']} documents, by "
+            f"{unit.change(entry['value'], entry['low'], entry['high'])}; this is more than the "
+            f"standard errors explain; {remedy}"
         )
     return lines
 
@@ -174,8 +240,7 @@ def synergy_lines(table: dict[str, Any]) -> list[str]:
     verdict = "" if found["distinguishable"] else ": not distinguishable"
     return [
         f"synergy, {table['chosen']} against the best parent of each objective ({best}) on "
-        f"holdout: {found['value']:+.3f}, 95 % interval {found['low']:+.3f} to "
-        f"{found['high']:+.3f}{verdict}"
+        f"holdout: {_change(table, found)}{verdict}"
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evomerge.objectives import METRIC_RANGES, Measure
+from evomerge.objectives.units import Unit, unit_of
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Objective:
         if not self.higher_is_better:
             return low, high
         return None if high is None else -high, None if low is None else -low
+
+    @property
+    def unit(self) -> Unit:
+        """What its numbers are called."""
+        kind = "metric" if self.kind == "group" else self.kind
+        return unit_of(kind, self.metric, self.low, self.high)
 
     @property
     def column(self) -> str:

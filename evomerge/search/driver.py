@@ -12,16 +12,17 @@ from evomerge.errors import EvomergeError, StoppedError
 from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.journal import Candidate
 from evomerge.optimize import Scored
-from evomerge.score import Approximation
+from evomerge.record.columns import score_words
 from evomerge.search.asking import Asking
 from evomerge.search.assistance import Assistance
 from evomerge.search.derive import derive, fail
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.garbage import without_what_is_loaded
 from evomerge.search.hooks import Progress
+from evomerge.search.inbox import read_inbox
 from evomerge.search.outcomes import line_of, outcome_of, to_optimizer
 from evomerge.search.racing import Race
-from evomerge.search.run import Run, ranking_of, read_inbox
+from evomerge.search.run import Run, ranking_of
 from evomerge.search.spending import Spending
 from evomerge.space import Genome
 from evomerge.threads import one_thread
@@ -350,17 +351,18 @@ class SearchLoop:
         return None
 
     def _report(self, candidate: Candidate) -> None:
-        best = self.run.results.combined(self._best[1], "search") if self._best else None
-        state = self.state
+        results, state = self.run.results, self.state
+        known = self._best[1] if self._best else None
+        best = results.combined(known, "search") if known else None
         self.report(
             Progress(
                 stage=self.stage,
                 done=state.num_told,
                 total=self.budget.candidates,
                 best=(best.value, best.standard_error) if best else None,
-                best_candidate=self._best[1] if self._best else None,
+                best_candidate=known,
                 num_failed=state.num_failed,
-                line=line_of(candidate, self.run.results.combined(candidate.id, "search")),
-                is_estimate=isinstance(best, Approximation),
+                line=line_of(results, candidate, "search"),
+                best_words=(score_words(results, known, "search") or "") if known else "",
             )
         )

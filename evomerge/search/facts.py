@@ -21,7 +21,11 @@ def facts_of(setup: Setup) -> dict[str, Any]:
         "pool_sha256": setup.config.resolved.pool_sha256,
         "versions": setup.config.resolved.versions,
         "phases": [
-            {"name": phase.name, "dimensions": [d.name for d in space.dimensions]}
+            {
+                "name": phase.name,
+                "dimensions": [d.name for d in space.dimensions],
+                "finds_front": phase.optimizer.finds_front,
+            }
             for phase, space in zip(setup.config.all_phases, setup.spaces, strict=True)
         ],
         "objectives": [asdict(objective) for objective in setup.objectives],

@@ -19,7 +19,7 @@ class Progress:
         best_candidate: Who has it.
         num_failed: Candidates that failed.
         line: One line for people about the last batch.
-        is_estimate: Whether the best score is an estimate.
+        best_words: The best score as people see it; `~` before one that is an estimate.
     """
 
     stage: str
@@ -29,7 +29,7 @@ class Progress:
     best_candidate: str | None
     num_failed: int
     line: str
-    is_estimate: bool = False
+    best_words: str = ""
 
 
 class Hooks(Protocol):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from evomerge.choice import Results
 from evomerge.journal import Candidate
 from evomerge.journal.journal import Event
 from evomerge.optimize import Asked, Failed, Outcome, Scored, Told
-from evomerge.score import Approximation, Estimate
+from evomerge.record.columns import score_words
+from evomerge.score import Split
 from evomerge.search.run import Run
 
 
@@ -23,12 +25,14 @@ def outcome_of(run: Run, candidate: Candidate) -> Outcome:
     )
 
 
-def line_of(candidate: Candidate, score: Estimate | None) -> str:
+def line_of(results: Results, candidate: Candidate, split: Split) -> str:
     """A candidate's score, in a line; "~": it is an estimate."""
-    if score is None:
-        return f"{candidate.id} failed: {candidate.failures.get('search')}"
-    mark = "~" if isinstance(score, Approximation) else ""
-    return f"{candidate.id} {mark}{score.value:.4f} ±{score.standard_error:.4f}"
+    words = score_words(results, candidate.id, split)
+    if words is not None:
+        return f"{candidate.id} {words}"
+    if split in candidate.failures:
+        return f"{candidate.id} failed: {candidate.failures[split]}"
+    return f"{candidate.id} is scored"
 
 
 def to_optimizer(event: Event) -> Asked | Told | None:

@@ -10,6 +10,7 @@ from evomerge.score import Split
 from evomerge.search.derive import derive
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.hooks import Progress
+from evomerge.search.outcomes import line_of
 from evomerge.search.run import Run
 from evomerge.workers import WorkerGroup, WorkersConfig, WorkerSpec, start_group
 
@@ -89,12 +90,7 @@ class Scoring:
                 for c in candidates
             )
             for candidate in ended:
-                estimate = self.run.results.combined(candidate.id, split)
-                line = f"{candidate.id} is scored"
-                if estimate is not None:
-                    line = f"{candidate.id} {estimate.value:.4f} ±{estimate.standard_error:.4f}"
-                elif split in candidate.failures:
-                    line = f"{candidate.id} failed: {candidate.failures[split]}"
+                line = line_of(self.run.results, candidate, split)
                 self.report(Progress(f"{stage}: {split}", done, total, None, None, 0, line))
 
         given_up = {"search"} if again else {"search", split}
