@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from commands import run_here
-from evomerge import cli
+from evomerge.cli import work
 from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH, PARETO_PATH
 from evomerge.search import Result
 from fixtures import make_workspace
@@ -168,12 +169,75 @@ def test_convert_there_and_back(evomerge, refused, folder, result):
 
 def test_enqueue(evomerge, refused, folder):
     output = evomerge("enqueue", "runs/toy", "runs/toy/recipes/uniform.yaml")
-    path = Path(output.removesuffix(": queued\n"))
+    queued, ended = output.splitlines()
+    assert ended == (
+        "the search has ended; `evomerge resume runs/toy` scores the recipe and chooses anew"
+    )
+    path = Path(queued.removesuffix(": queued"))
     assert (folder / path).is_file() and path.is_relative_to("runs/toy")
     (folder / path).unlink()
     (folder / "mergekit.yaml").write_text(CONFIGURATIONS["linear"])
     message = refused("enqueue", "runs/toy", "mergekit.yaml")
     assert "`evomerge convert mergekit.yaml --out NEW_FILE`" in message
+
+
+def test_runs_are_listed_with_what_they_found(evomerge, result, folder):
+    first, second = evomerge("runs").splitlines()
+    assert first.startswith("runs/toy  ") and first.endswith(", ended, 4 candidates")
+    assert second.strip().startswith((f"{result.best} is better", "nothing found is"))
+    (told,) = json.loads(evomerge("runs", "--json"))
+    assert told["best"] == result.best and told["status"] == "ended"
+    (folder / "none").mkdir()
+    assert evomerge("runs", "none") == "none has no runs\n"
+
+
+def test_a_candidate_is_shown_beside_the_parents(evomerge, refused, result):
+    shown = evomerge("show", "runs/toy", "--answers", "2")
+    assert shown.startswith(f"{result.best} beside the parents")
+    for name in result.results.parents:
+        assert name in shown
+    assert "1. toy_write, validation document " in shown
+    assert "2. " in shown and "3. " not in shown
+    assert "recipe:\nschema_version: 1\n" in shown
+    assert shown.endswith(f"evomerge promote runs/toy --candidate {result.best}\n")
+    told = json.loads(evomerge("show", "runs/toy", "base", "--json"))
+    assert told["candidate"] == "base" and told["recipe"]["members"]
+    assert all(each["question"] for each in told["answers"])
+    assert "did you mean 'base'?" in refused("show", "runs/toy", "bas")
+
+
+def test_two_candidates_are_compared_by_document(evomerge, refused, result):
+    results = result.results
+    rival = results.parents[0]
+    told = json.loads(evomerge("compare", "runs/toy", result.best, rival, "--json"))
+    assert told["split"] == "holdout"
+    for entry, objective in zip(told["objectives"], results.objectives, strict=True):
+        ours, theirs = (
+            results.documents(name, "holdout", objective) for name in (result.best, rival)
+        )
+        better = [d for d in sorted(ours) if theirs[d] > ours[d]]
+        assert entry["better"] == {objective.task: better}
+        flipped = len(better) + len(entry["worse"][objective.task])
+        assert flipped == sum(theirs[d] != ours[d] for d in ours)
+    words = evomerge("compare", "runs/toy", result.best, rival)
+    assert f"toy_choose, acc ↑ (share), on holdout: {result.best} " in words
+    assert f"  toy_choose: {rival} is better on " in words
+    searched = [c for c in results.state.of_origin("asked") if not c.is_scored("validation")]
+    assert "on search: " in evomerge("compare", "runs/toy", result.best, searched[0].id)
+
+
+def test_the_report_is_written_anew(evomerge, result):
+    path = result.run_dir / "report.html"
+    path.unlink()
+    assert evomerge("report", "runs/toy") == "runs/toy/report.html: written\n"
+    assert f"{result.best}" in path.read_text()
+
+
+def test_every_command_can_speak_to_machines():
+    silent = {"ui", "front"}
+    for command in work.app.registered_commands:
+        name = command.callback.__name__
+        assert ("as_json" in inspect.signature(command.callback).parameters) or name in silent
 
 
 def test_sync_and_promote(evomerge, result, folder):
@@ -192,10 +256,10 @@ def test_sync_and_promote(evomerge, result, folder):
 )
 def test_the_demo_searches_one_of_its_configurations(options, path, monkeypatch, tmp_path):
     searches = []
-    monkeypatch.setattr(cli, "_search", lambda *arguments: searches.append(arguments))
+    monkeypatch.setattr(work, "_search", lambda *arguments: searches.append(arguments))
     done = run_here("demo", *options, "--set", "seed=4", "--run-dir", "x", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert searches == [(path, ["seed=4"], Path("x"), False)]
+    assert searches == [(path, ["seed=4"], Path("x"), False, False)]
 
 
 def test_the_demo_is_one_search(tmp_path):

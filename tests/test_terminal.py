@@ -11,7 +11,8 @@ from rich.console import Console
 from evomerge.objectives.units import Unit
 from evomerge.record.columns import Column, Scale
 from evomerge.search import Progress
-from evomerge.terminal import Display, Marked, print_grids
+from evomerge.terminal import Display
+from evomerge.terminal.grids import Marked, print_grids
 
 
 class Terminal(StringIO):

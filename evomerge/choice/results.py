@@ -231,7 +231,7 @@ class Results:
         chosen = state.decided.get("chosen")
         names = [c.id for c in state.of_origin("baseline")]
         names += [state.decided["random"]] if "random" in state.decided else []
-        rows = [self._row(name) for name in dict.fromkeys([chosen, *names] if chosen else names)]
+        rows = [self.row(name) for name in dict.fromkeys([chosen, *names] if chosen else names)]
         comparisons = []
         for role in ("best_parent", "best_baseline", "random"):
             rival = state.decided.get(role)
@@ -324,7 +324,8 @@ class Results:
     def _on_holdout(self, candidate: str) -> bool:
         return self.state.candidates[candidate].scores("holdout") is not None
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> dict[str, Any]:
+        """A candidate's scores by split; those on holdout where it was opened."""
         candidate = self.state.candidates[name]
         splits: dict[str, Any] = {}
         for split in SPLITS:

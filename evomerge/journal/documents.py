@@ -113,6 +113,19 @@ def _read_column(
     return values
 
 
+def read_answers(
+    run_dir: Path, parts: Sequence[str], candidate: str, split: str
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of a candidate by task and document; see `read_flags`."""
+    is_its = [("candidate", "=", candidate), ("split", "=", split)]
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for part in parts:
+        table = pq.read_table(run_dir / DOCUMENTS_DIR / part, filters=is_its)
+        for row in table.to_pylist():
+            rows.setdefault((row["task"], row["document"]), row)
+    return rows
+
+
 def read_flags(
     run_dir: Path, parts: Sequence[str], candidate: str, split: str
 ) -> dict[str, dict[int, list[str]]]:

@@ -9,7 +9,7 @@ from typing import Any
 from evomerge.choice.front import Entry
 from evomerge.choice.results import Results
 from evomerge.objectives.units import Unit
-from evomerge.score import SPLITS, Split
+from evomerge.score import SPLITS, Difference, Estimate, Split
 
 Row = dict[str, Any]
 
@@ -48,6 +48,14 @@ class Scale:
         error = self.unit.show(estimate["standard_error"], like=value)
         return f"{mark}{self.unit.show(value)} ±{error}"
 
+    def show_estimate(self, estimate: Estimate) -> str:
+        """See `show`."""
+        return self.show(asdict(estimate))
+
+    def change_of(self, gain: Difference) -> str:
+        """See `change`."""
+        return self.change(asdict(gain))
+
     def value(self, kept: float) -> float:
         """A value as the metric has it."""
         return -kept if self.is_turned else kept
@@ -66,13 +74,18 @@ class Column:
 
     Attributes:
         heading: A split, or an objective, which is shown on holdout.
-        scale: Of its numbers.
+        scale: Of its numbers; None: they have no unit.
         show: Gives the cell of a row.
     """
 
     heading: str
-    scale: Scale
+    scale: Scale | None
     show: Callable[[Row], str]
+
+    @property
+    def words(self) -> str:
+        """Metric, direction and unit."""
+        return "" if self.scale is None else self.scale.words
 
 
 def score_words(results: Results, candidate: str, split: Split) -> str | None:
@@ -119,18 +132,18 @@ def scale_of(table: Mapping[str, Any], objective: str | None) -> Scale | None:
     return Scale(unit, found["metric"], found["higher_is_better"], is_turned)
 
 
-def columns_of(table: dict[str, Any]) -> list[Column]:
-    """Combined scores by split, where they have a unit, and each objective on holdout."""
+def columns_of(table: dict[str, Any], split: Split = "holdout") -> list[Column]:
+    """Combined scores by split, where they have a unit, and each objective on one split."""
     combined = scale_of(table, None)
     columns = []
     if combined is not None:
-        columns = [Column(split, combined, _show(combined, split, None)) for split in SPLITS]
+        columns = [Column(each, combined, _show(combined, each, None)) for each in SPLITS]
     names = table["objectives"]
     if combined is None or len(names) > 1:
         for name in names:
             scale = scale_of(table, name)
             assert scale is not None
-            columns.append(Column(name, scale, _show(scale, "holdout", name)))
+            columns.append(Column(name, scale, _show(scale, split, name)))
     return columns
 
 

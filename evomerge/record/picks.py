@@ -129,6 +129,25 @@ def run_of(uri: str, run_dir: Path, started_at: float, candidate: str) -> str:
     raise InputError(f"the MLflow store {uri} has no run of {candidate} of {run_dir}")
 
 
+def parent_of(run_dir: Path) -> tuple[str, str]:
+    """Experiment and MLflow run of a search.
+
+    Raises:
+        InputError: MLflow has no record of it.
+        EvomergeError: MLflow cannot be reached.
+    """
+    uri, whole = tracking_uri(run_dir), run_dir.resolve()
+    event, _ = next(iterate(whole / JOURNAL_FILE, 0, 0))
+    with _mlflow(uri) as client:
+        experiments = [e.experiment_id for e in pages(client.search_experiments)]
+        key = run_key(whole, event.time)
+        for parent in tagged(client, experiments, {keys.RUN: key}):
+            return str(parent.info.experiment_id), str(parent.info.run_id)
+    raise InputError(
+        f"the MLflow store {uri} has no record of {run_dir}; `evomerge sync {run_dir}` makes it"
+    )
+
+
 def refuse(uri: str, run_id: str, reason: str) -> None:
     """Say on a picked run why it is not promoted; taking the tag away picks it again."""
     with _mlflow(uri) as client:

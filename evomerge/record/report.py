@@ -92,7 +92,7 @@ def markdown_table(table: dict[str, Any]) -> str:
 
 
 def _markdown_head(first: str, columns: list[Column]) -> list[str]:
-    headings = [f"{column.heading}<br>{column.scale.words}" for column in columns]
+    headings = [f"{column.heading}<br>{column.words}" for column in columns]
     return [f"| {first} | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
 
 

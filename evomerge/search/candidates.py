@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from evomerge.errors import InputError, closest
+from evomerge.choice.pairs import candidate_of
+from evomerge.errors import InputError
 from evomerge.journal import Candidate
 from evomerge.models.export import export_checkpoint
 from evomerge.score import Split
@@ -22,11 +23,7 @@ def find_candidate(run: Run, candidate_id: str) -> Candidate:
     Raises:
         InputError: The run has none of this id.
     """
-    candidates = run.state.candidates
-    if candidate_id not in candidates:
-        hint = closest(candidate_id, candidates)
-        raise InputError(f"{run.run_dir} has no candidate {candidate_id!r}; {hint}")
-    return candidates[candidate_id]
+    return candidate_of(run.results, candidate_id)
 
 
 def score_candidate(run_dir: Path, candidate_id: str, split: str) -> Scores:

@@ -15,6 +15,7 @@ from evomerge.errors import InputError
 from evomerge.journal.folder import CONFIG_FILE
 from evomerge.journal.journal import check_is_run
 from evomerge.journal.state import replay
+from evomerge.record.columns import Scale, scale_of
 from evomerge.score import Difference, Estimate, paired_difference
 
 FREE = frozenset(
@@ -44,12 +45,14 @@ class Compared:
         first: The first run's chosen model on holdout.
         second: The second's.
         gain: How much better the second is; paired by document.
+        scale: How its numbers are shown.
     """
 
     objective: str
     first: Estimate
     second: Estimate
     gain: Difference
+    scale: Scale
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def _compare(
             results.state.candidates[candidate].scores("holdout") or {}
             for results, candidate in opened
         ]
+        scale = scale_of({"units": ours.units}, name)
+        assert scale is not None
         if our_share.documents.keys() == their_share.documents.keys() and not unlike:
             found.append(
                 Compared(
@@ -120,6 +125,7 @@ def _compare(
                     scores[0][name],
                     scores[1][name],
                     paired_difference([our_share], [their_share], [1.0]),
+                    scale,
                 )
             )
     if unlike:

@@ -46,7 +46,8 @@ def test_the_same_documents_are_compared(folder):
         assert entry["gain"]["low"] <= entry["gain"]["value"] <= entry["gain"]["high"]
     assert [entry["objective"] for entry in found["objectives"]] == ["toy_choose", "toy_write"]
     words = run_here("compare", "one", "two", cwd=folder).stdout
-    assert "toy_write on holdout: " in words and "; the second gains " in words
+    assert "toy_write, exact_match ↑ (share), on holdout: " in words
+    assert "; the second differs by " in words and " points, 95 % interval " in words
 
 
 def test_other_settings_are_named_and_not_compared(folder):

@@ -1,0 +1,124 @@
+"""Commands about single models: score, build, export, promote."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.options import (
+    MODELS,
+    JsonOption,
+    OutOption,
+    RecipeArgument,
+    RunDirArgument,
+    app,
+    say,
+)
+from evomerge.errors import InputError
+
+
+@app.command(rich_help_panel=MODELS)
+def build(recipe: RecipeArgument, out: OutOption, as_json: JsonOption = False) -> None:
+    """Build a recipe and write it as a checkpoint."""
+    from evomerge.models.from_recipe import build_recipe
+
+    build_recipe(recipe, out)
+    say(as_json, f"{out}: built", model=str(out))
+
+
+@app.command(rich_help_panel=MODELS)
+def convert(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe."""
+    from evomerge.models.from_recipe import convert_recipe
+
+    convert_recipe(recipe, out)
+    say(as_json, f"{out}: written", file=str(out))
+
+
+@app.command(rich_help_panel=MODELS)
+def score(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL_OR_RECIPE", help="A model folder or recipe.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Says what is measured.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="search or validation; holdout only of a run.")
+    ] = "validation",
+    as_json: JsonOption = False,
+    run: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="A run folder.")] = None,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="A chosen candidate or a baseline of it.")
+    ] = None,
+) -> None:
+    """Score a model on a split: value, standard error and documents of each objective."""
+    from evomerge.files import to_json
+    from evomerge.search.alone import score_model
+    from evomerge.search.candidates import score_candidate
+
+    if run is not None:
+        if candidate is None or model is not None:
+            raise InputError("score --run RUN_DIR goes with --candidate ID, and with no model")
+        scores = score_candidate(run, candidate, split)
+    elif model is None or config is None:
+        raise InputError("score: expected MODEL_OR_RECIPE CONFIG, or --run RUN_DIR --candidate ID")
+    else:
+        scores = score_model(model, config, split)
+    if as_json:
+        typer.echo(to_json(scores))
+        return
+    for name, entry in scores.items():
+        typer.echo(
+            f"{name}: {'~' if 'design_error' in entry else ''}{entry['value']:.4f} "
+            f"±{entry['standard_error']:.4f} "
+            f"({entry['num_documents']} documents)"
+        )
+
+
+@app.command(rich_help_panel=MODELS)
+def export(
+    run_dir: RunDirArgument,
+    out: OutOption,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="By default the best.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a candidate as a checkpoint, with tokenizer, model card and recipe."""
+    from evomerge.search.candidates import export_candidate
+
+    name = export_candidate(run_dir, candidate, out)
+    say(as_json, f"{out}: {name}", candidate=name, model=str(out))
+
+
+@app.command(rich_help_panel=MODELS)
+def promote(
+    run_dir: RunDirArgument,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="By default the chosen one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a candidate, check it against its record, and register it in MLflow."""
+    from evomerge.journal import check_is_run
+    from evomerge.promote import promote as promote_candidate
+    from evomerge.search import Result
+
+    check_is_run(run_dir)
+    promotion = promote_candidate(run_dir, candidate or Result(run_dir).best)
+    if as_json:
+        holdout = {name: asdict(estimate) for name, estimate in promotion.holdout.items()}
+        told = {"candidate": promotion.candidate, "model": str(promotion.model_dir)}
+        say(True, "", **told, model_version=promotion.model_version, holdout=holdout)
+        return
+    for name, estimate in promotion.holdout.items():
+        typer.echo(f"{name} on holdout: {estimate.value:.4f} ±{estimate.standard_error:.4f}")
+    typer.echo(f"{promotion.model_dir}: {promotion.candidate}, MLflow {promotion.model_version}")

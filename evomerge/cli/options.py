@@ -1,0 +1,56 @@
+"""The command itself, and the arguments and options that its commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+SEARCH, LOOK, MODELS = "Search", "Look at runs", "Single models"
+"""Headings of the help."""
+
+ORDER = (
+    *("demo", "check", "search", "resume", "enqueue", "repair", "sync"),
+    *("runs", "show", "front", "compare", "report", "ui"),
+    *("score", "build", "convert", "export", "promote"),
+)
+"""Commands as the help lists them."""
+
+
+class Ordered(TyperGroup):
+    """Lists commands as people meet them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See `TyperGroup`."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
+app = typer.Typer(
+    cls=Ordered,
+    help="Evolutionary model-merge search for language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration (YAML).")]
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field.")
+]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML).")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Figures of the front and its surrogates too.")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def say(as_json: bool, text: str, **facts: Any) -> None:
+    """Print what was done: a line for people, or facts for machines."""
+    from evomerge.files import to_json
+
+    typer.echo(to_json(facts) if as_json else text)

@@ -1,0 +1,153 @@
+"""Commands that begin runs, go on with them, and mend them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.options import (
+    SEARCH,
+    ConfigArgument,
+    JsonOption,
+    RunDirArgument,
+    SetOption,
+    VerboseOption,
+    app,
+    say,
+)
+from evomerge.errors import InputError
+
+if TYPE_CHECKING:
+    from evomerge.search import Result
+
+
+@app.command(rich_help_panel=SEARCH)
+def demo(
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+    set_: SetOption = None,
+    layer_order: Annotated[
+        bool, typer.Option("--layer-order", help="Search the order of two experts' layers.")
+    ] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Search a front of three skills.")
+    ] = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job on the demo pool."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "1")
+    from evomerge.demo import CONFIG_PATH, LAYER_ORDER_PATH, PARETO_PATH
+
+    if layer_order and pareto:
+        raise InputError("demo: --layer-order or --pareto, not both")
+    path = LAYER_ORDER_PATH if layer_order else PARETO_PATH if pareto else CONFIG_PATH
+    _search(path, set_ or [], run_dir, verbose, as_json)
+
+
+@app.command(rich_help_panel=SEARCH)
+def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Open everything, run nothing, say what would happen."""
+    from evomerge.config import load_config
+    from evomerge.search.check import check as check_config
+
+    lines = check_config(load_config(config, set_ or []), config.parent).lines
+    say(as_json, "\n".join(lines), lines=lines)
+
+
+@app.command(rich_help_panel=SEARCH)
+def search(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search, and end with the final table."""
+    _search(config, set_ or [], run_dir, verbose, as_json)
+
+
+@app.command(rich_help_panel=SEARCH)
+def resume(
+    run_dir: RunDirArgument,
+    strict: Annotated[
+        bool, typer.Option(help="Stop where a replayed ask differs from its record.")
+    ] = False,
+    set_: SetOption = None,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run where it stopped, or with a larger budget."""
+    from evomerge.search import resume as resume_run
+    from evomerge.terminal import Display
+
+    with Display() as display:
+        result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
+    _show(result, verbose, as_json)
+
+
+@app.command(rich_help_panel=SEARCH)
+def enqueue(
+    run_dir: RunDirArgument,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Hand a recipe to a run, also while it is going on."""
+    from evomerge.mergekit import is_mergekit
+    from evomerge.recipe import read_recipe
+    from evomerge.search import put_into_inbox
+    from evomerge.search.inbox import is_over
+
+    if is_mergekit(recipe):
+        raise InputError(
+            f"{recipe} is a mergekit configuration; `evomerge convert {recipe} --out NEW_FILE` "
+            "writes it as a recipe, which can be queued"
+        )
+    path = put_into_inbox(run_dir, read_recipe(recipe))
+    ended = is_over(run_dir)
+    more = f"the search has ended; `evomerge resume {run_dir}` scores the recipe and chooses anew"
+    line = f"{path}: queued" + (f"\n{more}" if ended else "")
+    say(as_json, line, file=str(path), search_has_ended=ended)
+
+
+@app.command(rich_help_panel=SEARCH)
+def repair(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
+    """Make a damaged journal whole again from what can be read of it."""
+    from evomerge.search.mend import describe, repair
+
+    lines = list(describe(run_dir, repair(run_dir)))
+    say(as_json, "\n".join(lines), lines=lines)
+
+
+@app.command(rich_help_panel=SEARCH)
+def sync(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
+    """Rebuild the MLflow record from the run folder."""
+    from evomerge.record.follow import sync_now
+
+    sync_now(run_dir)
+    say(as_json, f"{run_dir}: MLflow has everything", run_dir=str(run_dir))
+
+
+def _search(
+    config: Path, overrides: list[str], run_dir: Path | None, verbose: bool, as_json: bool
+) -> None:
+    from evomerge.config import load_config
+    from evomerge.search.api import start
+    from evomerge.terminal import Display
+
+    with Display() as display:
+        result = start(load_config(config, overrides), config.parent, run_dir, display)
+    _show(result, verbose, as_json)
+
+
+def _show(result: Result, verbose: bool, as_json: bool) -> None:
+    from evomerge.choice.table import final_table
+    from evomerge.terminal import print_result
+
+    if as_json:
+        say(True, "", run_dir=str(result.run_dir), **final_table(result.results))
+    else:
+        print_result(result, verbose=verbose)

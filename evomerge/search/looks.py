@@ -1,0 +1,93 @@
+"""What is looked at of a run that nobody has open: a candidate's recipe, its kin, the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from evomerge.choice import Results
+from evomerge.choice.answers import Answered
+from evomerge.config import load_config
+from evomerge.errors import EvomergeError, InputError
+from evomerge.journal import Candidate, replay
+from evomerge.journal.folder import CONFIG_FILE, RECIPES_DIR, REPORT_FILE
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.score import TaskSet
+from evomerge.score.faults import told_as
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A candidate and the parents.
+
+    Attributes:
+        names: The candidate, and base and experts behind it.
+        rows: Their scores, as the final table has them.
+        dimensions: Names of the genome's numbers.
+        genome: Their points, of those that have one.
+    """
+
+    names: list[str]
+    rows: list[dict[str, Any]]
+    dimensions: Sequence[str] = ()
+    genome: dict[str, list[float]] = field(default_factory=dict)
+
+
+def recipe_of(run_dir: Path, candidate: Candidate) -> Recipe:
+    """A candidate's recipe, from the journal or from its file.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    if candidate.recipe_json is not None:
+        return Recipe.from_json(candidate.recipe_json)
+    return read_recipe(run_dir / RECIPES_DIR / f"{candidate.id}.yaml")
+
+
+def beside_parents(results: Results, name: str) -> Beside:
+    """A candidate with base and experts."""
+    names = list(dict.fromkeys([name, *results.parents]))
+    state = results.state
+    known = {each: state.candidates[each].genome for each in names}
+    genome = {each: list(point) for each, point in known.items() if point is not None}
+    dimensions = state.dimensions(state.candidates[name].phase) if name in genome else ()
+    genome = {each: point for each, point in genome.items() if len(point) == len(dimensions)}
+    return Beside(names, [results.row(each) for each in names], list(dimensions), genome)
+
+
+def with_questions(run_dir: Path, answered: Sequence[Answered]) -> list[Answered]:
+    """Documents with what was asked, as far as the tasks can be opened here."""
+    if not answered:
+        return []
+    try:
+        config = load_config(run_dir / CONFIG_FILE)
+        tasks = TaskSet(config.score, run_dir)
+        return [replace(each, question=_question(tasks, each)) for each in answered]
+    except EvomergeError as error:
+        logger.warning("what was asked is left out: %s", str(error).splitlines()[0])
+        return list(answered)
+
+
+def _question(tasks: TaskSet, each: Answered) -> str:
+    task, document = tasks.tasks[each.task], tasks.documents[each.task][each.document]
+    with told_as(InputError, f"task {each.task!r}: document {each.document} cannot be read"):
+        question = str(task.doc_to_text(document))
+        if task.OUTPUT_TYPE != "multiple_choice":
+            return question
+        choices = enumerate(task.doc_to_choice(document))
+        return f"{question} " + " ".join(f"({number}) {text}" for number, text in choices)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write the report of a run anew from its folder alone; where it is."""
+    from evomerge.record.report import write_html
+
+    results = Results(run_dir, replay(run_dir))
+    path = run_dir / REPORT_FILE
+    write_html(results, lambda candidate: recipe_of(run_dir, candidate), path)
+    return path

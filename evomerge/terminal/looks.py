@@ -1,0 +1,146 @@
+"""Runs, candidates and comparisons, as the commands that look at them print them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evomerge.choice import Results
+from evomerge.choice.answers import Answered
+from evomerge.choice.pairs import Pair
+from evomerge.choice.table import final_table
+from evomerge.recipe import Recipe
+from evomerge.record.columns import Column, Row, columns_of, scale_of
+from evomerge.score import SPLITS, Split
+from evomerge.search import Result
+from evomerge.search.comparison import Comparison
+from evomerge.search.listing import Listed
+from evomerge.search.looks import Beside
+from evomerge.terminal.grids import Marked, open_console, print_grids
+
+NUM_DOCUMENTS = 10
+"""Documents that flipped, of each task, that are named."""
+
+
+def print_runs(runs: Sequence[Listed]) -> None:
+    """Print runs, two lines each: what and where, and what was found."""
+    console = open_console()
+    for run in runs:
+        began = ""
+        if run.started_at is not None:
+            began = f"{datetime.fromtimestamp(run.started_at):%Y-%m-%d %H:%M}, "
+        line = f"{began}{run.status}, {run.num_candidates} candidates"
+        console.print(f"[bold]{run.run_dir}[/bold]  {line}", highlight=False, soft_wrap=True)
+        if run.verdict:
+            console.print(f"  {run.verdict}", highlight=False, soft_wrap=True)
+
+
+def print_candidate(
+    result: Result, beside: Beside, recipe: Recipe, answered: Sequence[Answered]
+) -> None:
+    """Print scores, genome and answers of a candidate beside the parents', and its recipe."""
+    console = open_console()
+    results, name = result.results, beside.names[0]
+    candidate = results.state.candidates[name]
+    if candidate.failed:
+        console.print(f"{name} failed: {candidate.failed}", highlight=False)
+    marked = {name: Marked("", "bold")}
+    shown = [split for split in SPLITS if split in beside.rows[0]["splits"]]
+    if shown:
+        columns = columns_of(final_table(results), shown[-1])
+        print_grids(console, f"{name} beside the parents", columns, beside.rows, marked)
+        console.print(f"Columns of single objectives are on {shown[-1]}; ± is one standard error.")
+    if beside.genome:
+        print_grids(console, "genome", _numbers(beside), _genomes(beside), marked)
+    for number, each in enumerate(answered, start=1):
+        _print_answers(console, number, each)
+    console.print("recipe:", style="bold")
+    console.print(recipe.to_yaml().rstrip(), highlight=False, markup=False, soft_wrap=True)
+    line = f"evomerge promote {result.run_dir} --candidate {name}"
+    console.print(f"to have {name} built: {line}", highlight=False, soft_wrap=True)
+
+
+def _numbers(beside: Beside) -> list[Column]:
+    """A column for each number of the genome."""
+
+    def column(place: int, name: str) -> Column:
+        def show(row: Row) -> str:
+            return f"{row['genome'][place]:.4g}"
+
+        return Column(name, None, show)
+
+    return [column(place, name) for place, name in enumerate(beside.dimensions)]
+
+
+def _genomes(beside: Beside) -> list[Row]:
+    return [{"candidate": name, "genome": point} for name, point in beside.genome.items()]
+
+
+def _print_answers(console: Console, number: int, each: Answered) -> None:
+    title = f"{number}. {each.task}, {each.split} document {each.document}"
+    console.print(title, style="bold", highlight=False)
+    if each.question:
+        console.print(f"   {_one_line(each.question)}", highlight=False, markup=False)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_column(justify="right", no_wrap=True)
+    for model, answer in each.answers.items():
+        values = ", ".join(f"{metric} {value:.3g}" for metric, value in answer.values.items())
+        grid.add_row(f"   {model}", _one_line(answer.text), values)
+    console.print(grid, markup=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def print_comparison(first: Path, second: Path, found: Comparison) -> None:
+    """Print two runs' chosen models beside each other."""
+    console = open_console()
+    console.print(
+        f"first: {found.chosen[0]} of {first}; second: {found.chosen[1]} of {second}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for each in found.objectives:
+        scale = each.scale
+        verdict = "" if each.gain.distinguishable else ": not distinguishable"
+        console.print(
+            f"{each.objective}, {scale.words}, on holdout: {scale.show_estimate(each.first)} and "
+            f"{scale.show_estimate(each.second)}; the second differs by "
+            f"{scale.change_of(each.gain)}{verdict}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def print_pairs(
+    results: Results, split: Split, names: tuple[str, str], pairs: Sequence[Pair]
+) -> None:
+    """Print two candidates of a run beside each other, and which documents flipped."""
+    console = open_console()
+    first, second = names
+    units = {"units": results.units, "combined_unit": results.combined_unit}
+    for pair in pairs:
+        scale = scale_of(units, pair.objective)
+        assert scale is not None
+        verdict = "" if pair.gain.distinguishable else ": not distinguishable"
+        console.print(
+            f"{pair.objective}, {scale.words}, on {split}: {first} "
+            f"{scale.show_estimate(pair.first)}, {second} {scale.show_estimate(pair.second)}; "
+            f"{second} differs by {scale.change_of(pair.gain)}{verdict}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for task in pair.better:
+            for word, documents in (("better", pair.better[task]), ("worse", pair.worse[task])):
+                shown = ", ".join(map(str, documents[:NUM_DOCUMENTS]))
+                more = ", ..." if len(documents) > NUM_DOCUMENTS else ""
+                numbers = f": {shown}{more}" if documents else ""
+                line = f"  {task}: {second} is {word} on {len(documents)} documents{numbers}"
+                console.print(line, highlight=False, soft_wrap=True)
