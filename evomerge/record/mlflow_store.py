@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
+
+from evomerge.record.numbers import metric_name
 
 ERRORS = (MlflowException, RequestException, SQLAlchemyError, OSError)
 """What a call of MLflow's client raises where the store is away, or refuses something."""
@@ -81,3 +88,40 @@ def pages(search: Any, *arguments: Any, **keywords: Any) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def params_of(values: dict[str, Any]) -> list[Param]:
+    """Values as MLflow's parameters."""
+    return [
+        Param(metric_name(name), repr(v) if isinstance(v, float) else str(v))
+        for name, v in values.items()
+    ]
+
+
+def experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
+    """An experiment's id; made where there is none, by us or by another run's syncer."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+                raise
+    return experiment.experiment_id
+
+
+def make_database(uri: str) -> None:
+    """Put a new SQLite store in place whole; MLflow cannot use one that it was killed making."""
+    url = make_url(uri) if uri.startswith("sqlite:") else None
+    if url is None or not url.database or Path(url.database).exists():
+        return
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        # The link fails where another process was first, or where links do not exist: there
+        # MLflow makes the store in its place.
+        with contextlib.suppress(OSError):
+            os.link(made, path)

@@ -9,22 +9,18 @@ time (`sole_writer`).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
 import os
 import select
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy import make_url
+from mlflow.entities import Metric, RunTag
 
 from evomerge.choice.results import Results
 from evomerge.choice.table import final_table
@@ -41,16 +37,28 @@ from evomerge.journal.folder import (
 from evomerge.journal.journal import is_in_use
 from evomerge.record import keys
 from evomerge.record.config import tracking_uri
+from evomerge.record.mlflow_pages import NOTE, candidate_note, experiment_tags, search_note
 from evomerge.record.mlflow_store import (
     ERRORS,
+    experiment_id,
+    make_database,
+    params_of,
     passes,
     reason_of,
     run_key,
     tagged,
 )
-from evomerge.record.numbers import facts_of, metric_name, metrics_of, milliseconds
+from evomerge.record.numbers import (
+    datasets_of,
+    facts_of,
+    metric_name,
+    metrics_of,
+    milliseconds,
+)
+from evomerge.record.steps import Steps
 from evomerge.record.verdicts import verdict_lines
 from evomerge.record.writer import WAIT_S, sole_writer
+from evomerge.score import SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +66,9 @@ POLL_S = 1.0
 RETRY_S = 5.0
 BATCH = 100
 """MLflow's limit of params and tags in one call."""
+
+MOST_METRICS = 1000
+"""The same of metrics."""
 
 
 ARTIFACTS = (CONFIG_FILE, SUMMARY_FILE, REPORT_FILE, FRONT_FILE, RECIPES_DIR)
@@ -87,12 +98,19 @@ class MlflowRecord:
         self._children: dict[str, str] = {}
         self._written: dict[str, tuple[str, ...]] = {}
         self._changed: dict[str, None] = {}
+        self._steps = Steps(self.results, config["workers"].get("num_actors"))
+        self._progress: list[Metric] = []
 
     def read(self) -> bool:
         """Take in the journal's new lines; true if there were any."""
         before = self.num_events
         for event, size in iterate(self.run_dir / JOURNAL_FILE, self.offset, self.num_events):
             apply_all(self.state, [event], self.run_dir)
+            if event.kind == "result":
+                self._steps.worked(event.data)
+            elif event.kind == "told":
+                candidate = self.state.candidates[event.data["candidate"]]
+                self._progress += self._steps.told(candidate, event.time)
             named = event.data.get("candidates", [event.data.get("candidate")])
             self._changed |= {name: None for name in named if name is not None}
             self.offset += size
@@ -112,6 +130,11 @@ class MlflowRecord:
                 self._write_candidate(candidate)
                 self._written[name] = facts
             del self._changed[name]
+        client = self._client
+        assert client is not None
+        while self._progress:
+            client.log_batch(self._parent, metrics=self._progress[:MOST_METRICS])
+            del self._progress[:MOST_METRICS]
 
     def finish(self) -> None:
         """Write the files, and whether the run goes on, has ended, or was stopped."""
@@ -142,6 +165,13 @@ class MlflowRecord:
         assert self._client is not None
         table = final_table(self.results)
         self._client.set_tag(self._parent, keys.VERDICT, "\n".join(verdict_lines(table))[:5000])
+        note = search_note(self.results, table, self._experiment, self._children)
+        self._client.set_tag(self._parent, NOTE, note)
+        # Baselines are what the search is compared with, and have no rank in it.
+        known = self.state.candidates.values()
+        searched = [c.id for c in known if c.is_searched and c.id in self._children]
+        for rank, name in enumerate(self.results.ranked(searched, "validation"), 1):
+            self._client.log_metric(self._children[name], "rank", rank)
         for entry in table.get("health", ()):
             share = entry["counts"].get(table["chosen"], 0) / entry["num_documents"]
             name = metric_name(f"health/{entry['task']}/{entry['sign']}")
@@ -185,12 +215,12 @@ class MlflowRecord:
     def _connect(self) -> None:
         runs_dir = self.run_dir.parent
         uri = tracking_uri(self.run_dir)
-        _make_database(uri)
+        make_database(uri)
         client = MlflowClient(uri)
         name = self.settings["experiment"] or self.name
         local = uri.startswith("sqlite")
         location = (runs_dir / ARTIFACTS_DIR).as_uri() if local else None
-        self._experiment = _experiment_id(client, name, location)
+        self._experiment = experiment_id(client, name, location)
         key = run_key(self.run_dir, self.state.started_at)
         parent = next(tagged(client, [self._experiment], {keys.RUN: key}), None)
         if parent is None:
@@ -208,12 +238,15 @@ class MlflowRecord:
         params = {"seed": started["seed"], "dimensions": len(self.state.dimensions(0))}
         params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}
         params |= {f"version/{n}": v for n, v in started["versions"].items()}
-        client.log_batch(self._parent, params=_params(params))
+        client.log_batch(self._parent, params=params_of(params))
         self._children = {
             run.data.tags[keys.CANDIDATE]: run.info.run_id
             for run in tagged(client, [self._experiment], {keys.PARENT: self._parent})
             if keys.CANDIDATE in run.data.tags
         }
+        for name, value in experiment_tags(self.results, self._experiment).items():
+            client.set_experiment_tag(self._experiment, name, value)
+        client.log_inputs(self._parent, datasets=datasets_of(self.state, SPLITS))
         self._client = client
 
     def _write_candidate(self, candidate: Candidate) -> None:
@@ -235,7 +268,7 @@ class MlflowRecord:
         run_id = self._children[candidate.id]
         names = self.state.dimensions(candidate.phase)
         genome = dict(zip(names, candidate.genome or (), strict=False))
-        params = _params(genome)
+        params = params_of(genome)
         for start in range(0, len(params), BATCH):
             client.log_batch(run_id, params=params[start : start + BATCH])
         tags = [RunTag(keys.FAILED, candidate.failed[:500])] if candidate.failed else []
@@ -244,48 +277,19 @@ class MlflowRecord:
         validated = candidate.measured.get("validation")
         if validated is not None and validated.weights_sha256 is not None:
             tags.append(RunTag(keys.WEIGHTS_SHA256, validated.weights_sha256))
+        tags.append(RunTag(NOTE, candidate_note(self.results, candidate, self._recipe(candidate))))
         client.log_batch(run_id, metrics=metrics_of(self.results, candidate), tags=tags)
+        scored = [split for split in SPLITS if candidate.scores(split) is not None]
+        client.log_inputs(run_id, datasets=datasets_of(self.state, scored))
         client.set_terminated(
             run_id,
             "FAILED" if candidate.failed else "FINISHED",
             milliseconds(candidate.ended_at or candidate.started_at),
         )
 
-
-def _params(values: dict[str, Any]) -> list[Param]:
-    return [
-        Param(metric_name(name), repr(v) if isinstance(v, float) else str(v))
-        for name, v in values.items()
-    ]
-
-
-def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
-    """An experiment's id; made where there is none, by us or by another run's syncer."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.create_experiment(name, artifact_location=location)
-        except MlflowException as error:
-            experiment = client.get_experiment_by_name(name)
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-                raise
-    return experiment.experiment_id
-
-
-def _make_database(uri: str) -> None:
-    """Put a new SQLite store in place whole; MLflow cannot use one that it was killed making."""
-    url = make_url(uri) if uri.startswith("sqlite:") else None
-    if url is None or not url.database or Path(url.database).exists():
-        return
-    path = Path(url.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        made = Path(folder, path.name)
-        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-        # The link fails where another process was first, or where links do not exist: there
-        # MLflow makes the store in its place.
-        with contextlib.suppress(OSError):
-            os.link(made, path)
+    def _recipe(self, candidate: Candidate) -> str | None:
+        path = self.run_dir / RECIPES_DIR / f"{candidate.id}.yaml"
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def sync(run_dir: Path, *, is_ours: bool = False) -> None:

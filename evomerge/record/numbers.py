@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from mlflow.entities import Metric
+import json
+from collections.abc import Iterable
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from evomerge.choice import Results
+from evomerge.files import sha256_json
 from evomerge.journal import Candidate, RunState
 from evomerge.journal.candidate import ESTIMATED
-from evomerge.score import SPLITS
+from evomerge.score import SPLITS, Split
 
 
 def metrics_of(results: Results, candidate: Candidate) -> list[Metric]:
@@ -41,6 +45,27 @@ def facts_of(candidate: Candidate, state: RunState) -> tuple[str, ...]:
         if candidate.scores(split)
     ]
     return tuple(facts + ([candidate.failed] if candidate.failed else []))
+
+
+def datasets_of(state: RunState, splits: Iterable[Split]) -> list[DatasetInput]:
+    """Documents of some splits, a dataset for each task and split.
+
+    Its digest is that of the documents' numbers; what they say is in the configuration's hashes.
+    """
+    found = []
+    for task, by_split in state.started.get("splits", {}).items():
+        for split in splits:
+            documents = list(by_split.get(split, ()))
+            if documents:
+                dataset = Dataset(
+                    name=task,
+                    digest=sha256_json([task, split, documents])[:16],
+                    source_type="lm_eval",
+                    source=json.dumps({"task": task, "split": split}),
+                    profile=json.dumps({"num_rows": len(documents)}),
+                )
+                found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+    return found
 
 
 def metric_name(name: str) -> str:

@@ -185,7 +185,7 @@ def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, 
                 model.artifact_location,
                 run_id,
                 tags=all_tags,
-                description=card[:DESCRIPTION_CHARACTERS],
+                description=without_head(card)[:DESCRIPTION_CHARACTERS],
                 model_id=model.model_id,
             ).version
         client.set_registered_model_alias(model_name, ALIAS, version)
@@ -197,6 +197,14 @@ def register(uri: str, run_id: str, name: str, model_dir: Path, tags: dict[str, 
         # The last: a run with this tag is not promoted again.
         client.set_tag(run_id, keys.PROMOTED, str(model_dir))
     return f"{model_name}/{version}"
+
+
+def without_head(card: str) -> str:
+    """A model card without the YAML between its first two lines of dashes."""
+    if not card.startswith("---\n"):
+        return card
+    _, _, text = card.removeprefix("---\n").partition("\n---\n")
+    return text.lstrip() or card
 
 
 def _version(client: MlflowClient, name: str, tags: dict[str, str]) -> str | None:

@@ -27,10 +27,11 @@ def page_of(run_dir: Path) -> str:
         InputError: MLflow has no record of it.
         EvomergeError: MLflow cannot be reached.
     """
+    from evomerge.record.mlflow_pages import TRAINING
     from evomerge.record.picks import parent_of
 
     experiment, run = parent_of(run_dir)
-    return f"/#/experiments/{experiment}/runs/{run}"
+    return f"/#/experiments/{experiment}/runs/{run}?{TRAINING}"
 
 
 def open_run(run_dir: Path, port: int, browser: bool, say: Callable[[str], None]) -> None:

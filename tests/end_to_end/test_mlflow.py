@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 import socket
@@ -72,8 +73,39 @@ def assert_complete(result, client):
     for entry in table["health"]:
         share = entry["counts"][result.best] / entry["num_documents"]
         assert parent.data.metrics[f"health/{entry['task']}/{entry['sign']}"] == share
+    check_pages(result, client, parent, by_candidate, table)
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"config.yaml", "summary.json", "report.html", "front.html", "recipes"}
+    assert artifacts == {"config.yaml", "summary.json", "report.html", "recipes"}
+
+
+def check_pages(result, client, parent, by_candidate, table):
+    """What MLflow's pages show: descriptions, a saved view, datasets, metrics by step."""
+    experiment = client.get_experiment(parent.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    view = json.loads(experiment.tags["mlflow.sharedViewState.evomerge"])
+    known = {f"metrics.`{name}`" for run in by_candidate.values() for name in run.data.metrics}
+    shown = {name for name in view["selectedColumns"] if name.startswith("metrics.")}
+    assert shown - known <= {"metrics.`search_estimate/combined`"} and "metrics.`rank`" in shown
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**{verdict_lines(table)[0]}**")
+    best = by_candidate[result.best]
+    assert (
+        f"[{result.best}](#/experiments/{experiment.experiment_id}/runs/{best.info.run_id}?" in note
+    )
+    assert f"evomerge promote {result.run_dir} --candidate {result.best}" in note
+    note = best.data.tags["mlflow.note.content"]
+    assert note.startswith("The chosen model.") and "```yaml\nschema_version: 1\n" in note
+    assert best.data.metrics["rank"] == 1.0
+    drawn = result.results.state.started["splits"]
+    inputs = parent.inputs.dataset_inputs
+    assert sorted(each.dataset.name for each in inputs) == sorted([*drawn] * 3)
+    assert len({each.dataset.digest for each in inputs}) == 3 * len(drawn)
+    steps = client.get_metric_history(parent.info.run_id, "progress/best")
+    assert sorted(m.step for m in steps) == list(range(1, result.results.state.num_searched + 1))
+    values = [m.value for m in sorted(steps, key=lambda m: m.step)]
+    assert values == sorted(values)
+    documents = client.get_metric_history(parent.info.run_id, "progress/documents")
+    assert max(m.value for m in documents) > 0.0
 
 
 @pytest.mark.parametrize(
