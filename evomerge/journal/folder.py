@@ -26,7 +26,7 @@ REPORT_FILE = "report.html"
 """The same for people."""
 
 FRONT_FILE = "front.html"
-"""The front's pictures."""
+"""The front's pictures, in runs of earlier releases."""
 
 EXPORT_DIR = "export"
 """The chosen model, where the configuration asks for it."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import shlex
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from evomerge.choice.answers import Answered
 from evomerge.choice.front import Front
 from evomerge.choice.results import Results
 from evomerge.choice.table import final_table
+from evomerge.journal.folder import CONFIG_FILE
 from evomerge.journal.state import RecipeOf
 from evomerge.record.columns import (
     Column,
@@ -20,9 +27,12 @@ from evomerge.record.columns import (
     rows_of,
 )
 from evomerge.record.path_pictures import path_pictures
+from evomerge.record.report_data import page_data, to_script
+from evomerge.record.spent import spent
 from evomerge.record.verdicts import verdict_lines
 from evomerge.score.health import SIGNS
-from evomerge.score.statistics import Z_95
+
+logger = logging.getLogger(__name__)
 
 
 def front_lines(front: Front) -> list[str]:
@@ -96,76 +106,92 @@ def _markdown_head(first: str, columns: list[Column]) -> list[str]:
     return [f"| {first} | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
 
 
-def render_html(results: Results, recipe_of: RecipeOf) -> str:
+def render_html(results: Results, recipe_of: RecipeOf, answered: Sequence[Answered] = ()) -> str:
     """The report as one HTML page that needs nothing beside it.
 
     Args:
         results: The run's.
         recipe_of: Gives each candidate's recipe.
+        answered: Documents with answers, which are shown.
     """
     environment = Environment(
-        loader=PackageLoader("evomerge.record", "."), autoescape=select_autoescape(default=True)
+        loader=PackageLoader("evomerge.record", "."),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
     )
-    table = final_table(results)
-    chosen = results.state.candidates[table["chosen"]] if table["chosen"] else None
+    table, started = final_table(results), results.state.started
+    data = page_data(results, table, recipe_of)
+    front = results.front
+    found, *lines = verdict_lines(table)
     return environment.get_template("report.jinja").render(
         table=table,
-        lines=verdict_lines(table),
+        verdict=found,
+        lines=lines,
+        data=data,
+        script=to_script(data),
+        style=_part("report.css"),
+        code=_part("report.js"),
+        plotly=_plotly(),
         rows=rows_of(table),
         columns=columns_of(table),
         parts={group: part_columns(table, group) for group in table.get("groups", {})},
+        front=front,
         front_columns=front_columns(table),
+        front_lines=front_lines(front) if front is not None else [],
+        front_details=front_details(front) if front is not None else [],
         row_of=row_of,
+        has_progress=any("t" in entry and "c" in entry for entry in data["candidates"]),
         signs=SIGNS,
-        plot=_progress(results),
+        spent=spent(results, table),
+        answered=answered,
         paths=path_pictures(results, recipe_of),
-        front=results.front,
-        front_lines=[*front_lines(results.front), *front_details(results.front)]
-        if results.front is not None
-        else [],
-        pool=results.state.started["pool_sha256"],
-        dimensions=results.state.dimensions(chosen.phase) if chosen is not None else [],
-        genome=chosen.genome if chosen is not None else None,
+        num_all=len(results.state.candidates),
+        pool=started["pool_sha256"],
+        versions=started["versions"],
+        config=_config(results.run_dir),
+        commands=_commands(results, table),
     )
 
 
-def write_html(results: Results, recipe_of: RecipeOf, path: Path) -> None:
+def write_html(
+    results: Results, recipe_of: RecipeOf, path: Path, answered: Sequence[Answered] = ()
+) -> None:
     """Write the report; arguments as for `render_html`."""
-    path.write_text(render_html(results, recipe_of), encoding="utf-8")
+    path.write_text(render_html(results, recipe_of, answered), encoding="utf-8")
 
 
-def _progress(results: Results) -> dict[str, Any] | None:
-    """Search scores by candidate as plot coordinates in 0 to 1; None where nothing is scored.
+def _part(name: str) -> str:
+    return resources.files("evomerge.record").joinpath(name).read_text(encoding="utf-8")
 
-    Returns:
-        "points": name, x, y, whether it is chosen, and of an estimate the ends of its 95 %
-        interval; "ticks": (score, y).
-    """
-    scored = []
-    for candidate in results.state.of_origin("asked", "enqueued"):
-        estimate = results.combined(candidate.id, "search")
-        if estimate is not None:
-            half = Z_95 * estimate.design_error
-            scored.append((candidate, estimate.value, half))
-    if not scored:
+
+def _plotly() -> str | None:
+    """The plotting library's script; None where it is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        logger.warning("the report has no pictures: plotly is not installed")
         return None
-    low = min(value - half for _, value, half in scored)
-    high = max(value + half for _, value, half in scored)
-    span = (high - low) or 1.0
-    chosen = results.state.decided.get("chosen")
-    return {
-        "points": [
-            {
-                "name": candidate.id,
-                "x": index / max(1, len(scored) - 1),
-                "y": (value - low) / span,
-                "is_chosen": candidate.id == chosen,
-                "ends": ((value - half - low) / span, (value + half - low) / span)
-                if candidate.is_estimated
-                else None,
-            }
-            for index, (candidate, value, half) in enumerate(scored)
-        ],
-        "ticks": [(low + span * y, y) for y in (0.0, 0.25, 0.5, 0.75, 1.0)],
-        "has_estimates": any(candidate.is_estimated for candidate, *_ in scored),
-    }
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _config(run_dir: Path) -> str:
+    """The run's configuration, as far as it is there."""
+    path = run_dir / CONFIG_FILE
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _commands(results: Results, table: dict[str, Any]) -> list[tuple[str, str]]:
+    """What can be done next, with what it does."""
+    folder = shlex.quote(str(results.run_dir))
+    chosen = table["chosen"]
+    found = [(f"evomerge ui {folder}", "opens the run in MLflow")]
+    if chosen is not None:
+        found.insert(0, (f"evomerge promote {folder} --candidate {chosen}", f"has {chosen} built"))
+        rival = results.state.decided.get("best_parent")
+        if rival is not None and rival != chosen:
+            line = f"evomerge compare {folder} {rival} {chosen}"
+            found.append((line, "compares them by document"))
+    if results.finds_front:
+        found.append((f"evomerge front {folder}", "prints the front, and picks by preference"))
+    more = "--set search.budget.candidates=" + str(2 * max(1, table["num_candidates"]))
+    return [*found, (f"evomerge resume {folder} {more}", "goes on searching")]

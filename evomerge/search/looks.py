@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.choice import Results
-from evomerge.choice.answers import Answered
+from evomerge.choice.answers import Answered, answers_of
 from evomerge.config import load_config
 from evomerge.errors import EvomergeError, InputError
+from evomerge.files import replacing
 from evomerge.journal import Candidate, replay
 from evomerge.journal.folder import CONFIG_FILE, RECIPES_DIR, REPORT_FILE
 from evomerge.recipe import Recipe, read_recipe
+from evomerge.record.report import write_html
 from evomerge.score import TaskSet
 from evomerge.score.faults import told_as
+
+NUM_ANSWERS = 10
+"""Documents whose answers a report shows."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,29 +70,40 @@ def with_questions(run_dir: Path, answered: Sequence[Answered]) -> list[Answered
     if not answered:
         return []
     try:
-        config = load_config(run_dir / CONFIG_FILE)
-        tasks = TaskSet(config.score, run_dir)
-        return [replace(each, question=_question(tasks, each)) for each in answered]
+        tasks = TaskSet(load_config(run_dir / CONFIG_FILE).score, run_dir)
+    except EvomergeError as error:
+        logger.warning("what was asked is left out: %s", str(error).splitlines()[0])
+        return list(answered)
+    return asked(tasks, answered)
+
+
+def asked(tasks: TaskSet, answered: Sequence[Answered]) -> list[Answered]:
+    """Documents with what was asked; as they are, where a task cannot say it."""
+    try:
+        return [_ask(tasks, each) for each in answered]
     except EvomergeError as error:
         logger.warning("what was asked is left out: %s", str(error).splitlines()[0])
         return list(answered)
 
 
-def _question(tasks: TaskSet, each: Answered) -> str:
-    task, document = tasks.tasks[each.task], tasks.documents[each.task][each.document]
+def _ask(tasks: TaskSet, each: Answered) -> Answered:
     with told_as(InputError, f"task {each.task!r}: document {each.document} cannot be read"):
+        task, document = tasks.tasks[each.task], tasks.documents[each.task][each.document]
         question = str(task.doc_to_text(document))
-        if task.OUTPUT_TYPE != "multiple_choice":
-            return question
-        choices = enumerate(task.doc_to_choice(document))
-        return f"{question} " + " ".join(f"({number}) {text}" for number, text in choices)
+        if task.OUTPUT_TYPE == "multiple_choice":
+            choices = enumerate(task.doc_to_choice(document))
+            question += " " + " ".join(f"({number}) {text}" for number, text in choices)
+    return replace(each, question=question)
 
 
 def write_report(run_dir: Path) -> Path:
     """Write the report of a run anew from its folder alone; where it is."""
-    from evomerge.record.report import write_html
-
     results = Results(run_dir, replay(run_dir))
+    chosen = results.state.decided.get("chosen")
+    names = [*([chosen] if chosen is not None else []), *results.parents]
+    answered = answers_of(results, list(dict.fromkeys(names)), NUM_ANSWERS) if names else []
+    answered = with_questions(run_dir, answered)
     path = run_dir / REPORT_FILE
-    write_html(results, lambda candidate: recipe_of(run_dir, candidate), path)
+    with replacing(path) as temporary:
+        write_html(results, lambda candidate: recipe_of(run_dir, candidate), temporary, answered)
     return path

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from evomerge.choice.answers import answers_of
 from evomerge.choice.table import final_table
 from evomerge.files import replacing, to_json, write_text
-from evomerge.journal.folder import FRONT_FILE, REPORT_FILE, SUMMARY_FILE
+from evomerge.journal.folder import REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
-from evomerge.record.front_plots import render_front
 from evomerge.record.report import write_html
 from evomerge.record.verdicts import verdict_lines
+from evomerge.search.looks import NUM_ANSWERS, asked
 from evomerge.search.run import Run
 
 
@@ -16,11 +17,11 @@ def write_summary(run: Run) -> None:
     """Write the final table for machines and the report for people."""
     table = final_table(run.results)
     write_text(run.run_dir / SUMMARY_FILE, to_json(table) + "\n")
+    models = dict.fromkeys([table["chosen"], *run.results.parents])
+    names = [name for name in models if name is not None]
+    answered = asked(run.setup.tasks, answers_of(run.results, names, NUM_ANSWERS))
     with replacing(run.run_dir / REPORT_FILE) as path:
-        write_html(run.results, run.recipe, path)
-    page = render_front(run.results)
-    if page is not None:
-        write_text(run.run_dir / FRONT_FILE, page)
+        write_html(run.results, run.recipe, path, answered)
 
 
 def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from evomerge.choice.table import final_table
 from evomerge.record.columns import columns_of, front_columns, row_of, rows_of
-from evomerge.record.config import tracking_uri
 from evomerge.record.report import front_details, front_lines
 from evomerge.record.verdicts import verdict_lines
 from evomerge.search import Result
@@ -44,11 +43,8 @@ def print_result(result: Result, *, verbose: bool = False) -> None:
     for name, reason in unused(result.run_dir, result.results.state).items():
         console.print(f"inbox: {name} was not used: {reason}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
-    address = tracking_uri(result.run_dir)
-    if address.startswith("sqlite"):
-        address = f"{_command('mlflow')} ui --backend-store-uri {address}"
     server = f"{_command('prefect')} server start"
-    for line in (f"MLflow UI:  {address}", f"Prefect UI: {server}"):
+    for line in (f"MLflow UI:  evomerge ui {result.run_dir}", f"Prefect UI: {server}"):
         console.print(line, highlight=False, soft_wrap=True)
 
 

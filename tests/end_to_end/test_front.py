@@ -116,7 +116,7 @@ def check_front(result):
         assert is_dominated == (entry.place != "front")
     assert result.best == front.knee and front.knee in result.front
     assert result.results.state.holdout_opened[0] == front.knee
-    assert (result.run_dir / "front.html").stat().st_size > 1e6
+    assert (result.run_dir / "report.html").stat().st_size > 1e6
     assert json.loads((result.run_dir / "summary.json").read_text())["front"]["knee"] == front.knee
 
 
@@ -211,7 +211,7 @@ def check_mlflow(result, tmp_path):
     (knee,) = client.search_runs([experiment.experiment_id], "tags.`evomerge.knee` = 'yes'")
     assert knee.data.tags["evomerge.candidate"] == result.best
     parent = knee.data.tags["mlflow.parentRunId"]
-    assert "front.html" in [artifact.path for artifact in client.list_artifacts(parent)]
+    assert "report.html" in [artifact.path for artifact in client.list_artifacts(parent)]
 
 
 @pytest.mark.long

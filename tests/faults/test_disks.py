@@ -149,7 +149,7 @@ def test_without_room_it_stops_and_goes_on_later(undisturbed, tmp_path, monkeypa
 )
 def test_a_disk_that_can_only_be_read(command, disk, undisturbed, tmp_path):
     folder = undisturbed.parent
-    shutil.copytree(undisturbed, disk / "run", ignore=lambda *_: ["front.html"])
+    shutil.copytree(undisturbed, disk / "run", ignore=lambda *_: ["report.html"])
     if command.startswith("repair"):
         path = disk / "run/journal.jsonl"
         path.write_text(path.read_text().replace('"c00001"', '"c00009"', 1))

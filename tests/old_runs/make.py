@@ -116,7 +116,7 @@ def main(out_dir: Path) -> None:
 
 
 def without_pictures(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if entry.name.endswith("front.html") else entry
+    return None if entry.name.endswith(("front.html", "report.html")) else entry
 
 
 def write_recipes() -> list[str]:

@@ -166,7 +166,7 @@ def test_errors_and_differences_follow_from_the_documents(folder):
 
 def test_the_report_has_the_tasks(folder):
     page = (folder / "run/report.html").read_text()
-    assert "Tasks of shape" in page and "shape_3/acc (holdout)" in page
+    assert "Tasks of shape" in page and "<th>shape_3/acc<small>acc ↑ (share)</small></th>" in page
     table = evomerge.Result(folder / "run").results.table()
     assert table["objectives"] == ["shape", "brier", "even", "shape_tag"]
     assert table["groups"]["even"] == [f"shape_{number}/acc" for number in range(5)]

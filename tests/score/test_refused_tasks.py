@@ -194,4 +194,5 @@ def test_a_limit_that_nobody_keeps_is_told_of(two_runs):
     config = make_config(two_runs, score=score, search=search, workers={"kind": "inline"})
     result = evomerge.run(config, two_runs / "limited")
     page = (result.run_dir / "report.html").read_text()
-    assert f"limit: {result.best} does not keep the limit 1.000 of toy_write: " in page
+    assert f"no model keeps every limit; {result.best} comes nearest</p>" in page
+    assert f"limit: {result.best} does not keep the limit of toy_write, 1.000: it has " in page
