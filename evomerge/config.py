@@ -250,3 +250,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(reduce(lambda made, change: change.apply(made), changes, data))
     except ValidationError as error:
         raise InputError(explain(Config, path, node, data, changes, error)) from None
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with changes.
+
+    Args:
+        config: The configuration.
+        overrides: "a.b=value" each, with the value in YAML.
+
+    Raises:
+        InputError: One of them is wrong.
+    """
+    data = config.model_dump(mode="json", exclude_unset=True)
+    changes = [Override.read(text) for text in overrides]
+    try:
+        return Config.model_validate(reduce(lambda made, change: change.apply(made), changes, data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise InputError(f"overrides: {where}: {first['msg']}") from None

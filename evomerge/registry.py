@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -16,13 +18,44 @@ from evomerge.errors import InputError, closest
 T = TypeVar("T")
 
 
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Give a JSON schema's fields what the docstrings of their classes say of them."""
+    told: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        told |= attributes_of(base.__doc__ or "") if issubclass(base, BaseModel) else {}
+    for name, field in schema.get("properties", {}).items():
+        if name in told and isinstance(field, dict):
+            field.setdefault("description", told[name])
+
+
+def attributes_of(docstring: str) -> dict[str, str]:
+    """What a docstring says of each attribute, under "Attributes:"."""
+    _, _, text = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        started = re.match(r"    (\w+): (.*)", line)
+        if started:
+            name = started[1]
+            found[name] = started[2]
+        elif name and line.startswith("     "):
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return found
+
+
 class Section(BaseModel):
     """Base of every part of a configuration: frozen; unknown fields and infinite numbers are
     errors.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra=_describe,
     )
 
 

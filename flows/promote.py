@@ -76,7 +76,11 @@ def promote(
         states = [promote_pick(pick, uri, can_wait=True, return_state=True) for pick in picks]
     outcomes = [state.result(raise_on_failure=False) for state in states]
     promotions = [outcome for outcome in outcomes if isinstance(outcome, Promotion)]
-    create_markdown_artifact(promotion_table(promotions), key="promoted")
+    create_markdown_artifact(
+        promotion_table(promotions),
+        key="promoted",
+        description="Models that were built, checked and registered.",
+    )
     errors = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
     if errors:
         raise EvomergeError("\n".join(errors))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,11 +24,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from evomerge.choice.table import final_table
-from evomerge.config import Config, load_config
+from evomerge.config import Config, load_config, with_overrides
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE
-from evomerge.journal.folder import RUNS_DIR
+from evomerge.journal.folder import REPORT_FILE, RUNS_DIR
+from evomerge.record.config import tracking_uri
 from evomerge.record.report import markdown_table
+from evomerge.record.verdicts import verdict
 from evomerge.search import Hooks, Progress, Result
 from evomerge.search.api import resume as resume_run
 from evomerge.search.api import start
@@ -34,6 +38,11 @@ from evomerge.stopping import signal_within
 
 UPDATE_S = 3.0
 """Least time between two updates of a progress artifact."""
+
+LIST_S = 30.0
+"""Least time between two lists of the last candidates."""
+
+NUM_LISTED = 10
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -59,7 +68,7 @@ def _is_cancelled() -> bool:
 
 
 class FlowHooks:
-    """One Prefect task a stage, with a progress artifact and one log line a batch.
+    """One Prefect task a stage, with artifacts of its progress and one log line a batch.
 
     Args:
         inner: Other hooks that watch the run too.
@@ -69,7 +78,11 @@ class FlowHooks:
         self.inner = inner
         self._artifact: UUID | None = None
         self._stage = ""
+        self._began = 0.0
+        self._done_before = 0
         self._updated = 0.0
+        self._listed = 0.0
+        self._last: deque[str] = deque(maxlen=NUM_LISTED)
 
     def stage(self, name: str, body: Callable[[], None]) -> None:
         """See `Hooks`."""
@@ -85,26 +98,91 @@ class FlowHooks:
             self.inner.progress(progress)
         else:
             get_run_logger().info("%s: %s", progress.stage, progress.line)
+        now = time.monotonic()
         share = 100.0 * progress.done / progress.total if progress.total else 0.0
         if progress.stage != self._stage:
-            key = "".join(c if c.isalnum() else "-" for c in progress.stage.lower())
-            self._stage = progress.stage
-            created: Any = create_progress_artifact(share, key=key, description=progress.line)
+            self._stage, self._began, self._done_before = progress.stage, now, progress.done
+            self._last.clear()
+            key = _key(progress.stage)
+            said = self._words(progress, now)
+            created: Any = create_progress_artifact(share, key=key, description=said)
             self._artifact = created
-        elif time.monotonic() - self._updated > UPDATE_S or progress.done == progress.total:
+        elif now - self._updated > UPDATE_S or progress.done == progress.total:
             assert self._artifact is not None
-            update_progress_artifact(self._artifact, share, description=progress.line)
+            said = self._words(progress, now)
+            update_progress_artifact(self._artifact, share, description=said)
         else:
+            self._last.append(progress.line)
             return
-        self._updated = time.monotonic()
+        self._last.append(progress.line)
+        self._updated = now
+        if now - self._listed > LIST_S:
+            self._listed = now
+            self._list(progress, said)
+
+    def _words(self, progress: Progress, now: float) -> str:
+        """Where a stage is: how many, the best, how fast, and how long it will take."""
+        words = f"{progress.done:,}"
+        if progress.total:
+            words += f" of {progress.total:,}"
+        if progress.best_candidate is not None:
+            words += f"; best {progress.best_words} ({progress.best_candidate})"
+        if progress.num_failed:
+            words += f"; {progress.num_failed} failed"
+        done, spent = progress.done - self._done_before, now - self._began
+        if done > 0 and spent > 0.0:
+            words += f"; {3600.0 * done / spent:,.0f} an hour"
+            if progress.total:
+                left = (progress.total - progress.done) * spent / done
+                words += f"; about {left / 60:,.0f} min left" if left > 0.0 else ""
+        return words
+
+    def _list(self, progress: Progress, said: str) -> None:
+        """The last candidates, as an artifact of its own."""
+        lines = [f"**{progress.stage}**: {said}", "", *(f"- {line}" for line in self._last)]
+        create_markdown_artifact(
+            "\n".join(lines),
+            key="last-candidates",
+            description=f"The last {NUM_LISTED} candidates, as they were scored.",
+        )
 
     def _watch(self, name: str, body: Callable[[], None]) -> None:
         assert self.inner is not None
         self.inner.stage(name, body)
 
 
+def _key(name: str) -> str:
+    """A name as an artifact's key may be."""
+    return "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def loaded(
+    config: Config | Path, overrides: Mapping[str, Any] | None = None, seed: int | None = None
+) -> Config:
+    """A configuration with changes.
+
+    Args:
+        config: The configuration, or the path of its YAML file.
+        overrides: Values by field, such as {"search.budget.candidates": 50}.
+        seed: Instead of the configuration's.
+
+    Raises:
+        InputError: A field or a value is wrong.
+    """
+    changes = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
+    changes += [] if seed is None else [f"seed={seed}"]
+    if isinstance(config, Config):
+        return with_overrides(config, changes) if changes else config
+    return load_config(config, changes)
+
+
 def search_with(
-    hooks: Hooks, config: Config | Path | None, run_dir: Path | None, resume: bool
+    hooks: Hooks,
+    config: Config | Path | None,
+    run_dir: Path | None,
+    resume: bool,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> Result:
     """Begin a search, or go on with it when it is resumed or this flow run is retried.
 
@@ -114,30 +192,62 @@ def search_with(
     if config is None:
         if run_dir is None or not resume:
             raise InputError("search: give `config`, or `run_dir` with `resume`")
-        return resume_run(run_dir, hooks)
-    loaded = config if isinstance(config, Config) else load_config(config)
-    folder = run_dir or RUNS_DIR / f"{loaded.name}-{flow_run.id}"
+        changes = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
+        return resume_run(run_dir, hooks, overrides=changes)
+    changed = loaded(config, overrides, seed)
+    folder = run_dir or RUNS_DIR / f"{changed.name}-{flow_run.id}"
     is_retry = (flow_run.run_count or 1) > 1
     if (resume or is_retry) and (folder / JOURNAL_FILE).exists():
         return resume_run(folder, hooks)
     config_dir = Path() if isinstance(config, Config) else config.parent
-    return start(loaded, config_dir, folder, hooks)
+    return start(changed, config_dir, folder, hooks)
 
 
 @flow(name="search", validate_parameters=True)
 def search(
-    config: Config | Path | None = None, run_dir: Path | None = None, resume: bool = False
+    config: Config | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
 ) -> str:
     """Search for the best merge of a pool.
 
     Args:
         config: The configuration, or the path of its YAML file.
+        overrides: Changes of the configuration, such as {"search.budget.candidates": 50}.
+        seed: Instead of the configuration's.
         run_dir: The run folder; by default runs/, the search's name and the flow run's id.
         resume: Go on with the run in `run_dir`.
 
     Returns:
         The run folder.
     """
-    result = search_with(FlowHooks(), config, run_dir, resume)
-    create_markdown_artifact(markdown_table(final_table(result.results)), key="final-table")
+    result = search_with(FlowHooks(), config, run_dir, resume, overrides, seed)
+    tell(result)
     return str(result.run_dir)
+
+
+def tell(result: Result) -> None:
+    """Leave artifacts of what a search has found: verdict, table, front, and where to look."""
+    table = final_table(result.results)
+    found = verdict(table)
+    create_markdown_artifact(f"**{found}**", key="verdict", description=found)
+    create_markdown_artifact(
+        markdown_table(table),
+        key="final-table",
+        description="Scores of the chosen model and of everybody it is compared with.",
+    )
+    where = [f"run folder: `{result.run_dir}`", f"report: `{result.run_dir / REPORT_FILE}`"]
+    where += [f"`evomerge ui {result.run_dir}` opens MLflow"]
+    address = tracking_uri(result.run_dir)
+    if address.startswith("http"):
+        where.append(f"[MLflow]({address})")
+    if table["chosen"] is not None:
+        line = f"evomerge promote {result.run_dir} --candidate {table['chosen']}"
+        where.append(f"`{line}` has {table['chosen']} built")
+    create_markdown_artifact(
+        "\n".join(f"- {line}" for line in where),
+        key="links",
+        description="Where everything is, and what can be done next.",
+    )

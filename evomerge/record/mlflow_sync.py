@@ -106,8 +106,9 @@ class MlflowRecord:
         before = self.num_events
         for event, size in iterate(self.run_dir / JOURNAL_FILE, self.offset, self.num_events):
             apply_all(self.state, [event], self.run_dir)
-            if event.kind == "result":
-                self._steps.worked(event.data)
+            if event.kind == "result" and event.data["split"] == "search":
+                if self.state.candidates[event.data["candidate"]].is_searched:
+                    self._steps.worked(event.data)
             elif event.kind == "told":
                 candidate = self.state.candidates[event.data["candidate"]]
                 self._progress += self._steps.told(candidate, event.time)

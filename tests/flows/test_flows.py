@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from contextlib import chdir
@@ -13,15 +14,20 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.testing.utilities import prefect_test_harness
 
+from evomerge.choice.table import final_table
+from evomerge.config import load_config
 from evomerge.errors import EvomergeError, InputError
 from evomerge.journal import read_journal
-from evomerge.search import Result
+from evomerge.record.verdicts import verdict
+from evomerge.search import Progress, Result
 from fixtures import make_config, make_workspace
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from flows.promote import promote
-from flows.search import search
+from flows.score import score
+from flows.search import FlowHooks, loaded, search
+from flows.sweep import sweep
 
 STAGES = ["check", "baselines", "search", "finalists", "holdout", "report"]
 SMALL = {"workers": {"kind": "inline"}, "record": {"enabled": True}}
@@ -79,6 +85,80 @@ def test_a_stage_is_a_task_and_the_table_an_artifact():
     artifacts = artifacts_of(flow_run)
     assert "| model |" in artifacts["final-table"]
     assert artifacts["search"] == artifacts["baselines--search"] == 100.0
+
+
+def test_artifacts_say_what_was_found_and_what_they_are():
+    flow_run = last_flow_run("search")
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        found = {a.key: a for a in client.read_artifacts(flow_run_filter=chosen)}
+    table = final_table(Result(Path("runs/toy")).results)
+    assert found["verdict"].data == f"**{verdict(table)}**"
+    assert found["final-table"].data.startswith(found["verdict"].data)
+    assert "`evomerge ui runs/toy` opens MLflow" in found["links"].data
+    assert f"evomerge promote runs/toy --candidate {table['chosen']}" in found["links"].data
+    assert "The last 10 candidates" in found["last-candidates"].description
+    assert all(artifact.description for artifact in found.values())
+    assert re.match(r"4 of 4; best .* ±.* \(c0000\d\)", found["search"].description)
+
+
+def test_how_far_a_search_is_in_words():
+    hooks = FlowHooks()
+    hooks._began = 100.0
+    best = {"best": (0.5, 0.1), "best_candidate": "c00001", "best_words": "~0.500 ±0.100"}
+    progress = Progress("search", done=25, total=100, num_failed=1, line="", **best)
+    assert hooks._words(progress, 400.0) == (
+        "25 of 100; best ~0.500 ±0.100 (c00001); 1 failed; 300 an hour; about 15 min left"
+    )
+
+
+def test_overrides_and_seed_change_the_configuration():
+    overrides = {"search.budget.candidates": 2, "search.finalists": 1, "name": "changed"}
+    run_dir = Path(search(Path("config.yaml"), overrides, seed=7, run_dir=Path("runs/changed")))
+    config = load_config(run_dir / "config.yaml")
+    assert (config.name, config.seed, config.search.budget.candidates) == ("changed", 7, 2)
+    loaded_config = load_config(Path("config.yaml"))
+    assert loaded(loaded_config, {"search.finalists": 1}).search.finalists == 1
+    with pytest.raises(InputError, match="did you mean 'search'|unknown field|serch"):
+        loaded(Path("config.yaml"), {"serch.finalists": 1})
+    with pytest.raises(InputError, match="overrides: search.finalists"):
+        loaded(loaded_config, {"search.finalists": -1})
+
+
+def test_a_candidate_and_a_model_are_scored():
+    best = Result(Path("runs/toy")).best
+    found = score(run_dir=Path("runs/toy"), candidate=best)
+    told = artifacts_of(last_flow_run("score"))["scores"]
+    assert set(found) == {"toy_choose", "toy_write"}
+    assert all(f"| {name} | {entry['value']:.4f} |" in told for name, entry in found.items())
+    same = score(model="pool/base", config=Path("config.yaml"))
+    assert same["toy_choose"]["num_documents"] > 0
+    with pytest.raises(InputError, match="give `model` with `config`"):
+        score(model="pool/base")
+
+
+def test_a_sweep_ends_with_one_table():
+    variants = {"linear": {"space.method": {"kind": "linear"}}, "plain": {}}
+    small = {"search.budget.candidates": 2, "search.finalists": 1, "record.enabled": False}
+    variants = {name: {**small, **changes} for name, changes in variants.items()}
+    folders = sweep(Path("config.yaml"), seeds=[1, 2], variants=variants, run_dir=Path("runs/s"))
+    assert [Path(each).name for each in folders] == ["linear-1", "linear-2", "plain-1", "plain-2"]
+    table = artifacts_of(last_flow_run("sweep"))["sweep"]
+    rows = [line for line in table.splitlines() if line.startswith(("| linear", "| plain"))]
+    assert len(rows) == 4 and all("better" in row or "nothing" in row for row in rows)
+    # Called again, nothing is searched twice.
+    before = Path("runs/s/plain-1/journal.jsonl").read_bytes()
+    assert sweep(Path("config.yaml"), [1, 2], variants, run_dir=Path("runs/s")) == folders
+    assert Path("runs/s/plain-1/journal.jsonl").read_bytes() == before
+    with pytest.raises(InputError, match="no kind 'linaer'"):
+        sweep(Path("config.yaml"), variants={"x": {"space.method": {"kind": "linaer"}}})
+
+
+def test_the_form_says_what_each_field_is_for():
+    properties = search.parameters.model_dump()["properties"]
+    assert "Changes of the configuration" in properties["overrides"]["description"]
+    budget = search.parameters.definitions["BudgetConfig"]["properties"]
+    assert budget["candidates"]["description"] == "Candidates told to the optimizer."
 
 
 def test_a_run_is_gone_on_with():

@@ -1,0 +1,98 @@
+"""One configuration over seeds and variants, with one table at the end, as a Prefect flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+
+from evomerge.choice.table import final_table
+from evomerge.config import Config
+from evomerge.errors import EvomergeError, InputError
+from evomerge.journal.folder import RUNS_DIR
+from evomerge.record.columns import columns_of
+from evomerge.record.verdicts import verdict
+from evomerge.search import Result
+from flows.search import FlowHooks, loaded, search_with
+
+
+@flow(name="sweep", validate_parameters=True)
+def sweep(
+    config: Config | Path,
+    seeds: list[int] | None = None,
+    variants: dict[str, dict[str, Any]] | None = None,
+    run_dir: Path | None = None,
+) -> list[str]:
+    """Search by one configuration with several seeds, or with several changes of it.
+
+    Args:
+        config: The configuration, or the path of its YAML file.
+        seeds: One search for each; by default the configuration's own.
+        variants: Overrides by name, such as {"ties": {"space.method": {"kind": "ties"}}}; one
+            search for each, with each seed.
+        run_dir: Where the run folders are made; by default runs/, the name and the flow run's id.
+            Called again with it, searches that have ended are not repeated.
+
+    Returns:
+        The run folders.
+
+    Raises:
+        InputError: There is nothing to search, or a change is wrong.
+        EvomergeError: A search failed; the others are told of.
+    """
+    name = loaded(config).name
+    folder = run_dir or RUNS_DIR / f"{name}-{flow_run.id}"
+    if seeds == [] or variants == {}:
+        raise InputError("sweep: `seeds` and `variants` name one search each; leave them out")
+    each_seed: list[int | None] = [None] if seeds is None else [*seeds]
+    wanted = [
+        (f"{variant or name}{'' if seed is None else f'-{seed}'}", overrides, seed)
+        for variant, overrides in (variants or {"": {}}).items()
+        for seed in each_seed
+    ]
+    for _, overrides, seed in wanted:
+        # What is wrong is found before the first search begins.
+        loaded(config, overrides, seed)
+    results: dict[str, Result] = {}
+    errors: list[str] = []
+    for label, overrides, seed in wanted:
+        get_run_logger().info("sweep: %s", label)
+        try:
+            place = folder / label
+            results[label] = search_with(FlowHooks(), config, place, True, overrides, seed)
+        except EvomergeError as error:
+            errors.append(f"{label}: {error}")
+        create_markdown_artifact(
+            table_of(results, errors),
+            key="sweep",
+            description=f"{len(results)} of {len(wanted)} searches, side by side.",
+        )
+    if errors:
+        raise EvomergeError("\n".join(errors))
+    return [str(result.run_dir) for result in results.values()]
+
+
+def table_of(results: dict[str, Result], errors: Sequence[str]) -> str:
+    """Chosen models side by side, a row for each search.
+
+    Args:
+        results: By search.
+        errors: What failed.
+    """
+    lines: list[str] = []
+    for label, result in results.items():
+        table = final_table(result.results)
+        columns = columns_of(table)
+        if not lines:
+            headings = [f"{column.heading}<br>{column.words}" for column in columns]
+            lines = [f"| search | chosen | {' | '.join(headings)} | verdict |"]
+            lines.append("| --- | --- |" + " ---: |" * len(columns) + " --- |")
+        row = next((row for row in table["rows"] if row["candidate"] == table["chosen"]), None)
+        cells = [column.show(row) if row is not None else "-" for column in columns]
+        chosen = table["chosen"] or "-"
+        lines.append(f"| {label} | {chosen} | {' | '.join(cells)} | {verdict(table)} |")
+    return "\n".join([*lines, "", *(f"- failed: {error}" for error in errors)])
