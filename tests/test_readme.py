@@ -24,9 +24,11 @@ def test_the_quoted_configuration_is_the_file():
     assert quoted == (ROOT / "configs/three_7b.yaml").read_text(encoding="utf-8")
 
 
-def test_every_file_it_links_is_there():
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target.partition("#")[0]).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/looking.md"])
+def test_every_file_it_links_is_there(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target.partition("#")[0]).exists(), target
 
 
 def test_make_has_its_targets():
@@ -39,7 +41,9 @@ def test_make_has_its_targets():
 def test_every_evomerge_command_runs(tmp_path):
     shutil.copytree(ROOT / "evomerge/demo", tmp_path / "evomerge/demo")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    commands = [line for block in blocks("sh") for line in block.splitlines()]
+    looking = (ROOT / "docs/looking.md").read_text(encoding="utf-8")
+    shown = [*blocks("sh"), *re.findall(r"```sh\n(.*?)```", looking, re.DOTALL)]
+    commands = [line for block in shown for line in block.splitlines()]
     commands = [line for line in commands if line.startswith("evomerge ")]
     assert len(commands) >= 9
     for command in commands:

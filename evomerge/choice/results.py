@@ -249,6 +249,7 @@ class Results:
                         "candidate": rival,
                         **asdict(difference),
                         "distinguishable": difference.distinguishable,
+                        "objectives": self._differences(chosen, rival),
                     }
                 )
         return {
@@ -283,6 +284,19 @@ class Results:
         if not is_known or any(first | {"metric": o["metric"]} != o for o in counted):
             return None
         return first | {"metric": metrics.pop() if len(metrics) == 1 else ""}
+
+    def _differences(self, first: str, second: str) -> dict[str, Any]:
+        """Paired differences on holdout by objective."""
+        pairs = zip(
+            self.objectives,
+            self.loss_shares(second, "holdout"),
+            self.loss_shares(first, "holdout"),
+            strict=True,
+        )
+        return {
+            objective.name: asdict(paired_difference([theirs], [ours], [1.0]))
+            for objective, theirs, ours in pairs
+        }
 
     def _more(self, chosen: str | None) -> dict[str, Any]:
         """What stands in the table where there is some: earlier choices, groups, held-out tasks."""

@@ -67,8 +67,13 @@ def _change(table: dict[str, Any], gain: dict[str, Any], objective: str | None =
     scale = scale_of(table, objective)
     if scale is not None:
         return scale.change(gain)
-    change = Unit().change(gain["value"], gain["low"], gain["high"])
-    return f"{change} in the combined score (higher is better)"
+    # A sum of several units says nothing to anybody: each objective by itself.
+    changes = []
+    for name, each in gain["objectives"].items():
+        own = scale_of(table, name)
+        assert own is not None
+        changes.append(f"{name} {own.change(each)}")
+    return "; ".join(changes)
 
 
 def _told_by_verdict(table: dict[str, Any]) -> str | None:

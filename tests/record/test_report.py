@@ -132,9 +132,17 @@ def gain(value: float, low: float, high: float, role="best_parent") -> dict:
             "(on holdout, against expert0, the best of them)",
         ),
         (
-            {"combined_unit": None, "comparisons": [gain(1.25, 0.5, 2.0)]},
-            "c2 is better than every parent: +1.250, 95 % interval +0.500 to +2.000 in the "
-            "combined score (higher is better) (on holdout, against expert0, the best of them)",
+            {
+                "combined_unit": None,
+                "units": {"math": SHARE, "code": BITS},
+                "comparisons": [
+                    gain(1.25, 0.5, 2.0)
+                    | {"objectives": {"math": gain(0.1, 0.0, 0.2), "code": gain(0.3, 0.1, 0.5)}}
+                ],
+            },
+            "c2 is better than every parent: math +10.0 points, 95 % interval +0.0 to +20.0; code "
+            "-0.300 bits per byte, 95 % interval -0.500 to -0.100 (on holdout, against expert0, "
+            "the best of them)",
         ),
     ],
 )
