@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,8 @@ from evomerge.choice.table import final_table
 from evomerge.config import Config, load_config, with_overrides
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE
-from evomerge.journal.folder import REPORT_FILE, RUNS_DIR
+from evomerge.journal.folder import CONFIG_FILE, REPORT_FILE, RUNS_DIR
+from evomerge.record.commands import promote_command, ui_command
 from evomerge.record.config import tracking_uri
 from evomerge.record.report import markdown_table
 from evomerge.record.verdicts import verdict
@@ -116,7 +117,7 @@ class FlowHooks:
             return
         self._last.append(progress.line)
         self._updated = now
-        if now - self._listed > LIST_S:
+        if now - self._listed > LIST_S or progress.done == progress.total:
             self._listed = now
             self._list(progress, said)
 
@@ -169,11 +170,30 @@ def loaded(
     Raises:
         InputError: A field or a value is wrong.
     """
-    changes = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
-    changes += [] if seed is None else [f"seed={seed}"]
+    changes = _changes(overrides, seed)
     if isinstance(config, Config):
         return with_overrides(config, changes) if changes else config
     return load_config(config, changes)
+
+
+def _changes(overrides: Mapping[str, Any] | None, seed: int | None) -> list[str]:
+    """Changes as the command has them."""
+    changes = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
+    return changes if seed is None else [*changes, f"seed={seed}"]
+
+
+def _require_same(run_dir: Path, changes: Sequence[str]) -> None:
+    """Refuse to go on with a run that was begun with other settings.
+
+    Raises:
+        InputError: It was.
+    """
+    if not (run_dir / CONFIG_FILE).exists():
+        return
+    begun = load_config(run_dir / CONFIG_FILE)
+    for change in changes:
+        if with_overrides(begun, [change]) != begun:
+            raise InputError(f"{run_dir} was begun with another setting than {change}")
 
 
 def search_with(
@@ -192,12 +212,15 @@ def search_with(
     if config is None:
         if run_dir is None or not resume:
             raise InputError("search: give `config`, or `run_dir` with `resume`")
-        changes = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
-        return resume_run(run_dir, hooks, overrides=changes)
+        if seed is not None:
+            raise InputError(f"search: {run_dir} keeps its seed; leave `seed` out to resume it")
+        return resume_run(run_dir, hooks, overrides=_changes(overrides, None))
     changed = loaded(config, overrides, seed)
     folder = run_dir or RUNS_DIR / f"{changed.name}-{flow_run.id}"
     is_retry = (flow_run.run_count or 1) > 1
     if (resume or is_retry) and (folder / JOURNAL_FILE).exists():
+        if not is_retry:
+            _require_same(folder, _changes(overrides, seed))
         return resume_run(folder, hooks)
     config_dir = Path() if isinstance(config, Config) else config.parent
     return start(changed, config_dir, folder, hooks)
@@ -239,12 +262,12 @@ def tell(result: Result) -> None:
         description="Scores of the chosen model and of everybody it is compared with.",
     )
     where = [f"run folder: `{result.run_dir}`", f"report: `{result.run_dir / REPORT_FILE}`"]
-    where += [f"`evomerge ui {result.run_dir}` opens MLflow"]
+    where += [f"`{ui_command(result.run_dir)}` opens MLflow"]
     address = tracking_uri(result.run_dir)
     if address.startswith("http"):
         where.append(f"[MLflow]({address})")
     if table["chosen"] is not None:
-        line = f"evomerge promote {result.run_dir} --candidate {table['chosen']}"
+        line = promote_command(result.run_dir, table["chosen"])
         where.append(f"`{line}` has {table['chosen']} built")
     create_markdown_artifact(
         "\n".join(f"- {line}" for line in where),

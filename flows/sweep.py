@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def sweep(
         for variant, overrides in (variants or {"": {}}).items()
         for seed in each_seed
     ]
+    labels = [label for label, _, _ in wanted]
+    for label in labels:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", label):
+            raise InputError(
+                f"sweep: {label!r} is no name of a folder; valid: letters, digits, _ . -"
+            )
+        if labels.count(label) > 1:
+            raise InputError(f"sweep: {label!r} is named twice; each search has its own folder")
     for _, overrides, seed in wanted:
         # What is wrong is found before the first search begins.
         loaded(config, overrides, seed)
@@ -64,7 +73,7 @@ def sweep(
         try:
             place = folder / label
             results[label] = search_with(FlowHooks(), config, place, True, overrides, seed)
-        except EvomergeError as error:
+        except (EvomergeError, OSError) as error:
             errors.append(f"{label}: {error}")
         create_markdown_artifact(
             table_of(results, errors),
@@ -83,16 +92,20 @@ def table_of(results: dict[str, Result], errors: Sequence[str]) -> str:
         results: By search.
         errors: What failed.
     """
-    lines: list[str] = []
-    for label, result in results.items():
-        table = final_table(result.results)
-        columns = columns_of(table)
-        if not lines:
-            headings = [f"{column.heading}<br>{column.words}" for column in columns]
-            lines = [f"| search | chosen | {' | '.join(headings)} | verdict |"]
-            lines.append("| --- | --- |" + " ---: |" * len(columns) + " --- |")
+    shown = {label: final_table(result.results) for label, result in results.items()}
+    # Variants can measure other things: a column for each of them.
+    columns = {
+        label: {(c.heading, c.words): c for c in columns_of(table)}
+        for label, table in shown.items()
+    }
+    heads = list(dict.fromkeys(head for each in columns.values() for head in each))
+    headings = [f"{heading}<br>{words}" for heading, words in heads]
+    lines = [f"| search | chosen | {' | '.join([*headings, 'verdict'])} |"]
+    lines.append("| --- | --- |" + " ---: |" * len(heads) + " --- |")
+    for label, table in shown.items():
         row = next((row for row in table["rows"] if row["candidate"] == table["chosen"]), None)
-        cells = [column.show(row) if row is not None else "-" for column in columns]
+        own = columns[label]
+        cells = [own[h].show(row) if h in own and row is not None else "-" for h in heads]
         chosen = table["chosen"] or "-"
-        lines.append(f"| {label} | {chosen} | {' | '.join(cells)} | {verdict(table)} |")
+        lines.append(f"| {label} | {chosen} | {' | '.join([*cells, verdict(table)])} |")
     return "\n".join([*lines, "", *(f"- failed: {error}" for error in errors)])

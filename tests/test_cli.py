@@ -74,6 +74,18 @@ def result(searched, folder) -> Result:
     return Result(folder / "runs/toy")
 
 
+@pytest.fixture(scope="module")
+def damaged(searched, folder):
+    """A copy of the run whose documents cannot be read, beside a whole one."""
+    run_dir = folder / "bad/damaged"
+    for name in ("damaged", "whole"):
+        shutil.copytree(folder / "runs/toy", folder / "bad" / name)
+    for part in (run_dir / "documents").iterdir():
+        part.write_bytes(b"PAR1")
+    (run_dir / "summary.json").unlink()
+    return run_dir
+
+
 def test_a_search_ends_with_its_table(searched, result):
     assert "toy: 4 candidates searched" in searched
     assert f"{result.best} (chosen)" in searched
@@ -179,17 +191,21 @@ def test_enqueue(evomerge, refused, folder):
     assert "`evomerge convert mergekit.yaml --out NEW_FILE`" in message
 
 
-def test_runs_are_listed_with_what_they_found(evomerge, result, folder):
+def test_runs_are_listed_with_what_they_found(evomerge, result, folder, damaged):
     first, second = evomerge("runs").splitlines()
     assert first.startswith("runs/toy  ") and first.endswith(", ended, 4 candidates")
     assert second.strip().startswith((f"{result.best} is better", "nothing found is"))
     (told,) = json.loads(evomerge("runs", "--json"))
     assert told["best"] == result.best and told["status"] == "ended"
     (folder / "none").mkdir()
+    told = {
+        each["run_dir"]: each["status"] for each in json.loads(evomerge("runs", "bad", "--json"))
+    }
+    assert told == {"bad/damaged": "damaged", "bad/whole": "ended"}
     assert evomerge("runs", "none") == "none has no runs\n"
 
 
-def test_a_candidate_is_shown_beside_the_parents(evomerge, refused, result):
+def test_a_candidate_is_shown_beside_the_parents(evomerge, refused, result, damaged):
     shown = evomerge("show", "runs/toy", "--answers", "2")
     assert shown.startswith(f"{result.best} beside the parents")
     for name in result.results.parents:
@@ -202,6 +218,8 @@ def test_a_candidate_is_shown_beside_the_parents(evomerge, refused, result):
     assert told["candidate"] == "base" and told["recipe"]["members"]
     assert all(each["question"] for each in told["answers"])
     assert "did you mean 'base'?" in refused("show", "runs/toy", "bas")
+    assert "documents are missing or damaged" in refused("show", "bad/damaged")
+    assert "two candidates of runs/toy" in refused("compare", "runs/toy", "base")
 
 
 def test_two_candidates_are_compared_by_document(evomerge, refused, result):
@@ -232,7 +250,7 @@ def test_the_report_is_written_anew(evomerge, result):
 
 
 def test_every_command_can_speak_to_machines():
-    silent = {"ui", "front"}
+    silent = {"ui"}
     for command in work.app.registered_commands:
         name = command.callback.__name__
         assert ("as_json" in inspect.signature(command.callback).parameters) or name in silent

@@ -12,7 +12,7 @@ from evomerge.objectives.units import Unit
 from evomerge.record.columns import Column, Scale
 from evomerge.search import Progress
 from evomerge.terminal import Display
-from evomerge.terminal.grids import Marked, print_grids
+from evomerge.terminal.grids import Marked, open_console, print_grids
 
 
 class Terminal(StringIO):
@@ -73,6 +73,17 @@ def test_without_a_terminal_there_is_a_line_for_each_batch(monkeypatch):
     assert shown(StringIO(), monkeypatch, *few) == "holdout: 1/2 c1\nholdout: 2/2 c2\n"
     endless = [search(done=done, total=None) for done in range(1, 31)]
     assert len(shown(StringIO(), monkeypatch, *endless).splitlines()) == 3
+
+
+def test_names_are_no_markup(monkeypatch):
+    scale = Scale(Unit(is_share=True), "acc", higher_is_better=True)
+    columns = [Column("[/task]", scale, lambda row: "[red]")]
+    monkeypatch.setattr(sys, "stdout", stream := StringIO())
+    monkeypatch.setenv("COLUMNS", "many")
+    console = open_console()
+    print_grids(console, "[bold]", columns, [{"candidate": "[/x]"}], {})
+    assert all(text in stream.getvalue() for text in ("[/task]", "[red]", "[bold]", "[/x]"))
+    assert "[INST]" in shown(Terminal(), monkeypatch, search(line="[INST] failed"))
 
 
 def grids(width, monkeypatch, rows, columns) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.choice.results import Results
 from evomerge.journal.documents import read_answers
-from evomerge.score import SPLITS, Split
+from evomerge.score import Split
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def answers_of(results: Results, models: Sequence[str], count: int) -> list[Answ
 
 def _rows(results: Results, name: str, split: Split) -> dict[tuple[str, int], dict[str, Any]]:
     candidate = results.state.candidates[name]
-    if split not in SPLITS or candidate.scores(split) is None:
+    if candidate.scores(split) is None:
         return {}
     return read_answers(results.run_dir, candidate.parts(split), name, split)
 

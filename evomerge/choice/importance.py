@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 
@@ -14,13 +15,15 @@ from evomerge.optimize.surrogate import Floats, to_units
 from evomerge.score import Approximation
 from evomerge.threads import one_thread
 
+logger = logging.getLogger(__name__)
+
 LEAST = 10
 """Scored candidates without which nothing is said."""
 
-MOST = 200
+MOST = 120
 """Candidates that a surrogate is fitted to: those that were told last, the best among all."""
 
-MOST_DIMENSIONS = 64
+MOST_DIMENSIONS = 40
 
 NUM_PERMUTATIONS = 20
 
@@ -133,12 +136,18 @@ def _of(
         estimated.append(isinstance(score, Approximation))
     if np.ptp(losses) == 0.0:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        surrogate = GaussianProcess(
-            points, np.array(losses), np.array(errors), goal, np.array(estimated)
-        )
-    spread = float(np.var(surrogate.mean(points)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            surrogate = GaussianProcess(
+                points, np.array(losses), np.array(errors), goal, np.array(estimated)
+            )
+    except (ValueError, RuntimeError, np.linalg.LinAlgError) as error:
+        # A picture less is no reason to fail a search that has ended.
+        logger.warning("what %s depends on is left out: %s", objective.name, error)
+        return None
+    foretold_here = surrogate.mean(points)
+    spread = float(np.var(foretold_here))
     rng = np.random.default_rng(0)
     shares = dict.fromkeys(names, 0.0)
     for place in varied if spread > 0.0 else ():
@@ -146,7 +155,7 @@ def _of(
         for _ in range(NUM_PERMUTATIONS):
             moved = points.copy()
             moved[:, place] = rng.permutation(moved[:, place])
-            changes.append(np.mean((surrogate.mean(moved) - surrogate.mean(points)) ** 2) / 2.0)
+            changes.append(np.mean((surrogate.mean(moved) - foretold_here) ** 2) / 2.0)
         shares[names[place]] = float(np.mean(changes)) / spread
     order = sorted(varied, key=lambda place: -shares[names[place]])[:NUM_SLICES]
     low, high = ends

@@ -61,11 +61,13 @@ def common_split(results: Results, first: str, second: str) -> Split:
         ):
             return split
     run_dir = results.run_dir
-    missing = next(c.id for c in both if not c.is_scored("validation"))
-    raise InputError(
-        f"{first} and {second} are not scored on all documents of one split\n"
-        f"`evomerge score --run {run_dir} --candidate {missing} --split validation` scores one"
+    missing = next((c.id for c in both if not c.is_scored("validation")), None)
+    remedy = (
+        f"`evomerge resume {run_dir}` makes what is lacking"
+        if missing is None
+        else f"`evomerge score --run {run_dir} --candidate {missing} --split validation` scores one"
     )
+    raise InputError(f"{first} and {second} are not scored on all documents of one split\n{remedy}")
 
 
 def compare_candidates(results: Results, first: str, second: str) -> tuple[Split, list[Pair]]:

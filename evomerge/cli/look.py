@@ -85,7 +85,7 @@ def runs(
     from evomerge.terminal import print_runs
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name one that has run folders")
+        raise InputError(f"{folder} is not a folder; name one that has run folders")
     found = list_runs(folder)
     if as_json:
         typer.echo(to_json([asdict(run) | {"run_dir": str(run.run_dir)} for run in found]))
@@ -111,20 +111,27 @@ def show(
     from evomerge.files import to_json
     from evomerge.journal import check_is_run
     from evomerge.search import Result
-    from evomerge.search.looks import beside_parents, recipe_of, with_questions
+    from evomerge.search.looks import beside_parents, reading, recipe_of, with_questions
     from evomerge.terminal import print_candidate
 
     check_is_run(run_dir)
     result = Result(run_dir)
     name = candidate_of(result.results, candidate or result.best).id
-    recipe = recipe_of(run_dir, result.results.state.candidates[name])
-    beside = beside_parents(result.results, name)
-    answered = with_questions(run_dir, answers_of(result.results, beside.names, answers))
+    recipe, missing = None, ""
+    try:
+        recipe = recipe_of(run_dir, result.results.state.candidates[name])
+    except InputError as error:
+        missing = str(error)
+    with reading(run_dir):
+        beside = beside_parents(result.results, name)
+        answered = with_questions(run_dir, answers_of(result.results, beside.names, answers))
     if as_json:
-        told = {"candidate": name, **asdict(beside), "recipe": recipe.model_dump(mode="json")}
+        shown = missing if recipe is None else recipe.model_dump(mode="json")
+        told = {"candidate": name, **asdict(beside), "recipe": shown}
         typer.echo(to_json(told | {"answers": [asdict(each) for each in answered]}))
         return
-    print_candidate(result, beside, recipe, answered)
+    with reading(run_dir):
+        print_candidate(result, beside, recipe, answered, missing)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -140,6 +147,11 @@ def compare(
 ) -> None:
     """Compare the chosen models of two runs on holdout, or two candidates of one run."""
     if third is None:
+        if not Path(second).exists():
+            raise InputError(
+                f"{second} is not a run folder; two candidates of {first} are compared by "
+                f"`evomerge compare {first} ID ID`"
+            )
         _compare_runs(first, Path(second), as_json)
     else:
         _compare_candidates(first, second, third, as_json)
@@ -167,11 +179,13 @@ def _compare_candidates(run_dir: Path, first: str, second: str, as_json: bool) -
     from evomerge.files import to_json
     from evomerge.journal import check_is_run
     from evomerge.search import Result
+    from evomerge.search.looks import reading
     from evomerge.terminal import print_pairs
 
     check_is_run(run_dir)
     results = Result(run_dir).results
-    split, pairs = compare_candidates(results, first, second)
+    with reading(run_dir):
+        split, pairs = compare_candidates(results, first, second)
     if as_json:
         told = [
             {
@@ -189,17 +203,20 @@ def _compare_candidates(run_dir: Path, first: str, second: str, as_json: bool) -
 def report(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
     """Write the report of a run anew, also while it is going on."""
     from evomerge.journal import check_is_run
-    from evomerge.search.looks import write_report
+    from evomerge.search.looks import reading, write_report
 
     check_is_run(run_dir)
-    path = write_report(run_dir)
+    with reading(run_dir):
+        path = write_report(run_dir)
     say(as_json, f"{path}: written", file=str(path))
 
 
 @app.command(rich_help_panel=LOOK)
 def ui(
     run_dir: RunDirArgument,
-    port: Annotated[int, typer.Option(help="Of a server that is started here.")] = 5000,
+    port: Annotated[
+        int, typer.Option(help="Of a server that is started here.", min=1, max=65535)
+    ] = 5000,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> None:
     """Open a run in MLflow; starts MLflow's server here where the record is a file."""

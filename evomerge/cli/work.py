@@ -96,10 +96,11 @@ def enqueue(
     as_json: JsonOption = False,
 ) -> None:
     """Hand a recipe to a run, also while it is going on."""
+    from evomerge.journal import replay
     from evomerge.mergekit import is_mergekit
     from evomerge.recipe import read_recipe
     from evomerge.search import put_into_inbox
-    from evomerge.search.inbox import is_over
+    from evomerge.search.extend import has_ended
 
     if is_mergekit(recipe):
         raise InputError(
@@ -107,7 +108,7 @@ def enqueue(
             "writes it as a recipe, which can be queued"
         )
     path = put_into_inbox(run_dir, read_recipe(recipe))
-    ended = is_over(run_dir)
+    ended = has_ended(replay(run_dir))
     more = f"the search has ended; `evomerge resume {run_dir}` scores the recipe and chooses anew"
     line = f"{path}: queued" + (f"\n{more}" if ended else "")
     say(as_json, line, file=str(path), search_has_ended=ended)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 from evomerge.choice.results import Results
 from evomerge.journal import Candidate
 from evomerge.record import keys
 from evomerge.record.columns import columns_of, front_columns, row_of, scale_of
+from evomerge.record.commands import promote_command
 from evomerge.record.numbers import metric_name
 from evomerge.record.verdicts import verdict_lines
 from evomerge.score import SPLITS
@@ -98,7 +98,6 @@ def search_note(
         runs: MLflow's ids of the candidates' runs.
     """
     state = results.state
-    folder = shlex.quote(str(results.run_dir))
     found, *others = verdict_lines(table)
     asked = ", ".join(
         f"{name} ({scale.words})"
@@ -133,7 +132,7 @@ def search_note(
     if table["chosen"] is not None:
         lines += [
             f"To have a model built, set the tag `{keys.PICK}` to `yes` on its run, or call "
-            f"`evomerge promote {folder} --candidate {table['chosen']}`. The artifact "
+            f"`{promote_command(results.run_dir, table['chosen'])}`. The artifact "
             "`report.html` shows everything on one page.",
             "",
         ]
@@ -149,7 +148,6 @@ def candidate_note(results: Results, candidate: Candidate, recipe: str | None) -
         candidate: The candidate.
         recipe: Its YAML, where it is there.
     """
-    folder = shlex.quote(str(results.run_dir))
     lines = [f"{_what(results, candidate)}", ""]
     shown = [s for s in SPLITS if s != "holdout" or candidate.id in results.state.holdout_opened]
     scores = {split: candidate.scores(split) for split in shown}
@@ -162,7 +160,8 @@ def candidate_note(results: Results, candidate: Candidate, recipe: str | None) -
             cells = [scale.show_estimate(found[objective.name]) for found in known.values()]
             lines.append(f"| {objective.name}, {scale.words} | {' | '.join(cells)} |")
         lines.append("")
-    lines += [f"`evomerge promote {folder} --candidate {candidate.id}`", ""]
+    if not candidate.failed:
+        lines += [f"`{promote_command(results.run_dir, candidate.id)}`", ""]
     if recipe is not None:
         room = MOST_LETTERS - len("\n".join(lines)) - 100
         text = recipe if len(recipe) <= room else recipe[:room] + "\n# and so on"

@@ -168,6 +168,12 @@ class MlflowRecord:
         self._client.set_tag(self._parent, keys.VERDICT, "\n".join(verdict_lines(table))[:5000])
         note = search_note(self.results, table, self._experiment, self._children)
         self._client.set_tag(self._parent, NOTE, note)
+        for name, run_id in self._children.items():
+            candidate = self.state.candidates[name]
+            if candidate.scores("validation") is not None:
+                # What it is was decided behind its last score.
+                note = candidate_note(self.results, candidate, self._recipe(candidate))
+                self._client.set_tag(run_id, NOTE, note)
         # Baselines are what the search is compared with, and have no rank in it.
         known = self.state.candidates.values()
         searched = [c.id for c in known if c.is_searched and c.id in self._children]

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from evomerge.choice.results import Results
+from evomerge.errors import EvomergeError
 from evomerge.journal.state import RecipeOf
 from evomerge.recipe import LayerPath
 from evomerge.score import Approximation
@@ -31,7 +32,11 @@ def path_pictures(results: Results, recipe_of: RecipeOf) -> dict[str, Any] | Non
     """
     paths: dict[str, LayerPath] = {}
     for candidate in results.state.of_origin("asked", "enqueued"):
-        path = recipe_of(candidate).path
+        try:
+            path = recipe_of(candidate).path
+        except EvomergeError:
+            # Its file is gone; the others are shown.
+            continue
         if path is not None:
             paths[candidate.id] = path
     if not paths:

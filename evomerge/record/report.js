@@ -45,11 +45,15 @@
       return box;
     }));
     if (c.failed) $("pick-facts").textContent = `failed: ${c.failed}`;
-    $("promote").textContent = `evomerge promote ${quoted(data.run_dir)} --candidate ${id}`;
+    $("promote").textContent = c.failed ? "failed" : `evomerge promote ${quoted(data.run_dir)} --candidate ${id}`;
     $("show").textContent = `evomerge show ${quoted(data.run_dir)} ${id}`;
     follow();
-    if (location.hash.slice(1) !== id) history.replaceState(null, "", `#${id}`);
+    if (named() !== id) history.replaceState(null, "", `#${encodeURIComponent(id)}`);
     if (scrolls) $("pick").scrollIntoView({ block: "nearest" });
+  }
+  // Whom the address names.
+  function named() {
+    try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; }
   }
   const follow = () => charts.filter((each) => each.follows).forEach((each) => each.draw());
   const quoted = (text) => (/^[\w@%+=:,.\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
@@ -239,7 +243,7 @@
       const [low, high] = [Math.min(...values), Math.max(...values)];
       const make = (id, min, max, value, text, use) => {
         const label = document.createElement("label"), input = document.createElement("input"), word = document.createElement("span");
-        Object.assign(input, { type: "range", id, min, max, step: (max - min) / 100 || 1, value });
+        Object.assign(input, { type: "range", id, min, max, step: "any", value });
         const tell = () => { word.textContent = text(Number(input.value)); };
         input.addEventListener("input", () => { use(Number(input.value)); tell(); choose(); });
         tell(); label.append(word, input); place.append(label);
@@ -247,7 +251,10 @@
       make(`weight-${n}`, 0, 1, 0.5, (v) => `weight of ${o.name}: ${v.toFixed(2)}`, (v) => weights.set(n, v));
       const worst = o.higher ? low : high;
       make(`limit-${n}`, low, high, worst, (v) => `${o.name} ${o.higher ? "at least" : "at most"} ${digits(v, o)}`, (v) => {
-        if (v === worst) limits.delete(n); else limits.set(n, v);
+        // Six digits, rounded to the worse side, so that the command means the same models.
+        const unit = 10 ** (Math.floor(Math.log10(Math.abs(v) || 1)) - 5);
+        const bound = (o.higher ? Math.floor(v / unit) : Math.ceil(v / unit)) * unit;
+        if (o.higher ? bound <= worst : bound >= worst) limits.delete(n); else limits.set(n, bound);
       });
     });
   }
@@ -256,16 +263,20 @@
     const left = members().filter((c) => !isOut(c));
     document.querySelectorAll("tr[data-id]").forEach((row) => { const c = byId.get(row.dataset.id); row.classList.toggle("dimmed", Boolean(c && isOut(c))); });
     const options = [];
-    const named = (pairs) => pairs.map(([n, v]) => `${data.objectives[n].name}=${Number(v.toPrecision(4))}`).join(",");
-    if (weights.size) options.push(`--prefer ${named(data.objectives.map((_, n) => [n, weights.has(n) ? weights.get(n) : 0.5]))}`);
-    if (limits.size) options.push(`--at-least ${named([...limits])}`);
+    const listed = (pairs) => pairs.map(([n, v]) => `${data.objectives[n].name}=${Number(v.toPrecision(6))}`).join(",");
+    if (weights.size) options.push(`--prefer ${listed(data.objectives.map((_, n) => [n, weights.has(n) ? weights.get(n) : 0.5]))}`);
+    if (limits.size) options.push(`--at-least ${listed([...limits])}`);
     $("front-command").textContent = ["evomerge front", quoted(data.run_dir), ...options].join(" ");
     if (!left.length) { $("front-says").textContent = "nobody on the front is that good"; follow(); return; }
+    const weighted = data.objectives.map((_, n) => (weights.has(n) ? weights.get(n) : 0.5));
+    if (weights.size && !weighted.some((w) => w > 0)) {
+      $("front-says").textContent = "give one objective a weight above 0";
+      return;
+    }
     const losses = left.map((c) => data.objectives.map((o, n) => loss(c.v[n][0], o)));
     let sums;
     if (weights.size) {
-      const w = data.objectives.map((_, n) => (weights.has(n) ? weights.get(n) : 0.5));
-      sums = losses.map((row) => row.reduce((sum, value, n) => sum + w[n] * value, 0));
+      sums = losses.map((row) => row.reduce((sum, value, n) => sum + weighted[n] * value, 0));
     } else {
       const low = losses[0].map((_, n) => Math.min(...losses.map((row) => row[n])));
       const high = losses[0].map((_, n) => Math.max(...losses.map((row) => row[n])));
@@ -293,7 +304,7 @@
         error_y: { ...bars(group.map((c) => (c.c[2] ? 1.96 * c.c[1] : 0))) },
       }));
       traces.forEach((trace) => { if (trace.ids.length && trace.name !== "picked") trace.marker.symbol = trace.ids.map((id) => (byId.get(id).c[2] ? "circle-open" : "circle")); });
-      const cautious = told.map((c) => (c.c[2] ? c.c[0] + (up ? -1.96 : 1.96) * c.c[1] : c.c[0]) - zero);
+      const cautious = told.map((c) => c.b - zero);
       traces.push({ type: "scatter", mode: "lines", name: "best so far", x: told.map((c) => c.t), y: running(cautious), line: { shape: "hv", color: color("front"), width: 2 }, hoverinfo: "skip" });
       if (data.random.length) {
         const values = data.random.map((v) => (data.combined && !up ? -v : v) - zero);
@@ -384,9 +395,9 @@
 
   everybody(); front(); parallel(); sliders(); progress(); importance(); heat(); shrinkage(); predicted();
   if ($("front-command")) $("front-command").textContent = `evomerge front ${quoted(data.run_dir)}`;
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = named();
   pick(byId.has(wanted) ? wanted : data.chosen || (data.candidates[0] || {}).id);
-  window.addEventListener("hashchange", () => pick(decodeURIComponent(location.hash.slice(1))));
+  window.addEventListener("hashchange", () => pick(named()));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((each) => each.draw()));
   document.documentElement.dataset.drawn = "yes";
 })();

@@ -25,11 +25,13 @@ from evomerge.record.columns import (
     part_columns,
     row_of,
     rows_of,
+    scale_of,
 )
+from evomerge.record.commands import promote_command, ui_command
 from evomerge.record.path_pictures import path_pictures
 from evomerge.record.report_data import page_data, to_script
 from evomerge.record.spent import spent
-from evomerge.record.verdicts import verdict_lines
+from evomerge.record.verdicts import shrunk, verdict_lines
 from evomerge.score.health import SIGNS
 
 logger = logging.getLogger(__name__)
@@ -142,6 +144,8 @@ def render_html(results: Results, recipe_of: RecipeOf, answered: Sequence[Answer
         row_of=row_of,
         has_progress=any("t" in entry and "c" in entry for entry in data["candidates"]),
         signs=SIGNS,
+        combined=scale_of(table, None),
+        shrunk=shrunk,
         spent=spent(results, table),
         answered=answered,
         paths=path_pictures(results, recipe_of),
@@ -177,16 +181,16 @@ def _plotly() -> str | None:
 def _config(run_dir: Path) -> str:
     """The run's configuration, as far as it is there."""
     path = run_dir / CONFIG_FILE
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _commands(results: Results, table: dict[str, Any]) -> list[tuple[str, str]]:
     """What can be done next, with what it does."""
     folder = shlex.quote(str(results.run_dir))
     chosen = table["chosen"]
-    found = [(f"evomerge ui {folder}", "opens the run in MLflow")]
+    found = [(ui_command(results.run_dir), "opens the run in MLflow")]
     if chosen is not None:
-        found.insert(0, (f"evomerge promote {folder} --candidate {chosen}", f"has {chosen} built"))
+        found.insert(0, (promote_command(results.run_dir, chosen), f"has {chosen} built"))
         rival = results.state.decided.get("best_parent")
         if rival is not None and rival != chosen:
             line = f"evomerge compare {folder} {rival} {chosen}"

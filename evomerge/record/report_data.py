@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evomerge.choice.importance import importances
-from evomerge.choice.results import Results
+from evomerge.choice.results import Results, lower_bound
 from evomerge.errors import EvomergeError
 from evomerge.journal import Candidate
 from evomerge.journal.state import RecipeOf
@@ -87,7 +87,7 @@ def page_data(results: Results, table: dict[str, Any], recipe_of: RecipeOf) -> d
 
 def to_script(data: dict[str, Any]) -> str:
     """JSON that can stand in a script element."""
-    return json.dumps(_rounded(data), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    return json.dumps(_rounded(data), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def _rounded(data: Any) -> Any:
@@ -156,6 +156,8 @@ def _entry(
         unit = results.combined_unit
         if unit is not None and not unit["higher_is_better"]:
             value = -value
+        low = lower_bound(combined)
+        entry["b"] = low if value == combined.value else -low
         entry["c"] = [value, combined.standard_error, int(isinstance(combined, Approximation))]
     if candidate.genome is not None and candidate.phase == phase:
         entry["g"] = [candidate.genome[place] for place in kept]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from evomerge.errors import EvomergeError, InputError
 from evomerge.record.config import tracking_uri
 from evomerge.record.follow import ENVIRONMENT
+from evomerge.stopping import StopNow
 
 START_S = 120.0
 """How long MLflow's server may take to start."""
@@ -69,7 +72,8 @@ def open_run(run_dir: Path, port: int, browser: bool, say: Callable[[str], None]
         say("Ctrl-C ends the server")
         if browser:
             webbrowser.open(f"{address}{page}")
-        server.wait()
+        with contextlib.suppress(KeyboardInterrupt, StopNow):
+            server.wait()
     finally:
         server.terminate()
         server.wait()
@@ -78,7 +82,7 @@ def open_run(run_dir: Path, port: int, browser: bool, say: Callable[[str], None]
 def _answers(address: str) -> bool:
     try:
         urllib.request.urlopen(f"{address}/health", timeout=2.0).close()
-    except urllib.error.HTTPError:
+    except (urllib.error.HTTPError, http.client.HTTPException):
         return True
     except OSError:
         return False

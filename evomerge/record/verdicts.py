@@ -220,20 +220,24 @@ def shrinkage_lines(table: dict[str, Any]) -> list[str]:
             who = f"{count} finalists" if count > 1 else f"the finalist {who}"
             what = f"mean {what}" if count > 1 else what
             remedy = "take more search documents, or search fewer candidates"
-        scale = scale_of(table, None)
-        unit = Unit() if scale is None else scale.unit
-        first, second = entry["value_first"], entry["value_second"]
-        if scale is None or entry["is_gain"]:
-            shown = unit.amount(first), unit.amount(second)
-        else:
-            shown = unit.show(scale.value(first)), unit.show(scale.value(second))
+        first, second, change = shrunk(table, entry)
         lines.append(
-            f"overfit: the {what} of {who} got worse, from {shown[0]} on {entry['first']} to "
-            f"{shown[1]} on {entry['second']} documents, by "
-            f"{unit.change(entry['value'], entry['low'], entry['high'])}; this is more than the "
-            f"standard errors explain; {remedy}"
+            f"overfit: the {what} of {who} got worse, from {first} on {entry['first']} to "
+            f"{second} on {entry['second']} documents, by {change}; this is more than the standard "
+            f"errors explain; {remedy}"
         )
     return lines
+
+
+def shrunk(table: dict[str, Any], entry: dict[str, Any]) -> tuple[str, str, str]:
+    """A score or gain on two splits, and by how much it gets worse, in the unit that it has."""
+    scale = scale_of(table, None)
+    unit = Unit() if scale is None else scale.unit
+    first, second = entry["value_first"], entry["value_second"]
+    change = unit.change(entry["value"], entry["low"], entry["high"])
+    if scale is None or entry["is_gain"]:
+        return unit.amount(first), unit.amount(second), change
+    return unit.show(scale.value(first)), unit.show(scale.value(second)), change
 
 
 def synergy_lines(table: dict[str, Any]) -> list[str]:

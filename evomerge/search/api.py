@@ -45,8 +45,15 @@ class Result:
 
     @cached_property
     def results(self) -> Results:
-        """What the journal says."""
-        return Results(self.run_dir, replay(self.run_dir))
+        """What the journal says.
+
+        Raises:
+            InputError: The run never began.
+        """
+        state = replay(self.run_dir)
+        if not state.started:
+            raise InputError(f"{self.run_dir}: the run never began")
+        return Results(self.run_dir, state)
 
     @property
     def best(self) -> str:
@@ -188,7 +195,7 @@ def _reopen(run_dir: Path, strict: bool, overrides: Sequence[str]) -> Run:
     try:
         # What was handed in after the end is a candidate more to decide among.
         came_late = any(not isinstance(recipe, str) for _, recipe in read_inbox(run))
-        if overrides or (came_late and has_ended(run)):
+        if overrides or (came_late and has_ended(run.state)):
             extend(run, overrides)
         mend_recipes(run)
         note_lost_documents(run)

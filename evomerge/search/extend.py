@@ -9,6 +9,7 @@ from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE, Config, load_config
 from evomerge.config_mistakes import Override
 from evomerge.errors import InputError
+from evomerge.journal import RunState
 from evomerge.journal.folder import CONFIG_FILE
 from evomerge.search.run import Run, ranking_of, winner_of
 
@@ -48,15 +49,12 @@ def changed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
     return load_config(path, overrides)
 
 
-def has_ended(run: Run) -> bool:
+def has_ended(state: RunState) -> bool:
     """Whether the last search has ended, and what it came to is decided or will be."""
-    return run.state.stages.get(_stage_of(run)) == "ended"
-
-
-def _stage_of(run: Run) -> str:
-    """The last search's."""
-    last = run.setup.config.all_phases[-1]
-    return "search" if last.name == SIMPLE else f"search-{last.name}"
+    if not state.started:
+        return False
+    last = state.started["phases"][-1]["name"]
+    return state.stages.get("search" if last == SIMPLE else f"search-{last}") == "ended"
 
 
 def extend(run: Run, overrides: Sequence[str]) -> None:
@@ -77,7 +75,7 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
     finalists = f"finalists{end}"
     behind = [f"search{end}", finalists, "random", "holdout", "report", "export"]
     config.write(run.run_dir / CONFIG_FILE)
-    is_over = has_ended(run)
+    is_over = has_ended(run.state)
     decisions = (finalists, winner_of(last), "front", "chosen", "best_parent", "best_baseline")
     decided = [ranking_of(f"search{end}"), *decisions, "random", "random-finalists"]
     run.record(

@@ -8,7 +8,7 @@ from evomerge.backends import engine_of, require_paths
 from evomerge.config import load_config
 from evomerge.errors import EvomergeError, InputError
 from evomerge.files import write_text
-from evomerge.journal import RunState, check_is_run, replay
+from evomerge.journal import RunState, check_is_run
 from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR
 from evomerge.pool.pool import check_vocabulary
 from evomerge.recipe import Recipe, read_recipe
@@ -77,15 +77,6 @@ def unused(run_dir: Path, state: RunState) -> dict[str, str]:
             else LATE.format(run_dir=run_dir)
         )
     return found
-
-
-def is_over(run_dir: Path) -> bool:
-    """Whether a run's last search has ended, so that nobody looks into its inbox."""
-    state = replay(run_dir)
-    searches = [stage for stage in state.stages if stage.split("-")[0] == "search"]
-    last = state.started["phases"][-1]["name"] if state.started else ""
-    ended = [stage for stage in searches if state.stages[stage] == "ended"]
-    return any(stage in ("search", f"search-{last}") for stage in ended)
 
 
 def _new(run_dir: Path, state: RunState) -> list[Path]:

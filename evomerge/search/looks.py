@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from evomerge.choice import Results
 from evomerge.choice.answers import Answered, answers_of
@@ -41,6 +44,22 @@ class Beside:
     rows: list[dict[str, Any]]
     dimensions: Sequence[str] = ()
     genome: dict[str, list[float]] = field(default_factory=dict)
+
+
+@contextmanager
+def reading(run_dir: Path) -> Iterator[None]:
+    """Say what is to be done where documents of a run cannot be read.
+
+    Raises:
+        InputError: They are missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{run_dir}: documents are missing or damaged: {str(error).splitlines()[0]}\n"
+            f"`evomerge resume {run_dir}` scores them again"
+        ) from None
 
 
 def recipe_of(run_dir: Path, candidate: Candidate) -> Recipe:
@@ -98,7 +117,10 @@ def _ask(tasks: TaskSet, each: Answered) -> Answered:
 
 def write_report(run_dir: Path) -> Path:
     """Write the report of a run anew from its folder alone; where it is."""
-    results = Results(run_dir, replay(run_dir))
+    state = replay(run_dir)
+    if not state.started:
+        raise InputError(f"{run_dir}: the run never began")
+    results = Results(run_dir, state)
     chosen = results.state.decided.get("chosen")
     names = [*([chosen] if chosen is not None else []), *results.parents]
     answered = answers_of(results, list(dict.fromkeys(names)), NUM_ANSWERS) if names else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE, Journal, iterate
-from evomerge.journal.folder import CONFIG_FILE, RECIPES_DIR
+from evomerge.journal.folder import CONFIG_FILE, DOCUMENTS_DIR, RECIPES_DIR
 from evomerge.journal.journal import Kind, is_in_use, refuse_without_journal
 
 BEFORE_RESULTS: frozenset[Kind] = frozenset(
@@ -21,6 +21,9 @@ def is_free(run_dir: Path) -> bool:
     path = run_dir / JOURNAL_FILE
     if not path.exists():
         return True
+    if next((run_dir / DOCUMENTS_DIR).glob("*.parquet"), None) is not None:
+        # Killed before it noted its first result.
+        return False
     try:
         return not is_in_use(run_dir) and not _began(path)
     except InputError:
@@ -32,13 +35,15 @@ def check_free(run_dir: Path) -> None:
     """Refuse a folder that a new run cannot have.
 
     Raises:
-        InputError: It has a run that began, or what is left of one, or is a file.
+        InputError: It has a run that began, or what is left of one, or somebody's files of the same
+            names, or is a file.
     """
     if not is_free(run_dir):
         raise _taken(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file; name a folder, or one that does not exist yet")
     refuse_without_journal(run_dir)
+    _refuse_foreign(run_dir)
 
 
 def take(run_dir: Path) -> Journal:
@@ -46,8 +51,9 @@ def take(run_dir: Path) -> Journal:
 
     Raises:
         NotNowError: Another process was first.
-        InputError: It has a run that began.
+        InputError: It has a run that began, or somebody's files of the same names.
     """
+    _refuse_foreign(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     journal = Journal(run_dir / JOURNAL_FILE)
     try:
@@ -60,6 +66,18 @@ def take(run_dir: Path) -> Journal:
         journal.close()
         raise
     return journal
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Refuse a folder without a run that has files which a run would write over."""
+    if (run_dir / JOURNAL_FILE).exists():
+        return
+    for name in (CONFIG_FILE, RECIPES_DIR):
+        if (run_dir / name).exists():
+            raise InputError(
+                f"{run_dir} has no run, and a {name} of its own that a run would write over; name "
+                "a folder that does not exist yet"
+            )
 
 
 def _began(path: Path) -> bool:

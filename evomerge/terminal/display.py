@@ -25,11 +25,11 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<14}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[count]:>9}"),
+            TextColumn("{task.fields[count]:>9}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=not sys.stderr.isatty(),
         )

@@ -15,8 +15,10 @@ from evomerge.record.columns import Column, Row
 
 def open_console() -> Console:
     """The output stream; where it is no terminal, as wide as COLUMNS says, or 120 characters."""
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or WIDTH)
-    return Console(width=width)
+    given = os.environ.get("COLUMNS", "")
+    width = int(given) if given.isdecimal() and int(given) else WIDTH
+    # What people called their models and tasks is no markup.
+    return Console(width=None if sys.stdout.isatty() else width, markup=False)
 
 
 WIDTH = 120

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from evomerge.choice import Results
 from evomerge.choice.answers import Answered
@@ -15,6 +16,7 @@ from evomerge.choice.pairs import Pair
 from evomerge.choice.table import final_table
 from evomerge.recipe import Recipe
 from evomerge.record.columns import Column, Row, columns_of, scale_of
+from evomerge.record.commands import promote_command
 from evomerge.score import SPLITS, Split
 from evomerge.search import Result
 from evomerge.search.comparison import Comparison
@@ -26,6 +28,11 @@ NUM_DOCUMENTS = 10
 """Documents that flipped, of each task, that are named."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 document, 2 documents."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def print_runs(runs: Sequence[Listed]) -> None:
     """Print runs, two lines each: what and where, and what was found."""
     console = open_console()
@@ -33,16 +40,28 @@ def print_runs(runs: Sequence[Listed]) -> None:
         began = ""
         if run.started_at is not None:
             began = f"{datetime.fromtimestamp(run.started_at):%Y-%m-%d %H:%M}, "
-        line = f"{began}{run.status}, {run.num_candidates} candidates"
-        console.print(f"[bold]{run.run_dir}[/bold]  {line}", highlight=False, soft_wrap=True)
+        line = f"  {began}{run.status}, {counted(run.num_candidates, 'candidate')}"
+        console.print(Text.assemble((str(run.run_dir), "bold"), line), soft_wrap=True)
         if run.verdict:
             console.print(f"  {run.verdict}", highlight=False, soft_wrap=True)
 
 
 def print_candidate(
-    result: Result, beside: Beside, recipe: Recipe, answered: Sequence[Answered]
+    result: Result,
+    beside: Beside,
+    recipe: Recipe | None,
+    answered: Sequence[Answered],
+    missing: str = "",
 ) -> None:
-    """Print scores, genome and answers of a candidate beside the parents', and its recipe."""
+    """Print scores, genome and answers of a candidate beside the parents', and its recipe.
+
+    Args:
+        result: The run.
+        beside: The candidate with the parents.
+        recipe: The candidate's; None where it cannot be read.
+        answered: Documents with answers.
+        missing: Why there is no recipe.
+    """
     console = open_console()
     results, name = result.results, beside.names[0]
     candidate = results.state.candidates[name]
@@ -59,9 +78,11 @@ def print_candidate(
     for number, each in enumerate(answered, start=1):
         _print_answers(console, number, each)
     console.print("recipe:", style="bold")
-    console.print(recipe.to_yaml().rstrip(), highlight=False, markup=False, soft_wrap=True)
-    line = f"evomerge promote {result.run_dir} --candidate {name}"
-    console.print(f"to have {name} built: {line}", highlight=False, soft_wrap=True)
+    text = missing if recipe is None else recipe.to_yaml().rstrip()
+    console.print(text, highlight=False, soft_wrap=True)
+    if not candidate.failed and recipe is not None:
+        line = promote_command(result.run_dir, name)
+        console.print(f"to have {name} built: {line}", highlight=False, soft_wrap=True)
 
 
 def _numbers(beside: Beside) -> list[Column]:
@@ -84,7 +105,7 @@ def _print_answers(console: Console, number: int, each: Answered) -> None:
     title = f"{number}. {each.task}, {each.split} document {each.document}"
     console.print(title, style="bold", highlight=False)
     if each.question:
-        console.print(f"   {_one_line(each.question)}", highlight=False, markup=False)
+        console.print(f"   {_one_line(each.question)}", highlight=False)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -92,7 +113,7 @@ def _print_answers(console: Console, number: int, each: Answered) -> None:
     for model, answer in each.answers.items():
         values = ", ".join(f"{metric} {value:.3g}" for metric, value in answer.values.items())
         grid.add_row(f"   {model}", _one_line(answer.text), values)
-    console.print(grid, markup=False)
+    console.print(grid)
 
 
 def _one_line(text: str) -> str:
@@ -142,5 +163,6 @@ def print_pairs(
                 shown = ", ".join(map(str, documents[:NUM_DOCUMENTS]))
                 more = ", ..." if len(documents) > NUM_DOCUMENTS else ""
                 numbers = f": {shown}{more}" if documents else ""
-                line = f"  {task}: {second} is {word} on {len(documents)} documents{numbers}"
+                count = counted(len(documents), "document")
+                line = f"  {task}: {second} is {word} on {count}{numbers}"
                 console.print(line, highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from evomerge.choice.table import final_table
 from evomerge.record.columns import columns_of, front_columns, row_of, rows_of
+from evomerge.record.commands import promote_command, ui_command
 from evomerge.record.report import front_details, front_lines
 from evomerge.record.verdicts import verdict_lines
 from evomerge.search import Result
@@ -37,14 +38,14 @@ def print_result(result: Result, *, verbose: bool = False) -> None:
     if result.results.front is not None and result.results.finds_front:
         print_front(result, console, verbose=verbose)
     if table["chosen"] is not None:
-        promote = f"evomerge promote {result.run_dir} --candidate {table['chosen']}"
+        promote = promote_command(result.run_dir, table["chosen"])
         line = f"to have {table['chosen']} built: {promote}"
         console.print(line, highlight=False, soft_wrap=True)
     for name, reason in unused(result.run_dir, result.results.state).items():
         console.print(f"inbox: {name} was not used: {reason}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {result.run_dir}", highlight=False, soft_wrap=True)
     server = f"{_command('prefect')} server start"
-    for line in (f"MLflow UI:  evomerge ui {result.run_dir}", f"Prefect UI: {server}"):
+    for line in (f"MLflow UI:  {ui_command(result.run_dir)}", f"Prefect UI: {server}"):
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -74,7 +74,9 @@ def tasks_of(flow_run):
 def artifacts_of(flow_run):
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
     with get_client(sync_client=True) as client:
-        return {a.key: a.data for a in client.read_artifacts(flow_run_filter=chosen)}
+        found = client.read_artifacts(flow_run_filter=chosen)
+    # Of those that were written again the last.
+    return {a.key: a.data for a in sorted(found, key=lambda artifact: artifact.created)}
 
 
 def test_a_stage_is_a_task_and_the_table_an_artifact():
@@ -91,7 +93,8 @@ def test_artifacts_say_what_was_found_and_what_they_are():
     flow_run = last_flow_run("search")
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
     with get_client(sync_client=True) as client:
-        found = {a.key: a for a in client.read_artifacts(flow_run_filter=chosen)}
+        all_of_it = client.read_artifacts(flow_run_filter=chosen)
+    found = {a.key: a for a in sorted(all_of_it, key=lambda artifact: artifact.created)}
     table = final_table(Result(Path("runs/toy")).results)
     assert found["verdict"].data == f"**{verdict(table)}**"
     assert found["final-table"].data.startswith(found["verdict"].data)
@@ -119,7 +122,7 @@ def test_overrides_and_seed_change_the_configuration():
     assert (config.name, config.seed, config.search.budget.candidates) == ("changed", 7, 2)
     loaded_config = load_config(Path("config.yaml"))
     assert loaded(loaded_config, {"search.finalists": 1}).search.finalists == 1
-    with pytest.raises(InputError, match="did you mean 'search'|unknown field|serch"):
+    with pytest.raises(InputError, match="unknown field; did you mean 'search'"):
         loaded(Path("config.yaml"), {"serch.finalists": 1})
     with pytest.raises(InputError, match="overrides: search.finalists"):
         loaded(loaded_config, {"search.finalists": -1})
@@ -145,11 +148,22 @@ def test_a_sweep_ends_with_one_table():
     assert [Path(each).name for each in folders] == ["linear-1", "linear-2", "plain-1", "plain-2"]
     table = artifacts_of(last_flow_run("sweep"))["sweep"]
     rows = [line for line in table.splitlines() if line.startswith(("| linear", "| plain"))]
-    assert len(rows) == 4 and all("better" in row or "nothing" in row for row in rows)
+    assert len(rows) == 4
+    for row, folder in zip(rows, folders, strict=True):
+        told = final_table(Result(Path(folder)).results)
+        label, chosen, *_, words = [cell.strip() for cell in row.strip("|").split("|")]
+        assert (label, chosen) == (Path(folder).name, told["chosen"])
+        assert words == verdict(told)
     # Called again, nothing is searched twice.
     before = Path("runs/s/plain-1/journal.jsonl").read_bytes()
     assert sweep(Path("config.yaml"), [1, 2], variants, run_dir=Path("runs/s")) == folders
     assert Path("runs/s/plain-1/journal.jsonl").read_bytes() == before
+    with pytest.raises(EvomergeError, match="was begun with another setting than search.fin"):
+        changed = {name: {**each, "search.finalists": 2} for name, each in variants.items()}
+        sweep(Path("config.yaml"), [1, 2], changed, run_dir=Path("runs/s"))
+    for seeds, names, words in (([1, 1], ["x"], "named twice"), ([1], ["../x"], "no name of a")):
+        with pytest.raises(InputError, match=words):
+            sweep(Path("config.yaml"), seeds, {name: {} for name in names})
     with pytest.raises(InputError, match="no kind 'linaer'"):
         sweep(Path("config.yaml"), variants={"x": {"space.method": {"kind": "linaer"}}})
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from evomerge.record import mlflow_sync, picks
 from evomerge.record.follow import Syncer
-from evomerge.record.mlflow_store import tagged
+from evomerge.record.mlflow_store import experiment_id, tagged
 from runs import give_scores, new_run
 
 NAMES = ("it's", 'say "hi"', "both ' and \" and \\ and `", "100%_of [it]; -- é ' OR '1' = '1")
@@ -84,7 +84,7 @@ def test_syncers_of_two_runs_make_one_experiment(store):
     def make(_number):
         client = MlflowClient(f"sqlite:///{store}")
         barrier.wait()
-        return mlflow_sync._experiment_id(client, "shared", None)
+        return experiment_id(client, "shared", None)
 
     with ThreadPoolExecutor(4) as threads:
         assert len(set(threads.map(make, range(4)))) == 1

@@ -8,7 +8,8 @@ import evomerge
 from commands import run_here
 from evomerge.journal import replay
 from evomerge.pool import PoolConfig, open_pool
-from evomerge.search.inbox import is_over, unused
+from evomerge.search.extend import has_ended
+from evomerge.search.inbox import unused
 from evomerge.space import recipes
 from fixtures import make_config, make_workspace
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
 
 def test_what_comes_behind_the_end_is_taken_up_by_resume(folder):
     run_dir = folder / "run"
-    assert is_over(run_dir)
+    assert has_ended(replay(run_dir))
     pool = open_pool(PoolConfig(base="pool/base", experts=["pool/expert0"]), folder)
     recipe = recipes.member(pool, "expert0")
     (folder / "late.yaml").write_text(recipe.to_yaml())

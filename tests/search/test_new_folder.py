@@ -51,6 +51,25 @@ def test_a_folder_whose_run_never_began_is_used_again(tmp_path):
         new_folder.take(run.run_dir)
 
 
+def test_somebodys_files_are_not_written_over(tmp_path, setup):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/own.yaml").write_text("mine")
+    for refuses in (new_folder.check_free, new_folder.take):
+        with pytest.raises(InputError, match="has no run, and a recipes of its own"):
+            refuses(tmp_path)
+    assert (tmp_path / "recipes/own.yaml").read_text() == "mine"
+    assert not (tmp_path / "journal.jsonl").exists()
+
+
+def test_a_run_that_was_killed_at_its_first_result_is_gone_on_with(tmp_path):
+    run = new_run(tmp_path)
+    run.close()
+    (run.run_dir / "documents").mkdir()
+    (run.run_dir / "documents/000000005.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match="`evomerge resume .*` goes on with it"):
+        new_folder.check_free(run.run_dir)
+
+
 def test_two_that_begin_at_once_do_not_share_a_folder(tmp_path):
     (tmp_path / "run").mkdir()
     journal = new_folder.take(tmp_path / "run")
