@@ -1,0 +1,109 @@
+"""Make the pictures and the recorded text of docs/looking.md from a run.
+
+    python docs/pictures/make.py RUN_DIR
+
+The run has ended and is in MLflow (`evomerge sync`). It needs Chromium (Debian: chromium) and
+playwright, and takes a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from evomerge.record.config import tracking_uri
+from evomerge.record.picks import parent_of, run_of
+from evomerge.search import Result
+
+HERE = Path(__file__).parent
+PORT = 5971
+WIDTHS = (60, 80, 120)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def main() -> None:
+    """Make everything."""
+    run_dir = Path(sys.argv[1])
+    record_text(run_dir)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        report(browser, run_dir)
+        mlflow(browser, run_dir)
+        browser.close()
+
+
+def record_text(run_dir: Path) -> None:
+    """The final table as the command prints it, at several widths."""
+    command = [sys.executable, "-m", "evomerge", "resume", run_dir.name]
+    for width in WIDTHS:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "COLUMNS": str(width)},
+            cwd=run_dir.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (HERE / f"terminal-{width}.txt").write_text(done.stdout)
+
+
+def report(browser: Any, run_dir: Path) -> None:
+    """The report at two widths, with another model picked than the chosen one."""
+    for width, height in ((1280, 1000), (400, 900)):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto((run_dir / "report.html").resolve().as_uri())
+        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'")
+        rows = page.locator("#front-table tr[data-id]")
+        rows.nth(rows.count() - 1).click()
+        shoot(page, f"report-{width}")
+        page.locator("#front").scroll_into_view_if_needed()
+        shoot(page, f"front-{width}")
+
+
+def mlflow(browser: Any, run_dir: Path) -> None:
+    """The experiment, the search, its metrics and its chosen model in MLflow."""
+    experiment, run = parent_of(run_dir)
+    result = Result(run_dir)
+    started_at = result.results.state.started_at
+    chosen = run_of(tracking_uri(run_dir), run_dir.resolve(), started_at, result.best)
+    command = [sys.executable, "-m", "evomerge", "ui", str(run_dir), "--port", str(PORT)]
+    server = subprocess.Popen(
+        [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        page = browser.new_page(viewport={"width": 1700, "height": 900})
+        training = "workflowType=machine_learning"
+        place = f"http://127.0.0.1:{PORT}/#/experiments/{experiment}"
+        for name, address in {
+            "mlflow-candidates": f"runs?{training}&viewStateShareKey=evomerge",
+            "mlflow-search": f"runs/{run}?{training}",
+            "mlflow-candidate": f"runs/{chosen}?{training}",
+        }.items():
+            page.goto(f"{place}/{address}")
+            page.wait_for_timeout(6000)
+            shoot(page, name)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shoot(page: Page, name: str) -> None:
+    """Write what the window shows."""
+    page.wait_for_timeout(500)
+    path = HERE / f"{name}.png"
+    page.screenshot(path=path)
+    # A palette of 128 colors is enough for pages, and takes a third of the bytes.
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
