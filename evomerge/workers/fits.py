@@ -20,13 +20,13 @@ def require_actors(workers: WorkersConfig, pool: Pool) -> None:
     Raises:
         InputError: There is none, or there is no cluster.
     """
+    require_gpu_memory(workers, pool)
     if workers.address == "local":
         _require_gpus(workers, torch.cuda.device_count(), "this machine")
         if not on_gpu(workers):
             _require_memory(workers, pool)
     else:
         _require_cluster(workers)
-    require_gpu_memory(workers, pool)
 
 
 def _require_gpus(workers: WorkersConfig, count: float, where: str) -> None:

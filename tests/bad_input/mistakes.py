@@ -152,9 +152,15 @@ def run_folder(folder: Path) -> None:
     start_run(set_up(load_config(folder / "config.yaml"), folder), folder / "run").close()
 
 
-def journal_only(folder: Path) -> None:
-    (folder / "run").mkdir()
-    (folder / "run" / "journal.jsonl").write_text("")
+def begun_run(folder: Path) -> None:
+    """A run whose search has asked for a candidate."""
+    from evomerge.config import load_config
+    from evomerge.search.run import start_run
+    from evomerge.search.setup import set_up
+
+    run = start_run(set_up(load_config(folder / "config.yaml"), folder), folder / "run")
+    run.add_asked(0, tuple(d.start for d in run.space(0).dimensions))
+    run.close()
 
 
 def recipe_file(folder: Path) -> None:

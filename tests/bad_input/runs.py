@@ -8,11 +8,11 @@ from pathlib import Path
 from bad_input.mistakes import (
     EXPERT,
     Case,
+    begun_run,
     both,
     damaged_journal,
     edit_recipe,
     flip_a_byte,
-    journal_only,
     nothing,
     recipe_file,
     run_folder,
@@ -27,7 +27,7 @@ def mergekit_file(folder: Path) -> None:
 
 CASES = {
     "search into a run": Case(
-        journal_only,
+        begun_run,
         ("run has a run already", "evomerge resume run"),
         ("search config.yaml --run-dir run",),
     ),

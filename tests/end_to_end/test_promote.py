@@ -23,7 +23,7 @@ from evomerge.models.weights import stored_weights_sha256
 from evomerge.pool import open_pool
 from evomerge.promote import promote, promote_pick
 from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
-from evomerge.record.picks import picked
+from evomerge.record.picks import picked, without_head
 from evomerge.search import Result
 from evomerge.search.alone import score_model
 
@@ -172,7 +172,8 @@ def test_promoting_writes_checks_opens_the_holdout_and_registers_once(run_dir, c
     assert client.get_model_version_by_alias("toy", "promoted").version == version.version
     assert version.tags["evomerge.recipe_sha256"] == promotion.recipe_sha256
     assert version.tags["evomerge.rescored"] == "equal"
-    assert version.description == card[:5000]
+    assert version.description == without_head(card)[:5000]
+    assert version.description.startswith("# toy: ")
     mlflow_run = child(client, candidate)
     tags = mlflow_run.data.tags
     assert mlflow_run.info.status == "FINISHED" and "evomerge.failed" not in tags

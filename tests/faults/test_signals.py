@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,8 @@ def check_end(process, run_dir):
     """One line, exit 3, and what a resumed run comes to is what an undisturbed one does."""
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3, errors
-    lines = [line for line in errors.splitlines() if not line.startswith("WARNING")]
+    progress = re.compile(r"WARNING|[a-z: ]+: \d+(/\d+)? ")
+    lines = [line for line in errors.splitlines() if not progress.match(line)]
     lines = [line for line in lines if "shards" not in line]
     assert lines[-1].startswith("error: stopped (") and len(lines) == 1, errors
     assert "Traceback" not in errors

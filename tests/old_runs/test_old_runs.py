@@ -25,7 +25,12 @@ FINISHED = ("methods", "front", "phases")
 @pytest.mark.parametrize("name", FINISHED)
 def test_the_tables_are_the_same(old_run, name):
     run_dir = old_run(name)
-    assert Result(run_dir).results.table() == json.loads((run_dir / "summary.json").read_text())
+    found = Result(run_dir).results.table()
+    then = json.loads((run_dir / "summary.json").read_text())
+    # This release says more of them.
+    for comparison in found["comparisons"]:
+        assert comparison.pop("objectives").keys() == set(found["objectives"])
+    assert {name: found[name] for name in then} == then
 
 
 @pytest.mark.parametrize("name", FINISHED)

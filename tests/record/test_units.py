@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -49,7 +51,8 @@ def folder(empty_store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def printed(folder):
-    done = run_here("search", "config.yaml", "--run-dir", "runs/toy", "--verbose", cwd=folder)
+    with patch.dict(os.environ, {"COLUMNS": "200"}):
+        done = run_here("search", "config.yaml", "--run-dir", "runs/toy", "--verbose", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done
 
