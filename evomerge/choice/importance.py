@@ -165,15 +165,10 @@ def _of(
         line = np.tile(here, (NUM_STEPS, 1))
         line[:, place] = at
         foretold = surrogate.predict(to_units(line, low, np.where(high > low, high, low + 1.0)))
-        curves = [[objective.value(x) for x in each] for each in _curves(foretold)]
-        mean, first, last = curves
-        lower, upper = (first, last) if not objective.higher_is_better else (last, first)
+        mean, first, last = (
+            [objective.value(float(loss)) for loss in each]
+            for each in (foretold.mean, foretold.low, foretold.high)
+        )
+        lower, upper = (last, first) if objective.higher_is_better else (first, last)
         slices.append(Slice(names[place], at.tolist(), mean, lower, upper, float(here[place])))
     return Importance(objective.name, shares, surrogate.quality.r2, slices)
-
-
-def _curves(foretold: object) -> tuple[list[float], list[float], list[float]]:
-    mean, low, high = (
-        np.asarray(getattr(foretold, n), dtype=float) for n in ("mean", "low", "high")
-    )
-    return mean.tolist(), low.tolist(), high.tolist()

@@ -100,18 +100,23 @@ def score_words(results: Results, candidate: str, split: Split) -> str | None:
     )
     if combined is None or scores is None:
         return None
-    found = {"units": results.units, "combined_unit": results.combined_unit}
-    scale = scale_of(found, None)
+    scale = scale_in(results, None)
     if scale is not None:
         return scale.show(asdict(combined))
     names = [objective.name for objective in results.objectives if objective.preference]
-    scales = {name: scale_of(found, name) for name in names[:NUM_SHOWN]}
+    scales = {name: scale_in(results, name) for name in names[:NUM_SHOWN]}
     words = [f"{n} {s.show(asdict(scores[n]))}" for n, s in scales.items() if s is not None]
     return ", ".join([*words, "..."] if len(names) > NUM_SHOWN else words)
 
 
 NUM_SHOWN = 3
 """Objectives in a line of progress."""
+
+
+def scale_in(results: Results, objective: str | None) -> Scale | None:
+    """As `scale_of`, of a run without its final table."""
+    found = {"units": results.units, "combined_unit": results.combined_unit}
+    return scale_of(found, objective)
 
 
 def scale_of(table: Mapping[str, Any], objective: str | None) -> Scale | None:

@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.choice.results import Results
 from evomerge.journal import Candidate
 from evomerge.record import keys
-from evomerge.record.columns import columns_of, front_columns, row_of, scale_of
+from evomerge.record.columns import columns_of, front_columns, row_of, scale_in, scale_of
 from evomerge.record.commands import promote_command
 from evomerge.record.numbers import metric_name
 from evomerge.record.verdicts import verdict_lines
@@ -155,7 +155,7 @@ def candidate_note(results: Results, candidate: Candidate, recipe: str | None) -
     if known:
         lines += [f"| objective | {' | '.join(known)} |", "| --- |" + " ---: |" * len(known)]
         for objective in results.objectives:
-            scale = scale_of({"units": results.units}, objective.name)
+            scale = scale_in(results, objective.name)
             assert scale is not None
             cells = [scale.show_estimate(found[objective.name]) for found in known.values()]
             lines.append(f"| {objective.name}, {scale.words} | {' | '.join(cells)} |")

@@ -140,8 +140,9 @@ def _entry(
         found = of_front[candidate.id]
         entry["p"] = found.place
         entry["v"] = [[found.values[o.name], found.deviations[o.name]] for o in results.objectives]
-    for key, split in (("v", "validation"), ("s", "search")):
-        scores = candidate.scores(split)  # type: ignore[arg-type]
+    splits: dict[str, Split] = {"v": "validation", "s": "search"}
+    for key, split in splits.items():
+        scores = candidate.scores(split)
         if scores is None or key in entry:
             continue
         entry[key] = [

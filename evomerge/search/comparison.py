@@ -15,7 +15,7 @@ from evomerge.errors import InputError
 from evomerge.journal.folder import CONFIG_FILE
 from evomerge.journal.journal import check_is_run
 from evomerge.journal.state import replay
-from evomerge.record.columns import Scale, scale_of
+from evomerge.record.columns import Scale, scale_in
 from evomerge.score import Difference, Estimate, paired_difference
 
 FREE = frozenset(
@@ -116,7 +116,7 @@ def _compare(
             results.state.candidates[candidate].scores("holdout") or {}
             for results, candidate in opened
         ]
-        scale = scale_of({"units": ours.units}, name)
+        scale = scale_in(ours, name)
         assert scale is not None
         if our_share.documents.keys() == their_share.documents.keys() and not unlike:
             found.append(

@@ -15,11 +15,11 @@ from evomerge.choice.answers import Answered
 from evomerge.choice.pairs import Pair
 from evomerge.choice.table import final_table
 from evomerge.recipe import Recipe
-from evomerge.record.columns import Column, Row, columns_of, scale_of
+from evomerge.record.columns import Column, Row, Scale, columns_of, scale_in
 from evomerge.record.commands import promote_command
 from evomerge.score import SPLITS, Split
 from evomerge.search import Result
-from evomerge.search.comparison import Comparison
+from evomerge.search.comparison import Compared, Comparison
 from evomerge.search.listing import Listed
 from evomerge.search.looks import Beside
 from evomerge.terminal.grids import Marked, open_console, print_grids
@@ -129,15 +129,19 @@ def print_comparison(first: Path, second: Path, found: Comparison) -> None:
         soft_wrap=True,
     )
     for each in found.objectives:
-        scale = each.scale
-        verdict = "" if each.gain.distinguishable else ": not distinguishable"
-        console.print(
-            f"{each.objective}, {scale.words}, on holdout: {scale.show_estimate(each.first)} and "
-            f"{scale.show_estimate(each.second)}; the second differs by "
-            f"{scale.change_of(each.gain)}{verdict}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line = _compared(each, each.scale, "holdout", ("the first", "the second"))
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _compared(pair: Compared | Pair, scale: Scale, split: Split, names: tuple[str, str]) -> str:
+    """An objective of two models, and by how much the second differs."""
+    first, second = names
+    verdict = "" if pair.gain.distinguishable else ": not distinguishable"
+    return (
+        f"{pair.objective}, {scale.words}, on {split}: {first} {scale.show_estimate(pair.first)}, "
+        f"{second} {scale.show_estimate(pair.second)}; {second} differs by "
+        f"{scale.change_of(pair.gain)}{verdict}"
+    )
 
 
 def print_pairs(
@@ -145,19 +149,12 @@ def print_pairs(
 ) -> None:
     """Print two candidates of a run beside each other, and which documents flipped."""
     console = open_console()
-    first, second = names
-    units = {"units": results.units, "combined_unit": results.combined_unit}
+    _, second = names
     for pair in pairs:
-        scale = scale_of(units, pair.objective)
+        scale = scale_in(results, pair.objective)
         assert scale is not None
-        verdict = "" if pair.gain.distinguishable else ": not distinguishable"
-        console.print(
-            f"{pair.objective}, {scale.words}, on {split}: {first} "
-            f"{scale.show_estimate(pair.first)}, {second} {scale.show_estimate(pair.second)}; "
-            f"{second} differs by {scale.change_of(pair.gain)}{verdict}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line = _compared(pair, scale, split, names)
+        console.print(line, highlight=False, soft_wrap=True)
         for task in pair.better:
             for word, documents in (("better", pair.better[task]), ("worse", pair.worse[task])):
                 shown = ", ".join(map(str, documents[:NUM_DOCUMENTS]))
