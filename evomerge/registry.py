@@ -10,7 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from evomerge.errors import InputError, closest
@@ -19,7 +20,12 @@ T = TypeVar("T")
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Give a JSON schema's fields what the docstrings of their classes say of them."""
+    """Give a JSON schema's fields what the docstrings of their classes say of them.
+
+    What is chosen by its kind is called by it.
+    """
+    if (kind := schema.get("properties", {}).get("kind", {}).get("const")) is not None:
+        schema["title"] = kind
     told: dict[str, str] = {}
     for base in reversed(model.__mro__):
         told |= attributes_of(base.__doc__ or "") if issubclass(base, BaseModel) else {}
@@ -137,6 +143,14 @@ class Registry(Generic[T]):
         self._load_entry_points()
         models = {kind: handler.generate_schema(e.config) for kind, e in self._entries.items()}
         return core_schema.tagged_union_schema(choices=models, discriminator=self._kind_of)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # The models are told apart by their kinds, so only one can fit, and "any of" says the same
+        # as "one of". Prefect only gets along with the former: where a deployment is made, it does
+        # not ask for kinds, and several fit.
+        return {"anyOf": handler(schema)["oneOf"]}
 
     def _kind_of(self, value: Any) -> str | None:
         if isinstance(value, dict):

@@ -29,13 +29,14 @@ from evomerge.errors import InputError
 from evomerge.journal import JOURNAL_FILE
 from evomerge.journal.folder import CONFIG_FILE, REPORT_FILE, RUNS_DIR
 from evomerge.record.commands import promote_command, ui_command
-from evomerge.record.config import tracking_uri
+from evomerge.record.place import link_to
 from evomerge.record.report import markdown_table
 from evomerge.record.verdicts import verdict
 from evomerge.search import Hooks, Progress, Result
 from evomerge.search.api import resume as resume_run
 from evomerge.search.api import start
 from evomerge.stopping import signal_within
+from flows.form import FormConfig
 
 UPDATE_S = 3.0
 """Least time between two updates of a progress artifact."""
@@ -73,10 +74,14 @@ class FlowHooks:
 
     Args:
         inner: Other hooks that watch the run too.
+
+    Attributes:
+        run_dir: The run folder, once it is known.
     """
 
     def __init__(self, inner: Hooks | None = None) -> None:
         self.inner = inner
+        self.run_dir: Path | None = None
         self._artifact: UUID | None = None
         self._stage = ""
         self._began = 0.0
@@ -135,12 +140,14 @@ class FlowHooks:
             words += f"; {3600.0 * done / spent:,.0f} an hour"
             if progress.total:
                 left = (progress.total - progress.done) * spent / done
-                words += f"; about {left / 60:,.0f} min left" if left > 0.0 else ""
+                words += f"; {_minutes(left)} left" if left > 0.0 else ""
         return words
 
     def _list(self, progress: Progress, said: str) -> None:
         """The last candidates, as an artifact of its own."""
         lines = [f"**{progress.stage}**: {said}", "", *(f"- {line}" for line in self._last)]
+        if self.run_dir is not None:
+            lines += ["", *mlflow_lines(self.run_dir)]
         create_markdown_artifact(
             "\n".join(lines),
             key="last-candidates",
@@ -150,6 +157,11 @@ class FlowHooks:
     def _watch(self, name: str, body: Callable[[], None]) -> None:
         assert self.inner is not None
         self.inner.stage(name, body)
+
+
+def _minutes(seconds: float) -> str:
+    """A time to wait, as it is worth saying."""
+    return f"about {seconds / 60:,.0f} min" if seconds >= 60 else "less than a minute"
 
 
 def _key(name: str) -> str:
@@ -197,12 +209,13 @@ def _require_same(run_dir: Path, changes: Sequence[str]) -> None:
 
 
 def search_with(
-    hooks: Hooks,
+    hooks: FlowHooks,
     config: Config | Path | None,
     run_dir: Path | None,
     resume: bool,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    config_dir: Path | None = None,
 ) -> Result:
     """Begin a search, or go on with it when it is resumed or this flow run is retried.
 
@@ -214,25 +227,28 @@ def search_with(
             raise InputError("search: give `config`, or `run_dir` with `resume`")
         if seed is not None:
             raise InputError(f"search: {run_dir} keeps its seed; leave `seed` out to resume it")
+        hooks.run_dir = run_dir
         return resume_run(run_dir, hooks, overrides=_changes(overrides, None))
     changed = loaded(config, overrides, seed)
-    folder = run_dir or RUNS_DIR / f"{changed.name}-{flow_run.id}"
+    folder = hooks.run_dir = run_dir or RUNS_DIR / f"{changed.name}-{flow_run.id}"
     is_retry = (flow_run.run_count or 1) > 1
     if (resume or is_retry) and (folder / JOURNAL_FILE).exists():
         if not is_retry:
             _require_same(folder, _changes(overrides, seed))
         return resume_run(folder, hooks)
-    config_dir = Path() if isinstance(config, Config) else config.parent
-    return start(changed, config_dir, folder, hooks)
+    if not isinstance(config, Config):
+        config_dir = config.parent
+    return start(changed, config_dir or Path(), folder, hooks)
 
 
 @flow(name="search", validate_parameters=True)
 def search(
-    config: Config | Path | None = None,
+    config: FormConfig | Path | None = None,
     overrides: dict[str, Any] | None = None,
     seed: int | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
+    config_dir: Path | None = None,
 ) -> str:
     """Search for the best merge of a pool.
 
@@ -242,13 +258,23 @@ def search(
         seed: Instead of the configuration's.
         run_dir: The run folder; by default runs/, the search's name and the flow run's id.
         resume: Go on with the run in `run_dir`.
+        config_dir: What the configuration's relative paths start from, by default the working
+            folder; of a YAML file, it is always the file's own folder.
 
     Returns:
         The run folder.
     """
-    result = search_with(FlowHooks(), config, run_dir, resume, overrides, seed)
+    result = search_with(FlowHooks(), config, run_dir, resume, overrides, seed, config_dir)
     tell(result)
     return str(result.run_dir)
+
+
+def mlflow_lines(run_dir: Path) -> list[str]:
+    """How to get to a run in MLflow."""
+    link = link_to(run_dir)
+    if link is not None:
+        return [f"[this run in MLflow]({link})"]
+    return [f"`{ui_command(run_dir)}` opens MLflow"]
 
 
 def tell(result: Result) -> None:
@@ -262,10 +288,7 @@ def tell(result: Result) -> None:
         description="Scores of the chosen model and of everybody it is compared with.",
     )
     where = [f"run folder: `{result.run_dir}`", f"report: `{result.run_dir / REPORT_FILE}`"]
-    where += [f"`{ui_command(result.run_dir)}` opens MLflow"]
-    address = tracking_uri(result.run_dir)
-    if address.startswith("http"):
-        where.append(f"[MLflow]({address})")
+    where += mlflow_lines(result.run_dir)
     if table["chosen"] is not None:
         line = promote_command(result.run_dir, table["chosen"])
         where.append(f"`{line}` has {table['chosen']} built")

@@ -12,21 +12,22 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from evomerge.choice.table import final_table
-from evomerge.config import Config
 from evomerge.errors import EvomergeError, InputError
 from evomerge.journal.folder import RUNS_DIR
 from evomerge.record.columns import columns_of
 from evomerge.record.verdicts import verdict
 from evomerge.search import Result
+from flows.form import FormConfig
 from flows.search import FlowHooks, loaded, search_with
 
 
 @flow(name="sweep", validate_parameters=True)
 def sweep(
-    config: Config | Path,
+    config: FormConfig | Path,
     seeds: list[int] | None = None,
     variants: dict[str, dict[str, Any]] | None = None,
     run_dir: Path | None = None,
+    config_dir: Path | None = None,
 ) -> list[str]:
     """Search by one configuration with several seeds, or with several changes of it.
 
@@ -37,6 +38,8 @@ def sweep(
             search for each, with each seed.
         run_dir: Where the run folders are made; by default runs/, the name and the flow run's id.
             Called again with it, searches that have ended are not repeated.
+        config_dir: What the configuration's relative paths start from, by default the working
+            folder; of a YAML file, it is always the file's own folder.
 
     Returns:
         The run folders.
@@ -72,7 +75,8 @@ def sweep(
         get_run_logger().info("sweep: %s", label)
         try:
             place = folder / label
-            results[label] = search_with(FlowHooks(), config, place, True, overrides, seed)
+            hooks = FlowHooks()
+            results[label] = search_with(hooks, config, place, True, overrides, seed, config_dir)
         except (EvomergeError, OSError) as error:
             errors.append(f"{label}: {error}")
         create_markdown_artifact(

@@ -25,6 +25,10 @@ def copy_flows(folder: Path) -> None:
     """The flows and their deployments, as they are in a checkout."""
     shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", folder)
+    # The deployments' forms start from these.
+    for name in ("evomerge/demo/demo.yaml", "configs/three_7b.yaml"):
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, folder / name)
 
 
 def serve_endless_search(folder: Path) -> Iterator[Prefect]:

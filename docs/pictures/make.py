@@ -2,8 +2,9 @@
 
     python docs/pictures/make.py RUN_DIR
 
-The run has ended and is in MLflow (`evomerge sync`). It needs Chromium (Debian: chromium) and
-playwright, and takes a minute.
+The run has ended and is in MLflow (`evomerge sync`), and its chosen model is promoted. Pictures of
+Prefect are of the demo, which runs for them in the folder of RUN_DIR's folder. It needs Chromium
+(Debian: chromium) and playwright, and takes four minutes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from evomerge.config import load_config
+from evomerge.journal.folder import CONFIG_FILE
 from evomerge.record.config import tracking_uri
 from evomerge.record.picks import parent_of, run_of
 from evomerge.search import Result
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+from prefect_server import Prefect, copy_flows  # noqa: E402
+
 PORT = 5971
 WIDTHS = (60, 80, 120)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -36,6 +45,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         report(browser, run_dir)
         mlflow(browser, run_dir)
+        prefect(browser, run_dir.resolve().parents[1])
         browser.close()
 
 
@@ -91,9 +101,57 @@ def mlflow(browser: Any, run_dir: Path) -> None:
             page.goto(f"{place}/{address}")
             page.wait_for_timeout(6000)
             shoot(page, name)
+        # The model is registered under the search's name.
+        name = load_config(run_dir / CONFIG_FILE).name
+        page.goto(f"http://127.0.0.1:{PORT}/#/models/{name}/versions/1")
+        page.wait_for_timeout(6000)
+        shoot(page, "mlflow-model")
     finally:
         server.terminate()
         server.wait()
+
+
+def prefect(browser: Any, folder: Path) -> None:
+    """The form for a run, a run that goes on, and what it leaves when it has ended.
+
+    Args:
+        browser: Chromium.
+        folder: Where the deployments are made and run.
+    """
+    copy_flows(folder)
+    shutil.copytree(ROOT / "evomerge/demo", folder / "evomerge/demo", dirs_exist_ok=True)
+    server = Prefect(folder)
+    try:
+        pages = server.url.removesuffix("/api")
+        page = browser.new_page(viewport={"width": 1280, "height": 1500})
+        identity = server.get("/deployments/name/search/demo")["id"]
+        page.goto(f"{pages}/deployments/deployment/{identity}/run")
+        page.get_by_text("The merge method and its options").wait_for()
+        shoot(page, "prefect-form")
+        page.get_by_role("button", name="Submit").click()
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        while not any(each["key"] == "search" for each in artifacts(server)):
+            time.sleep(1.0)
+        time.sleep(10.0)
+        (run,) = server.get("/flow_runs/filter", {})
+        page.goto(f"{pages}/runs/flow-run/{run['id']}")
+        page.get_by_text("Artifacts").last.click()
+        page.wait_for_timeout(3000)
+        shoot(page, "prefect-run")
+        while not any(each["key"] == "links" for each in artifacts(server)):
+            time.sleep(1.0)
+        table = next(each for each in artifacts(server) if each["key"] == "final-table")
+        page.goto(f"{pages}/artifacts/artifact/{table['id']}")
+        page.wait_for_timeout(3000)
+        shoot(page, "prefect-table")
+    finally:
+        server.stop()
+
+
+def artifacts(server: Prefect) -> list[dict[str, Any]]:
+    """All that there are."""
+    found: list[dict[str, Any]] = server.get("/artifacts/filter", {})
+    return found
 
 
 def shoot(page: Page, name: str) -> None:

@@ -17,7 +17,11 @@ LEAST_OF_A_TASK = 2
 
 
 class FullConfig(Section):
-    """Every candidate is scored on all search documents."""
+    """Every candidate is scored on all search documents.
+
+    Attributes:
+        kind: The fidelity.
+    """
 
     kind: Literal["full"] = "full"
 

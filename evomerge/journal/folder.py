@@ -40,6 +40,9 @@ SYNCER_LOG_FILE = "syncer.log"
 OWNER_FILE = ".owner.json"
 """Who works on the run: machine, process, user, and a token of its own."""
 
+MLFLOW_FILE = ".mlflow.json"
+"""Where the run is in MLflow: experiment and run."""
+
 MLFLOW_LOCK_FILE = ".mlflow.lock"
 """Locked by whoever writes the run to MLflow."""
 

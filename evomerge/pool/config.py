@@ -29,7 +29,9 @@ def _from_string(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
-ModelEntry = Annotated[ModelConfig, BeforeValidator(_from_string)]
+ModelEntry = Annotated[
+    ModelConfig, BeforeValidator(_from_string, json_schema_input_type=str | ModelConfig)
+]
 
 
 class PoolConfig(Section):

@@ -11,6 +11,7 @@ from evomerge.record import keys
 from evomerge.record.columns import columns_of, front_columns, row_of, scale_in, scale_of
 from evomerge.record.commands import promote_command
 from evomerge.record.numbers import metric_name
+from evomerge.record.place import TRAINING
 from evomerge.record.verdicts import verdict_lines
 from evomerge.score import SPLITS
 
@@ -19,9 +20,6 @@ NOTE = "mlflow.note.content"
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """The experiment is about models that are made, so that it opens with its runs."""
-
-TRAINING = "workflowType=machine_learning"
-"""Query of links: MLflow shows what it has for training, whatever a browser last looked at."""
 
 VIEW = "evomerge"
 """Key of the saved view."""

@@ -55,6 +55,7 @@ from evomerge.record.numbers import (
     metrics_of,
     milliseconds,
 )
+from evomerge.record.place import note_place
 from evomerge.record.steps import Steps
 from evomerge.record.verdicts import verdict_lines
 from evomerge.record.writer import WAIT_S, sole_writer
@@ -241,6 +242,7 @@ class MlflowRecord:
             # It was stopped, and is taken up again.
             client.update_run(parent.info.run_id, "RUNNING")
         self._parent = parent.info.run_id
+        note_place(self.run_dir, self._experiment, self._parent)
         started = self.state.started
         params = {"seed": started["seed"], "dimensions": len(self.state.dimensions(0))}
         params |= {f"pool/{n}": sha256[:16] for n, sha256 in started["pool_sha256"].items()}

@@ -17,24 +17,11 @@ from pathlib import Path
 from evomerge.errors import EvomergeError, InputError
 from evomerge.record.config import tracking_uri
 from evomerge.record.follow import ENVIRONMENT
+from evomerge.record.place import page_of
 from evomerge.stopping import StopNow
 
 START_S = 120.0
 """How long MLflow's server may take to start."""
-
-
-def page_of(run_dir: Path) -> str:
-    """Where a run is, behind a server's address.
-
-    Raises:
-        InputError: MLflow has no record of it.
-        EvomergeError: MLflow cannot be reached.
-    """
-    from evomerge.record.mlflow_pages import TRAINING
-    from evomerge.record.picks import parent_of
-
-    experiment, run = parent_of(run_dir)
-    return f"/#/experiments/{experiment}/runs/{run}?{TRAINING}"
 
 
 def open_run(run_dir: Path, port: int, browser: bool, say: Callable[[str], None]) -> None:
@@ -50,7 +37,10 @@ def open_run(run_dir: Path, port: int, browser: bool, say: Callable[[str], None]
         InputError: MLflow has no record of the run, or the port is taken.
         EvomergeError: MLflow cannot be reached.
     """
-    uri, page = tracking_uri(run_dir), page_of(run_dir)
+    # MLflow takes seconds to import.
+    from evomerge.record.picks import parent_of
+
+    uri, page = tracking_uri(run_dir), page_of(*parent_of(run_dir))
     if uri.startswith("http"):
         say(f"{uri.rstrip('/')}{page}")
         if browser:

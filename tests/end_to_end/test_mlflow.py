@@ -6,10 +6,7 @@ import contextlib
 import json
 import logging
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
@@ -22,6 +19,7 @@ from evomerge.record import mlflow_sync
 from evomerge.record.follow import sync_now
 from evomerge.record.verdicts import verdict_lines
 from forks import Fork
+from mlflow_server import free_port, mlflow_server
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +147,7 @@ def test_killing_the_syncer_anywhere_leaves_each_candidate_once(finished, making
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -172,25 +168,8 @@ def test_a_server_that_is_down_is_no_matter_of_the_search(unrecorded):
 
 
 @pytest.mark.long
-def test_what_a_server_has_missed_is_recorded_later(unrecorded, port, tmp_path, request):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    server = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    request.addfinalizer(server.wait)
-    request.addfinalizer(server.terminate)
-    ends = time.monotonic() + 60
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < ends and server.poll() is None
-        time.sleep(0.2)
-    sync_now(unrecorded.run_dir)
-    assert_complete(unrecorded, MlflowClient(f"http://127.0.0.1:{port}"))
+def test_what_a_server_has_missed_is_recorded_later(unrecorded, port, tmp_path):
+    with mlflow_server(tmp_path, port) as address:
+        sync_now(unrecorded.run_dir)
+        assert_complete(unrecorded, MlflowClient(address))
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["record"]["enabled"]

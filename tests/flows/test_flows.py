@@ -108,6 +108,8 @@ def test_artifacts_say_what_was_found_and_what_they_are():
 def test_how_far_a_search_is_in_words():
     hooks = FlowHooks()
     hooks._began = 100.0
+    late = Progress("search", 99, 100, None, None, 0, "")
+    assert hooks._words(late, 400.0).endswith("; less than a minute left")
     best = {"best": (0.5, 0.1), "best_candidate": "c00001", "best_words": "~0.500 ±0.100"}
     progress = Progress("search", done=25, total=100, num_failed=1, line="", **best)
     assert hooks._words(progress, 400.0) == (
@@ -121,6 +123,9 @@ def test_overrides_and_seed_change_the_configuration():
     config = load_config(run_dir / "config.yaml")
     assert (config.name, config.seed, config.search.budget.candidates) == ("changed", 7, 2)
     loaded_config = load_config(Path("config.yaml"))
+    # A configuration that is given as a whole, as Prefect's form gives it.
+    again = search(loaded_config, overrides, 7, Path("runs/whole"), config_dir=Path())
+    assert load_config(Path(again) / "config.yaml") == config
     assert loaded(loaded_config, {"search.finalists": 1}).search.finalists == 1
     with pytest.raises(InputError, match="unknown field; did you mean 'search'"):
         loaded(Path("config.yaml"), {"serch.finalists": 1})
