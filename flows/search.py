@@ -282,8 +282,10 @@ def tell(result: Result) -> None:
     table = final_table(result.results)
     found = verdict(table)
     create_markdown_artifact(f"**{found}**", key="verdict", description=found)
+    # A front is shown where one was looked for.
+    shown = table if result.results.finds_front else table | {"front": None}
     create_markdown_artifact(
-        markdown_table(table),
+        markdown_table(shown),
         key="final-table",
         description="Scores of the chosen model and of everybody it is compared with.",
     )

@@ -103,8 +103,9 @@ def mlflow(browser: Any, run_dir: Path) -> None:
             shoot(page, name)
         # The model is registered under the search's name.
         name = load_config(run_dir / CONFIG_FILE).name
-        page.goto(f"http://127.0.0.1:{PORT}/#/models/{name}/versions/1")
+        page.goto(f"http://127.0.0.1:{PORT}/#/models/{name}/versions/1?{training}")
         page.wait_for_timeout(6000)
+        page.get_by_role("button", name="Close").last.click()
         shoot(page, "mlflow-model")
     finally:
         server.terminate()

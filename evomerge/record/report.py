@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import shlex
 from collections.abc import Sequence
 from importlib import resources
@@ -82,30 +83,42 @@ def front_details(front: Front) -> list[str]:
     return lines
 
 
+MOST_COLUMNS = 4
+"""Of numbers, beside each other: a page of Prefect cuts off what is wider."""
+
+
 def markdown_table(table: dict[str, Any]) -> str:
     """The verdict and the final table in Markdown, for a README or a Prefect artifact."""
     found, *notes = verdict_lines(table)
-    columns = columns_of(table)
-    lines = [f"**{found}**", "", *_markdown_head("model", columns)]
-    for row in rows_of(table):
-        name = row["candidate"]
-        cells = [f"**{name}**" if name == table["chosen"] else name]
-        cells += [column.show(row) for column in columns]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"**{found}**", ""]
+    lines += _markdown_rows("model", columns_of(table), rows_of(table), table["chosen"])
     if table["front"] is not None:
         front = Front.from_dict(table["front"])
-        columns = front_columns(table)
-        lines += ["", *_markdown_head("front, on validation", columns)]
-        for entry in front.members:
-            cells = [column.show(row_of(entry)) for column in columns]
-            lines.append(f"| {entry.candidate} | {' | '.join(cells)} |")
+        rows = [row_of(entry) for entry in front.members]
+        lines += _markdown_rows("front, on validation", front_columns(table), rows, None)
         notes += front_lines(front)
-    return "\n".join([*lines, "", *(f"{line}  " for line in notes)])
+    return "\n".join([*lines, *(f"{line}  " for line in notes)])
 
 
-def _markdown_head(first: str, columns: list[Column]) -> list[str]:
-    headings = [f"{column.heading}<br>{column.words}" for column in columns]
-    return [f"| {first} | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
+def _markdown_rows(
+    first: str, columns: list[Column], rows: Sequence[dict[str, Any]], chosen: str | None
+) -> list[str]:
+    """Rows in as many tables, one below the other, as a narrow page needs."""
+    lines = []
+    num_parts = math.ceil(len(columns) / MOST_COLUMNS)
+    size = math.ceil(len(columns) / max(num_parts, 1))
+    for number in range(num_parts):
+        part = columns[number * size : (number + 1) * size]
+        headings = [f"{column.heading}<br>{column.words}" for column in part]
+        lines.append(f"| {first} | {' | '.join(headings)} |")
+        lines.append("| --- |" + " ---: |" * len(part))
+        for row in rows:
+            name = row["candidate"]
+            cells = [f"**{name}**" if name == chosen else name]
+            cells += [column.show(row) for column in part]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def render_html(results: Results, recipe_of: RecipeOf, answered: Sequence[Answered] = ()) -> str:
