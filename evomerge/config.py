@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -34,13 +34,13 @@ class BudgetConfig(Section):
     """When the search stage ends: at whichever of these comes first.
 
     Attributes:
-        candidates: Candidates told to the optimizer.
-        documents: Documents scored; of every candidate that was begun, all of them.
-        tokens: Tokens run for candidates that were told, generated ones too.
-        seconds: Time spent searching, over all sessions of the run.
-        deadline: A point in time, ISO 8601; local time unless it says otherwise.
-        target: A combined score on search documents that is good enough.
-        patience: Candidates without a new best.
+        candidates: How many candidates are scored and told to the optimizer.
+        documents: How many documents are scored; a candidate that was begun gets all of its own.
+        tokens: How many tokens are run, generated ones too, for candidates that were told.
+        seconds: How long the search takes, over all sessions of the run.
+        deadline: The search ends at this time (ISO 8601; local time unless it names a zone).
+        target: The search ends once the best combined score on search documents is this good.
+        patience: The search ends after so many candidates without a new best.
     """
 
     candidates: int | None = Field(default=None, gt=0)
@@ -66,11 +66,11 @@ class PhaseConfig(Section):
     """One of several searches of a run, one after the other.
 
     Attributes:
-        name: Names its stages.
+        name: The name of the phase and of its stages.
         space: What may vary. In a later phase the model called "merged" is the winner, on
             validation, of the phase before.
         optimizer: What proposes candidates.
-        budget: When it ends.
+        budget: When the phase ends.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -143,18 +143,18 @@ class Config(Section):
     """One search.
 
     Attributes:
-        schema_version: Of this format.
-        name: Of the search; names its run folder and MLflow's experiment.
-        seed: Of every random number of the search itself.
-        pool: Which models.
-        score: What is measured on which documents.
-        space: What may vary.
+        schema_version: The version of this format.
+        name: The name of the search, of its run folder, and of MLflow's experiment.
+        seed: The seed of every random number of the search itself.
+        pool: The models that may be combined.
+        score: What is measured, and on which documents.
+        space: What may vary from merge to merge.
         optimizer: What proposes candidates.
         phases: Several searches one after the other, in the place of `space`, `optimizer` and
             `search.budget`.
-        search: Stages and budget.
+        search: The budget, and what the stages of the search do.
         workers: Where the work is done.
-        record: MLflow.
+        record: How the run is recorded in MLflow.
         resolved: Filled in when a run starts.
     """
 
@@ -215,6 +215,12 @@ class Config(Section):
     def write(self, path: Path) -> None:
         """Write the YAML file atomically."""
         write_text(path, self.to_yaml())
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a configuration file, with what other packages add, for editors."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -24,6 +24,7 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
     What is chosen by its kind is called by it.
     """
+    schema["description"] = inspect.cleandoc(model.__doc__ or "").partition("\n\nAttributes:")[0]
     if (kind := schema.get("properties", {}).get("kind", {}).get("const")) is not None:
         schema["title"] = kind
     told: dict[str, str] = {}
@@ -31,7 +32,21 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
         told |= attributes_of(base.__doc__ or "") if issubclass(base, BaseModel) else {}
     for name, field in schema.get("properties", {}).items():
         if name in told and isinstance(field, dict):
-            field.setdefault("description", told[name])
+            field.setdefault("description", _resolved(name, told[name]))
+
+
+def _resolved(name: str, text: str) -> str:
+    """What is told of a field; of "See `Other`." what Other tells of it."""
+    elsewhere = re.fullmatch(r"See `(\w+)`\.", text)
+    if elsewhere is None:
+        return text
+    waiting = [Section]
+    while waiting:
+        model = waiting.pop()
+        if model.__name__ == elsewhere[1]:
+            return attributes_of(model.__doc__ or "")[name]
+        waiting += model.__subclasses__()
+    raise ValueError(f"{name}: {text} There is no such section")
 
 
 def attributes_of(docstring: str) -> dict[str, str]:

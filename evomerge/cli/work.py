@@ -49,6 +49,25 @@ def demo(
 
 
 @app.command(rich_help_panel=SEARCH)
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="By default it is printed.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the JSON schema of a configuration, with which editors complete and check YAML."""
+    from evomerge.config import json_schema
+    from evomerge.files import to_json, write_text
+
+    text = to_json(json_schema())
+    if out is None:
+        typer.echo(text)
+        return
+    write_text(out, f"{text}\n")
+    say(as_json, f"{out}: written", file=str(out))
+
+
+@app.command(rich_help_panel=SEARCH)
 def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
     """Open everything, run nothing, say what would happen."""
     from evomerge.config import load_config

@@ -16,8 +16,9 @@ class ModelConfig(Section):
     Attributes:
         source: A local folder (relative to the configuration's own) or a hub id; of a whole model,
             or, for an expert, of a LoRA adapter of the base in PEFT's format.
-        revision: Of a hub id; the resolved configuration holds the commit.
-        name: How the search calls it; by default the last part of the source.
+        revision: A branch, tag or commit, where the source is a hub id; the resolved configuration
+            holds the commit.
+        name: The model's name in this search; by default the last part of the source.
     """
 
     source: str
@@ -38,8 +39,9 @@ class PoolConfig(Section):
     """The base model and its fine-tunes.
 
     Attributes:
-        base: The common ancestor; its architecture, tokenizer and tensors are the result's.
-        experts: Fine-tunes of it, at least one.
+        base: The model that all experts were fine-tuned from; merged models have its architecture
+            and its tokenizer.
+        experts: Fine-tunes of the base, at least one.
         dtype: Type of the merged models; by default the base's.
         ignore_config: Fields of config.json in which an expert may differ from the base, whose
             values are used for every model.

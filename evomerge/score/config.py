@@ -37,10 +37,11 @@ class SplitsConfig(Section):
     """How many documents of each task a split has, and how they are drawn.
 
     Attributes:
-        search: Documents a task that steer the optimizer.
-        validation: Documents a task that rank finalists.
-        holdout: Documents a task that report the chosen.
-        seed: Of the draw.
+        search: How many documents of each task steer the optimizer.
+        validation: How many documents of each task rank the finalists.
+        holdout: How many documents of each task say what the chosen model scores; nothing is
+            chosen by them.
+        seed: The seed with which documents are drawn.
         group_by: A field of the documents; those that agree in it, across all tasks, share a
             split. By default documents of equal content do.
         duplicates: "near", the default: documents that say nearly the same, across all tasks,
@@ -68,7 +69,7 @@ class CacheConfig(Section):
     """A folder of answers that searches share.
 
     Attributes:
-        folder: Relative to the configuration's own.
+        folder: Where the answers are kept, relative to the configuration's own folder.
         size_gib: How large it may become; what nobody read for the longest is deleted first.
     """
 
@@ -81,8 +82,8 @@ class ScoreConfig(Choice):
 
     Attributes:
         kind: The scorer.
-        objectives: What to improve.
-        splits: On which documents.
+        objectives: What to improve, at least one objective.
+        splits: How many documents of each task are used for what.
         include_path: Folders with task YAML files, relative to the configuration's own.
         allow_code: Names of tasks whose code may run, and folders with such tasks: functions that
             are not lm-eval's own, and the execution of code that models write. By default none.
@@ -90,21 +91,21 @@ class ScoreConfig(Choice):
             report tells of documents that stand in them. Relative to the configuration's own.
         num_fewshot: Examples in the prompt; by default the task's own number. As in lm-eval, a task
             whose own number is 0 keeps it.
-        fewshot_seed: Draws the examples, and what a task samples.
+        fewshot_seed: The seed with which examples are drawn, and whatever else a task draws.
         fewshot_by: "document": examples are drawn for each document from the seed and its number,
             the default; "block": for the documents of a block one after another, as runs of
             earlier releases go on to do.
         apply_chat_template: Wrap prompts in the chat template of the base's tokenizer; a name
             where it has several.
-        system_instruction: Stands before everything else of a prompt.
+        system_instruction: A text that stands before everything else in a prompt.
         fewshot_as_multiturn: Show examples as questions and answers of the chat, the default;
             false, as runs of earlier releases go on to do: as parts of one message.
-        enable_thinking: Given to the chat template under this name.
+        enable_thinking: The chat template gets this value under this name.
         chat_template_args: Other variables of the chat template.
         chat_date: The day that chat templates take for today; by default that on which the run
             began, so that a resumed run has the same prompts.
-        gen_prefix: How every answer begins, in the place of the tasks' own.
-        think_end_token: Behind which an answer counts: a text, or a token's id.
+        gen_prefix: A text that every answer begins with, in the place of the tasks' own.
+        think_end_token: A text, or a token's id; only what an answer has behind it counts.
         engine: What runs the model: "own", the default; "hflm", lm-eval's own, as runs of earlier
             releases go on to do; or the name of another package's, with its settings where it
             has some.

@@ -43,10 +43,10 @@ class GroupConfig(Section):
     """A layer group of one's own: the tensors that agree with all that is said.
 
     Attributes:
-        name: Part of its dimensions' names.
+        name: The group's name, which is a part of the names of its dimensions.
         layers: Transformer blocks by index; "outside" are the tensors in no block.
-        components: Kinds of tensors.
-        names: Parts of tensors' names; one that has any of them is meant.
+        components: Kinds of tensors: embedding, attention, mlp, norm, head, other.
+        names: Parts of names; a tensor belongs to the group if its name has any of them.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -97,8 +97,8 @@ class GroupingConfig(Section):
     """Groups and whether they are cut by components.
 
     Attributes:
-        groups: As the space's.
-        components: As the space's.
+        groups: See `ParameterSpaceConfig`.
+        components: See `ParameterSpaceConfig`.
     """
 
     groups: Groups = "whole"
@@ -122,7 +122,7 @@ class ParameterSpaceConfig(Choice):
     Attributes:
         kind: The space.
         method: The merge method and its options.
-        methods: In its place several, of which each layer group chooses one. A number that only
+        methods: Several methods in the place of one; each layer group chooses. A number that only
             some of them have counts where one of those is chosen.
         experts: Names of the experts to merge; by default all.
         subset: Whether each expert is in the merge or not; with none the candidate is the base.

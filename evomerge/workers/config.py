@@ -18,8 +18,8 @@ class WorkersConfig(Section):
         kind: "ray": actors, here or on a cluster; "inline": one worker in the process that
             searches, without Ray, for notebooks, debuggers and small machines.
         address: "local" starts Ray here; else an existing cluster's address, or "auto".
-        num_actors: How many; by default as many as the machine's CPUs or GPUs allow.
-        num_cpus: CPUs of each actor, and its threads.
+        num_actors: How many actors work; by default as many as the machine's CPUs or GPUs allow.
+        num_cpus: How many CPUs each actor has; it runs as many threads.
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.
         pool_gib: GPU memory of each actor for the pool's tensors; those that find no room are
