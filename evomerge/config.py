@@ -69,7 +69,8 @@ class PhaseConfig(Section):
         name: The name of the phase and of its stages.
         space: What may vary. In a later phase the model called "merged" is the winner, on
             validation, of the phase before.
-        optimizer: What proposes candidates.
+        optimizer: What proposes candidates. By default CMA-ES, and `nevergrad` where layers are
+            taken or left, or chosen.
         budget: When the phase ends.
     """
 
@@ -149,7 +150,8 @@ class Config(Section):
         pool: The models that may be combined.
         score: What is measured, and on which documents.
         space: What may vary from merge to merge.
-        optimizer: What proposes candidates.
+        optimizer: What proposes candidates. By default CMA-ES, and `nevergrad` where layers are
+            taken or left, or chosen.
         phases: Several searches one after the other, in the place of `space`, `optimizer` and
             `search.budget`.
         search: The budget, and what the stages of the search do.

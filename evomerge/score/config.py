@@ -37,10 +37,11 @@ class SplitsConfig(Section):
     """How many documents of each task a split has, and how they are drawn.
 
     Attributes:
-        search: How many documents of each task steer the optimizer.
-        validation: How many documents of each task rank the finalists.
+        search: How many documents of each task steer the optimizer. By default 200, or a fifth of
+            the documents of the task that has the fewest.
+        validation: How many documents of each task rank the finalists. By default 200, or a fifth.
         holdout: How many documents of each task say what the chosen model scores; nothing is
-            chosen by them.
+            chosen by them. By default 600, or three fifths.
         seed: The seed with which documents are drawn.
         group_by: A field of the documents; those that agree in it, across all tasks, share a
             split. By default documents of equal content do.
@@ -48,21 +49,23 @@ class SplitsConfig(Section):
             share a split as well; "equal", as runs of earlier releases go on to do: they do not.
     """
 
-    search: int = Field(gt=0)
-    validation: int = Field(gt=0)
-    holdout: int = Field(gt=0)
+    search: int | None = Field(default=None, gt=0)
+    validation: int | None = Field(default=None, gt=0)
+    holdout: int | None = Field(default=None, gt=0)
     seed: int = 0
     group_by: str | None = None
     duplicates: Literal["near", "equal"] | None = None
 
     def size(self, split: Split) -> int:
-        """Documents of a task in a split."""
-        sizes: dict[Split, int] = {
+        """Documents of a task in a split, once that is known."""
+        sizes: dict[Split, int | None] = {
             "search": self.search,
             "validation": self.validation,
             "holdout": self.holdout,
         }
-        return sizes[split]
+        size = sizes[split]
+        assert size is not None
+        return size
 
 
 class CacheConfig(Section):
@@ -120,7 +123,7 @@ class ScoreConfig(Choice):
 
     kind: Literal["lm_eval"] = "lm_eval"
     objectives: tuple[Annotated[ObjectiveConfig, OBJECTIVES], ...]
-    splits: SplitsConfig
+    splits: SplitsConfig = SplitsConfig()
     include_path: tuple[str, ...] = ()
     allow_code: tuple[Annotated[str, Field(pattern=r"\S")], ...] = ()
     training_text: tuple[str, ...] = ()

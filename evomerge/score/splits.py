@@ -23,6 +23,10 @@ Sizes = Mapping[str, Mapping[Split, int]]
 """Numbers of documents by task and split."""
 
 
+TYPICAL: Mapping[Split, int] = {"search": 200, "validation": 200, "holdout": 600}
+"""Documents of a task where nobody says how many; fewer in proportion where it has fewer."""
+
+
 @dataclass(frozen=True)
 class Groups:
     """Documents that share a split, whichever it is.
@@ -106,6 +110,23 @@ def group_documents(
             members.append(own)
     in_groups = [places[n][0] for group in near for n in group if n < len(places)]
     return Groups(members, frozenset(shown), Counter(in_groups))
+
+
+def with_sizes(config: SplitsConfig, count: int) -> SplitsConfig:
+    """Splits with all their sizes.
+
+    Args:
+        config: With the sizes that somebody has given.
+        count: Documents that can be drawn of the task with the fewest.
+    """
+    given = {split: size for split in SPLITS if (size := getattr(config, split)) is not None}
+    missing = [split for split in SPLITS if split not in given]
+    typical = sum(TYPICAL[split] for split in missing)
+    free = max(count - sum(given.values()), 0)
+    share = min(1.0, free / typical) if typical else 1.0
+    return config.model_copy(
+        update={split: max(int(share * TYPICAL[split]), 1) for split in missing}
+    )
 
 
 def content_key(document: Mapping[str, Any], group_by: str | None) -> Hashable:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,27 @@ from evomerge.files import sha256_json
 from evomerge.objectives import ANSWER_TOKENS
 from evomerge.registry import whole_path
 from evomerge.score.code import AllowedCode, plain
-from evomerge.score.config import SPLITS, ScoreConfig, Split
+from evomerge.score.config import SPLITS, ScoreConfig, Split, SplitsConfig
 from evomerge.score.duplicates import text_of
 from evomerge.score.faults import told_as
 from evomerge.score.load import load
 from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.randomness import lm_evals_seeds
-from evomerge.score.splits import Groups, Sizes, Splits, draw_splits, group_documents
+from evomerge.score.splits import (
+    Groups,
+    Sizes,
+    Splits,
+    draw_splits,
+    group_documents,
+    with_sizes,
+)
 
 _OF_PLACES = frozenset(("metadata", "dataset_path", "dataset_kwargs", "tag", "group", "task_alias"))
 """Settings of a task that change no prompt and no score, or say where its documents lie."""
+
+SHARE_OF_SHARED = 0.9
+"""Of documents that tasks have in common, so much is drawn where nobody says how many."""
 
 LEAST_OF_A_TASK = 2
 """Documents of a group's task in a split."""
@@ -89,6 +100,44 @@ class TaskSet:
             with told_as(InputError, f"task {name!r}: its documents cannot be read"):
                 documents[name] = list(task.eval_docs)
         return documents
+
+    def fit_splits(self) -> SplitsConfig:
+        """Take as many documents as the tasks have, for splits whose size nobody has given.
+
+        Returns:
+            The splits, with all their sizes.
+        """
+        parts = [{task for task, _ in members} for members in self._drawn_from()]
+        usable = Counter(task for part in parts for task in part)
+        separate = self._separate_examples()
+        for name, task in self.tasks.items():
+            num_examples = task.config.num_fewshot or 0
+            if num_examples and name not in separate:
+                usable[name] -= num_examples + 1
+        counts = []
+        for loaded in self._loaded.values():
+            sizes = {task: len(self.documents[task]) for task in loaded.tasks if task in self.tasks}
+            if not loaded.is_group:
+                counts += [usable[task] for task in sizes]
+                continue
+            # See `_shared_out`: the least of each task, a share of what is left, and rounding.
+            least, total = LEAST_OF_A_TASK * len(SPLITS), sum(sizes.values())
+            counts += [
+                least * len(sizes) + (usable[task] - least - len(SPLITS)) * total // max(size, 1)
+                for task, size in sizes.items()
+            ]
+        # A document that stands in several tasks is used in one split of all of them.
+        is_shared = any(len(part) > 1 for part in parts)
+        count = int(SHARE_OF_SHARED * min(counts)) if is_shared else min(counts)
+        splits = with_sizes(self.config.splits, count)
+        self.config = self.config.model_copy(update={"splits": splits})
+        return splits
+
+    def _drawn_from(self) -> Iterator[list[tuple[str, int]]]:
+        """The groups of documents that no prompt shows."""
+        for number, members in enumerate(self.groups.members):
+            if number not in self.groups.shown:
+                yield members
 
     def draw_splits(self) -> Splits:
         """The documents of each split; examples shown in prompts come from none of them."""

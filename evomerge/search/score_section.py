@@ -46,14 +46,21 @@ def check_engine(score: Any, engine: EngineConfig) -> None:
         )
 
 
-def check_splits(score: Any) -> None:
-    """Refuse splits that give no standard error."""
+def with_splits(score: Any, tasks: TaskSet) -> Any:
+    """The section with the size of every split.
+
+    Raises:
+        InputError: A split gives no standard error.
+    """
+    if None in (score.splits.search, score.splits.validation, score.splits.holdout):
+        score = score.model_copy(update={"splits": tasks.fit_splits()})
     for split in SPLITS:
         if score.splits.size(split) < LEAST_OF_A_TASK:
             raise InputError(
                 f"score.splits.{split}: a mean over {score.splits.size(split)} document has no "
                 f"standard error; valid: {LEAST_OF_A_TASK} or more"
             )
+    return score
 
 
 def check_thinking(score: Any, tasks: TaskSet, tokenizer: PreTrainedTokenizerBase) -> None:

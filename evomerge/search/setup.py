@@ -8,11 +8,11 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from evomerge.backends import Batching, EngineConfig, engine_of
+from evomerge.backends import Batching, engine_of
 from evomerge.backends.fit import find_batching
 from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
-from evomerge.config import SIMPLE, Config, PhaseConfig, ResolvedConfig
+from evomerge.config import Config, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.fidelity.config import SampledConfig
 from evomerge.mergekit.start import read_start
@@ -25,16 +25,17 @@ from evomerge.score.chat import PLAIN, chat_of
 from evomerge.score.encoding import Encoder
 from evomerge.score.trial import Tried, try_tasks
 from evomerge.search.ends import most_hops, with_references
+from evomerge.search.phase_spaces import make_space, make_spaces, with_optimizers
 from evomerge.search.score_section import (
     Leaks,
     check_engine,
-    check_splits,
     check_thinking,
     leaks_of,
     with_defaults,
+    with_splits,
     with_whole_paths,
 )
-from evomerge.space import SPACES, Space, recipes
+from evomerge.space import Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.answer_cache import make_folder
 from evomerge.workers.memory import (
@@ -102,7 +103,7 @@ class Setup:
 
     def make_space(self, phase: int, merged: Recipe | None) -> Space:
         """A phase's space behind this winner of the phase before."""
-        return _make_space(self.config.all_phases[phase], self.pool, merged)
+        return make_space(self.config.all_phases[phase], self.pool, merged)
 
     def make_optimizer(self, phase: int, space: Space, goals: Sequence[Goal]) -> Optimizer:
         """A fresh optimizer with the run's seed; its design is made on one thread."""
@@ -144,7 +145,6 @@ def set_up(config: Config, config_dir: Path) -> Setup:
                 "search.baselines: random is for searches of one phase: of several the last one "
                 "begins with what the ones before it found; leave random or phases out"
             )
-        check_splits(config.score)
         if config.search.fidelity.kind != "full" and config.search.tell == "as_finished":
             raise InputError(
                 f"search.fidelity: {config.search.fidelity.kind} compares candidates in the order "
@@ -158,6 +158,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
         load_tokenizer(pool)
     tasks = TaskSet(config.score, config_dir)
+    if config.resolved is None:
+        config = config.model_copy(update={"score": with_splits(config.score, tasks)})
     splits = tasks.draw_splits()
     tasks.reserve_examples(splits)
     chat, tried = PLAIN, Tried({}, None)
@@ -166,7 +168,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         check_thinking(config.score, tasks, load_tokenizer(pool))
         encoder = None if config.score.is_by_hflm else encoder_of(pool)
         tried = try_tasks(tasks, splits, chat, encoder)
-    spaces = _make_spaces(config, pool, engine)
+    spaces = make_spaces(config, pool, engine)
+    config = with_optimizers(config, spaces)
     start_from = [
         read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
         for name in config.search.start_from
@@ -300,42 +303,6 @@ def box_of(space: Space) -> Box:
         canonical=space.canonical,
         landmarks=space.landmarks,
     )
-
-
-def _make_spaces(config: Config, pool: Pool, engine: EngineConfig) -> tuple[Space, ...]:
-    """Every phase's space, so that none is found wrong after the ones before it have been run."""
-    spaces: list[Space] = []
-    merged: Recipe | None = None
-    for number, phase in enumerate(config.all_phases):
-        spaces.append(_make_space(phase, pool, merged))
-        bits = [d for d in spaces[-1].dimensions if d.integer and d.high - d.low == 1.0]
-        # A few choices beside real numbers every optimizer can make.
-        if bits and not phase.optimizer.takes_bits and phase.space.kind != "parameter":
-            raise InputError(
-                f"optimizer: {phase.optimizer.kind} moves numbers, and {bits[0].name!r} has two "
-                "values; use `optimizer: {kind: nevergrad}`, or a continuous encoding"
-            )
-        merged = spaces[-1].to_recipe([d.start for d in spaces[-1].dimensions])
-        if merged.path is not None and not engine.runs_paths:
-            raise InputError(
-                f"score.engine: {engine.kind} cannot run layers in another order, and the space "
-                f"{phase.space.kind!r} needs that; set engine: own"
-            )
-        if merged.path is not None and number + 1 < len(config.all_phases):
-            raise InputError(
-                f"phases: the winner of {phase.name!r} is a path, which no later phase can merge; "
-                "put it last"
-            )
-    return tuple(spaces)
-
-
-def _make_space(phase: PhaseConfig, pool: Pool, merged: Recipe | None) -> Space:
-    try:
-        return SPACES.make(phase.space, pool, merged)
-    except InputError as error:
-        if phase.name == SIMPLE:
-            raise
-        raise InputError(f"phase {phase.name!r}: {error}") from None
 
 
 def _version(package: str) -> str:

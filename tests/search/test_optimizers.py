@@ -13,6 +13,7 @@ import yaml
 from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from evomerge.search.check import check
+from evomerge.search.setup import set_up
 from fixtures import make_config, make_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -160,3 +161,49 @@ def test_one_of_another_package(workspace, tmp_path):
     assert bits.startswith("optimizer: once moves numbers, and ")
     place = good.index("optimizer: once, in a hurry, 8 candidates in flight, told in order")
     assert good[place + 1] == "  the start, once"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"space": {"kind": "layer_order"}}, ["nevergrad"]),
+        ({"space": {"kind": "layer_order", "encoding": "continuous"}}, ["cma"]),
+        ({}, ["cma"]),
+        (
+            {
+                "space": None,
+                "search": {"finalists": 2},
+                "phases": [
+                    {
+                        "name": "weights",
+                        "space": {"method": {"kind": "task_arithmetic"}},
+                        "budget": {"candidates": 6},
+                    },
+                    {
+                        "name": "layers",
+                        "space": {"kind": "layer_order"},
+                        "budget": {"candidates": 6},
+                    },
+                ],
+            },
+            ["cma", "nevergrad"],
+        ),
+    ],
+)
+def test_where_nobody_names_one_it_can_search_the_space(workspace, changes, kinds):
+    values = yaml.safe_load(make_config(workspace).read_text())
+    del values["optimizer"]
+    (workspace / "unnamed.yaml").write_text(yaml.safe_dump(values | changes))
+    config = load_config(workspace / "unnamed.yaml")
+    setup = set_up(config, workspace)
+    assert [phase.optimizer.kind for phase in setup.config.all_phases] == kinds
+    assert set_up(setup.config, workspace).config == setup.config
+
+
+def test_one_that_cannot_search_the_space_is_refused(workspace):
+    path = make_config(workspace, optimizer={"kind": "cma"}, space={"kind": "layer_order"})
+    values = yaml.safe_load(path.read_text())
+    values["space"].pop("method")
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match="optimizer: cma moves numbers"):
+        set_up(load_config(path), workspace)
