@@ -24,7 +24,7 @@ def test_the_quoted_configuration_is_the_file():
     assert quoted == (ROOT / "configs/three_7b.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/looking.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/looking.md", "docs/own_task.md"])
 def test_every_file_it_links_is_there(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):

@@ -1,0 +1,1 @@
+"""The first files of somebody's own: a task from data."""
