@@ -96,7 +96,7 @@ class Prefect:
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"}
         )
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 90
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:
@@ -106,11 +106,15 @@ class Prefect:
                 if error.code != 503 or time.monotonic() > ends:
                     raise
                 time.sleep(0.2)
+            except TimeoutError:
+                # The machine has other things to do.
+                if time.monotonic() > ends:
+                    raise
 
     def stop(self):
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(90)
 
     def _wait_healthy(self):
         ends = time.monotonic() + 120

@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -60,8 +61,9 @@ def _connect(config: WorkersConfig) -> bool:
             "num_cpus": _local_cpus(config),
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+    quiet = nullcontext() if config.address == "local" else _without_its_log_level()
     try:
-        with _signals_left_to_us(), _core_worker_never_lost():
+        with _signals_left_to_us(), _core_worker_never_lost(), quiet:
             ray.init(**arguments)
     except (ConnectionError, ValueError) as error:
         raise InputError(
@@ -73,6 +75,27 @@ def _connect(config: WorkersConfig) -> bool:
         stop_ray()
         raise
     return True
+
+
+@contextmanager
+def _without_its_log_level() -> Iterator[None]:
+    """Ray's core says on stderr which log level it was given; what else stands there is passed on.
+
+    No process that is started here inherits the file: Ray runs elsewhere already.
+    """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if b"Set ray log level from environment variable" not in line:
+                    os.write(2, line)
 
 
 @contextmanager
