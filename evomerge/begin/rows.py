@@ -27,6 +27,14 @@ TEXTS = ("text", "content", "document", "body")
 ONE_CHOICE = re.compile(r"(?i)(choice|option|ending|answer|opt|sol)?_?([a-h]|\d)")
 """A column that holds one of several choices: A, option_b, ending0."""
 
+TAKEN = frozenset(
+    (
+        *("and", "or", "not", "in", "is", "if", "else", "loop", "self", "true", "false", "none"),
+        *("True", "False", "None", "range", "dict", "lipsum", "cycler", "joiner", "namespace"),
+    )
+)
+"""Names that mean something else in a Jinja template."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -128,10 +136,10 @@ def find_columns(rows: Sequence[Row], kind: Kind | None, named: dict[str, str]) 
         by = _answers_by(rows, choices, answer)
     used = [name for name in (question, passage, answer, *choices) if name is not None]
     for name in used:
-        if not name.isidentifier():
+        if not name.isidentifier() or name in TAKEN:
             raise InputError(
-                f"column {name!r}: a prompt's template cannot name it; rename it with letters, "
-                "digits and _"
+                f"column {name!r}: a prompt's template cannot name it; give it another name, of "
+                "letters, digits and _"
             )
     return Columns(kind, question, passage, choices, answer, by)
 
@@ -228,7 +236,7 @@ def _answers_by(rows: Sequence[Row], choices: Sequence[str], answer: str) -> Any
             "number from 1": lambda row: (
                 _number(row, answer) in range(1, len(options_of(row, choices)) + 1)
             ),
-            "letter": lambda row: str(row[answer]) in LETTERS[: len(options_of(row, choices))],
+            "letter": lambda row: row[answer] in tuple(LETTERS[: len(options_of(row, choices))]),
             "text": lambda row: str(row[answer]) in options_of(row, choices),
         }
     for way, fits in ways.items():
@@ -247,7 +255,7 @@ def _number(row: Row, answer: str) -> int | None:
     value = row[answer]
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9:
         return int(value)
     return value if isinstance(value, int) else None
 

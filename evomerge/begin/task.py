@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.score import TaskSet
 from evomerge.score.config import ScoreConfig
+from evomerge.score.faults import told_as
 
 NUM_SHOWN = 3
 
@@ -203,17 +204,20 @@ def _load(folder: Path, task: dict[str, Any], data: Path) -> tuple[Shown, ...]:
     )
     tasks = TaskSet(config, folder)
     loaded = tasks.tasks[name]
-    found = []
-    for document in list(tasks.documents[name])[:NUM_SHOWN]:
-        target = loaded.doc_to_target(document)
-        if loaded.OUTPUT_TYPE == "multiple_choice":
-            answers, right = tuple(loaded.doc_to_choice(document)), int(target)
-        else:
-            answers, right = (str(target),), 0
-        if loaded.OUTPUT_TYPE != "loglikelihood_rolling":
-            answers = tuple(f"{loaded.config.target_delimiter}{each}" for each in answers)
-        found.append(Shown(loaded.doc_to_text(document), answers, right))
-    return tuple(found)
+    documents = list(tasks.documents[name])[:NUM_SHOWN]
+    with told_as(InputError, f"task {name!r}: a prompt cannot be made"):
+        return tuple(_shown(loaded, document) for document in documents)
+
+
+def _shown(loaded: Any, document: Mapping[str, Any]) -> Shown:
+    target = loaded.doc_to_target(document)
+    answers: tuple[str, ...] = (str(target),)
+    right = 0
+    if loaded.OUTPUT_TYPE == "multiple_choice":
+        answers, right = tuple(loaded.doc_to_choice(document)), int(target)
+    if loaded.OUTPUT_TYPE != "loglikelihood_rolling":
+        answers = tuple(f"{loaded.config.target_delimiter}{each}" for each in answers)
+    return Shown(loaded.doc_to_text(document), answers, right)
 
 
 def _to_yaml(task: dict[str, Any], data: str) -> str:

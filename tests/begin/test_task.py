@@ -122,7 +122,7 @@ def test_somebody_says_what_is_what(tmp_path):
         (
             '{"my question": "a", "answer": "b"}\n',
             {"named": {"question": "my question"}},
-            "rename it",
+            "another name",
         ),
         (
             '{"question": "a", "b": 1, "answer": 0}\n',
@@ -130,6 +130,11 @@ def test_somebody_says_what_is_what(tmp_path):
             "has no list in every document",
         ),
         ('{"question": "a", "answer": "b"}\n', {"prompt": "{{question"}, "task 'quiz'"),
+        ('{"question": "a", "answer": "b"}\n', {"prompt": "{{query}}"}, "'query' is undefined"),
+        ('{"loop": "a", "answer": "b"}\n', {"named": {"question": "loop"}}, "another name"),
+        ('{"question": "a", "choices": ["x", "y"], "answer": "AB"}\n', {}, "names none of its 2"),
+        ('{"question": "a", "choices": ["x", "y"], "answer": "²"}\n', {}, "names none of its 2"),
+        (f'{{"question": "a", "choices": ["x", "y"], "answer": "{"1" * 5000}"}}\n', {}, "none of"),
     ],
 )
 def test_what_cannot_be_used_is_one_message_and_no_file(tmp_path, text, options, said):
