@@ -88,7 +88,7 @@ def test_check_says_what_a_search_would_say(name, workspace, tmp_path):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("chek config.yaml", "Did you mean 'check'?"),
+        ("chek config.yaml", "Did you mean 'check'"),
         ("check", "Missing argument 'CONFIG'"),
         ("search config.yaml --runs x", "--run-dir"),
         ("build recipe.yaml", "Missing option '--out'"),

@@ -177,7 +177,10 @@ def test_the_form_says_what_each_field_is_for():
     properties = search.parameters.model_dump()["properties"]
     assert "Changes of the configuration" in properties["overrides"]["description"]
     budget = search.parameters.definitions["BudgetConfig"]["properties"]
-    assert budget["candidates"]["description"] == "Candidates told to the optimizer."
+    assert (
+        budget["candidates"]["description"]
+        == "How many candidates are scored and told to the optimizer."
+    )
 
 
 def test_a_run_is_gone_on_with():
