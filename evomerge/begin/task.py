@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from evomerge.score.faults import told_as
 NUM_SHOWN = 3
 
 MOST_TOKENS = 1024
-"""Of an answer; no token has less than a character of it."""
+"""Of an answer; no token has less than a byte of it."""
 
 LEAST_TOKENS = 16
 
@@ -101,8 +102,12 @@ def write_task(
         raise InputError(f"--kind: no kind {kind!r}; valid: {', '.join(KINDS)}")
     wanted: Kind | None = next((each for each in KINDS if each == kind), None)
     rows = read_rows(data)
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(f"--name: {name!r} is no task's name; valid: letters, digits, _ . -")
     name = name or "".join(c if c.isalnum() or c in "_-." else "_" for c in data.stem)
     out = out or data.with_name(f"{name}.yaml")
+    if out.suffix != ".yaml":
+        raise InputError(f"--out: {out} would not be found as a task; its name must end in .yaml")
     if out.exists():
         raise InputError(f"{out} is there already; name another file with --out, or remove it")
     if not out.parent.is_dir():
@@ -135,13 +140,16 @@ def _task(name: str, columns: Columns, rows: Sequence[Row], prompt: str | None) 
     }
     if columns.kind == "multiple_choice":
         return task | _choosing(columns, rows)
-    answers = [str(row[columns.answer or ""]) for row in rows]
-    until = ["\n"] if not any("\n" in answer.strip() for answer in answers) else ["\n\n\n"]
-    longest = max(len(answer) for answer in answers)
+    answers = [str(row[columns.answer or ""]).strip() for row in rows]
+    until = ["\n"] if not any("\n" in answer for answer in answers) else ["\n\n\n"]
+    # One more: many models write a space first.
+    longest = max(len(answer.encode("utf-8", "replace")) for answer in answers) + 1
     most = min(MOST_TOKENS, max(LEAST_TOKENS, longest))
+    filters = [{"function": "remove_whitespace"}, {"function": "take_first"}]
     return task | {
-        "doc_to_target": f"{{{{{columns.answer}}}}}",
+        "doc_to_target": f"{{{{{columns.answer} | string | trim}}}}",
         "generation_kwargs": {"until": until, "max_gen_toks": most, "do_sample": False},
+        "filter_list": [{"name": "none", "filter": filters}],
         "metric_list": [
             {
                 "metric": "exact_match",

@@ -16,6 +16,8 @@ from evomerge.begin.rows import find_columns
 from evomerge.begin.task import Shown, write_task
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.score import TaskSet
+from evomerge.score.config import ScoreConfig
 from evomerge.search.check import check
 from fixtures import make_workspace
 
@@ -89,6 +91,28 @@ def test_answers_that_are_written(tmp_path):
     assert written["dataset_kwargs"] == {"data_files": {"test": "quiz.jsonl"}}
 
 
+def test_a_right_answer_counts_however_it_is_spaced(tmp_path):
+    rows = [{"question": "Capital of Peru?", "answer": " Lima\n"}] * 2
+    task = write_task(write(tmp_path, rows))
+    config = ScoreConfig.model_validate(
+        {"objectives": [{"task": "quiz"}], "include_path": [str(tmp_path)]}
+    )
+    loaded = TaskSet(config, tmp_path).tasks["quiz"]
+    loaded.build_all_requests(rank=0, world_size=1)
+    for request in loaded.instances:
+        request.resps = [" lima\n"]
+    loaded.apply_filters()
+    (document, *_) = loaded.eval_docs
+    filtered = loaded.instances[0].filtered_resps["none"]
+    assert loaded.process_results(document, [filtered]) == {"exact_match": 1.0}
+    assert task.shown[0].answers == (" Lima",)
+
+
+def test_tokens_suffice_for_any_script(tmp_path):
+    task = write_task(write(tmp_path, [{"question": "q", "answer": "\u9f98" * 20}]))
+    assert yaml.safe_load(task.path.read_text())["generation_kwargs"]["max_gen_toks"] == 61
+
+
 def test_texts_are_measured_by_perplexity(tmp_path):
     task = write_task(write(tmp_path, [{"id": 1, "text": "A text."}]))
     assert (task.kind, task.shown) == ("perplexity", (Shown("", ("A text.",), 0),))
@@ -144,6 +168,15 @@ def test_what_cannot_be_used_is_one_message_and_no_file(tmp_path, text, options,
         write_task(path, **options)
     assert said in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["quiz.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"name": "../evil"}, "no task's name"), ({"out": Path("quiz.yml")}, "must end in .yaml")],
+)
+def test_names_that_cannot_be(tmp_path, options, said):
+    with pytest.raises(InputError, match=said):
+        write_task(write(tmp_path, CHOICES), **options)
 
 
 def test_a_file_that_is_there_is_kept(tmp_path):
