@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,5 +85,7 @@ def read(path: str) -> dict[str, Any]:
         InputError: It is no configuration.
     """
     load_config(Path(path))
-    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    written = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    # YAML has dates, which JSON has as text.
+    config = json.loads(json.dumps(written, default=lambda value: value.isoformat()))
     return {"config": config, "config_dir": str(Path(path).parent)}

@@ -68,7 +68,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(lines, 1):
@@ -135,6 +135,8 @@ def find_columns(rows: Sequence[Row], kind: Kind | None, named: dict[str, str]) 
         assert answer is not None
         by = _answers_by(rows, choices, answer)
     used = [name for name in (question, passage, answer, *choices) if name is not None]
+    for name in filter(None, (question, passage, None if choices else answer)):
+        _require_texts(rows, name)
     for name in used:
         if not name.isidentifier() or name in TAKEN:
             raise InputError(
@@ -164,6 +166,14 @@ def _first(known: Sequence[str], names: Sequence[str], taken: Sequence[str | Non
 
 
 def _choices(rows: Sequence[Row], known: Sequence[str], named: dict[str, str]) -> tuple[str, ...]:
+    lists = [name for name in known if all(_is_list(row[name]) for row in rows)]
+    for name in lists:
+        kinds = [isinstance(row[name], dict) for row in rows]
+        if len(set(kinds)) > 1:
+            raise InputError(
+                f"document {kinds.index(not kinds[0])}: its {name!r} are written in another way "
+                "than those of document 0; write all in one way"
+            )
     if "choices" in named:
         found = tuple(named["choices"].split(","))
         if len(found) == 1 and not all(_is_list(row.get(found[0])) for row in rows):
@@ -172,7 +182,6 @@ def _choices(rows: Sequence[Row], known: Sequence[str], named: dict[str, str]) -
                 "with lists, or several columns: a,b,c"
             )
         return found
-    lists = [name for name in known if all(_is_list(row[name]) for row in rows)]
     named_so = _first(lists, CHOICES, ())
     if named_so is not None:
         return (named_so,)
@@ -214,6 +223,15 @@ def _require(
             f"cannot tell which column is what for {kind.replace('_', ' ')}; name "
             f"{' and '.join(missing)}\ncolumns: {', '.join(known)}"
         )
+
+
+def _require_texts(rows: Sequence[Row], name: str) -> None:
+    for number, row in enumerate(rows):
+        value = row.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InputError(
+                f"document {number}: {name!r} is {str(value)[:80]!r}; expected a text or a number"
+            )
 
 
 def _require_everywhere(rows: Sequence[Row], name: str) -> None:

@@ -155,6 +155,14 @@ def test_somebody_says_what_is_what(tmp_path):
         ),
         ('{"question": "a", "answer": "b"}\n', {"prompt": "{{question"}, "task 'quiz'"),
         ('{"question": "a", "answer": "b"}\n', {"prompt": "{{query}}"}, "'query' is undefined"),
+        ('{"question": ["a"], "answer": "b"}\n', {}, "document 0: 'question' is"),
+        ('{"question": "a", "answer": {"text": ["b"]}}\n', {}, "document 0: 'answer' is"),
+        (
+            '{"question": "a", "choices": ["x", "y"], "answer": 0}\n'
+            '{"question": "a", "choices": {"text": ["x", "y"], "label": ["0", "1"]}, "answer": 0}',
+            {},
+            "document 1: its 'choices' are written in another way",
+        ),
         ('{"loop": "a", "answer": "b"}\n', {"named": {"question": "loop"}}, "another name"),
         ('{"question": "a", "choices": ["x", "y"], "answer": "AB"}\n', {}, "names none of its 2"),
         ('{"question": "a", "choices": ["x", "y"], "answer": "²"}\n', {}, "names none of its 2"),

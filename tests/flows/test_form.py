@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
-from evomerge.config import Config
+from evomerge.config import Config, load_config
 from evomerge.errors import InputError
 from flows.form import read
 from flows.search import search
@@ -27,7 +28,8 @@ def schema():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_prefect_takes_what_is_shipped(schema, path):
     form = read(str(path))
-    assert form == {"config": yaml.safe_load(path.read_text()), "config_dir": str(path.parent)}
+    assert form["config_dir"] == str(path.parent)
+    assert Config.model_validate(form["config"]) == load_config(path)
     validate(form, schema, raise_on_error=True, preprocess=True)
     # As it is checked where a deployment is made.
     validate(form, schema, raise_on_error=True, preprocess=True, ignore_required=True)
@@ -48,6 +50,14 @@ def test_prefect_takes_short_and_long_ways_to_write(schema, change):
         config[name] = {**config[name], **value} if name in ("pool", "score") else value
     errors = validate({"config": config}, schema, preprocess=True)
     assert not errors, errors
+
+
+def test_dates_of_a_yaml_file_are_deployed(schema, tmp_path):
+    config = yaml.safe_load((ROOT / "evomerge/demo/demo.yaml").read_text())
+    config["score"] |= {"chat_date": date(2026, 11, 1), "apply_chat_template": True}
+    config["search"]["budget"]["deadline"] = datetime(2026, 12, 1, 8)
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
+    validate(read(str(tmp_path / "a.yaml")), schema, raise_on_error=True, preprocess=True)
 
 
 def test_a_wrong_name_is_refused_before_anything_runs(schema):
