@@ -24,7 +24,7 @@ ANSWERS = (
 )
 TEXTS = ("text", "content", "document", "body")
 
-ONE_CHOICE = re.compile(r"(?i)(choice|option|ending|answer|opt|sol)?_?([a-h]|\d)")
+ONE_CHOICE = re.compile(r"(?i)(choice|option|ending|answer|opt|sol)?_?([a-z]|\d{1,2})")
 """A column that holds one of several choices: A, option_b, ending0."""
 
 TAKEN = frozenset(
@@ -104,6 +104,7 @@ def find_columns(rows: Sequence[Row], kind: Kind | None, named: dict[str, str]) 
         InputError: It cannot be found out, or a named column is not there.
     """
     known = list(dict.fromkeys(name for row in rows for name in row))
+    named = {use: ",".join(map(str.strip, name.split(","))) for use, name in named.items()}
     for use, name in named.items():
         for each in name.split(","):
             if each not in known:
@@ -185,14 +186,28 @@ def _choices(rows: Sequence[Row], known: Sequence[str], named: dict[str, str]) -
     named_so = _first(lists, CHOICES, ())
     if named_so is not None:
         return (named_so,)
-    families: dict[str, list[str]] = {}
+    families: dict[tuple[str, bool], dict[int, str]] = {}
     for name in known:
-        match = ONE_CHOICE.fullmatch(name)
-        if match is not None and all(isinstance(row[name], str | int | float) for row in rows):
-            kind = "number" if match[2].isdigit() else "letter"
-            families.setdefault(f"{(match[1] or '').lower()} {kind}", []).append(name)
-    several = [sorted(names) for names in families.values() if len(names) > 1]
-    return tuple(several[0]) if several else ()
+        place = place_of(name)
+        if place is not None and all(isinstance(row[name], str | int | float) for row in rows):
+            family = name.removesuffix(place[0]).lower(), place[0].isdigit()
+            families.setdefault(family, {})[place[1]] = name
+    for (_, is_numbered), members in families.items():
+        first, count = min(members), len(members)
+        can_begin = first == 0 or (first == 1 and is_numbered)
+        # With a gap between them, or without the first, they are something else.
+        if count > 1 and can_begin and max(members) == first + count - 1:
+            return tuple(members[place] for place in sorted(members))
+    return ()
+
+
+def place_of(column: str) -> tuple[str, int] | None:
+    """Which of several choices a column holds, by its name: the name's end, and its number."""
+    match = ONE_CHOICE.fullmatch(column)
+    if match is None:
+        return None
+    end = match[2]
+    return end, int(end) if end.isdigit() else LETTERS.index(end.upper())
 
 
 def _is_list(value: Any) -> bool:
@@ -250,13 +265,22 @@ def _answers_by(rows: Sequence[Row], choices: Sequence[str], answer: str) -> Any
         ways: dict[str, Any] = {"label": lambda row: row[answer] in row[choices[0]]["label"]}
     else:
         ways = {
+            "text": lambda row: (
+                isinstance(row[answer], str) and row[answer] in options_of(row, choices)
+            ),
             "number": lambda row: _number(row, answer) in range(len(options_of(row, choices))),
             "number from 1": lambda row: (
                 _number(row, answer) in range(1, len(options_of(row, choices)) + 1)
             ),
             "letter": lambda row: row[answer] in tuple(LETTERS[: len(options_of(row, choices))]),
-            "text": lambda row: str(row[answer]) in options_of(row, choices),
         }
+        # Names of columns count as well: the second of B and C is not what B names.
+        places = [place_of(name) for name in choices if len(choices) > 1]
+        numbers = [place[1] for place in places if place is not None]
+        if len(numbers) == len(choices) and numbers != list(range(len(choices))):
+            del ways["number"], ways["letter"]
+            if numbers != list(range(1, len(choices) + 1)):
+                del ways["number from 1"]
     for way, fits in ways.items():
         if all(fits(row) for row in rows):
             return way

@@ -106,6 +106,8 @@ def write_task(
         raise InputError(f"--name: {name!r} is no task's name; valid: letters, digits, _ . -")
     name = name or "".join(c if c.isalnum() or c in "_-." else "_" for c in data.stem)
     out = out or data.with_name(f"{name}.yaml")
+    if set("*?[]") & set(str(data)):
+        raise InputError(f"{data}: the name has one of * ? [ ], which lm-eval takes for a pattern")
     if out.suffix != ".yaml":
         raise InputError(f"--out: {out} would not be found as a task; its name must end in .yaml")
     if out.exists():
@@ -116,7 +118,7 @@ def write_task(
     task = _task(name, columns, rows, prompt)
     with tempfile.TemporaryDirectory() as temporary:
         # What cannot be loaded is not written.
-        shown = _load(Path(temporary), task, data)
+        shown = _load(Path(temporary), task, data, rows, columns)
     place = os.path.relpath(data.resolve(), out.parent.resolve())
     write_text(out, _to_yaml(task, place))
     return NewTask(out, name, columns.kind, len(rows), tuple(shown_columns(columns)), shown)
@@ -203,8 +205,14 @@ def _choosing(columns: Columns, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _load(folder: Path, task: dict[str, Any], data: Path) -> tuple[Shown, ...]:
-    """The first documents of the task, as lm-eval makes them."""
+def _load(
+    folder: Path, task: dict[str, Any], data: Path, rows: Sequence[Row], columns: Columns
+) -> tuple[Shown, ...]:
+    """The first documents of the task, as lm-eval makes them, once all of them can be made.
+
+    Raises:
+        InputError: lm-eval cannot load the task, or reads something else than the file says.
+    """
     (folder / "task.yaml").write_text(_to_yaml(task, str(data.resolve())), encoding="utf-8")
     name = task["task"]
     config = ScoreConfig.model_validate(
@@ -212,9 +220,25 @@ def _load(folder: Path, task: dict[str, Any], data: Path) -> tuple[Shown, ...]:
     )
     tasks = TaskSet(config, folder)
     loaded = tasks.tasks[name]
-    documents = list(tasks.documents[name])[:NUM_SHOWN]
+    documents = list(tasks.documents[name])
+    for number, (row, document) in enumerate(zip(rows, documents, strict=True)):
+        _require_same(number, row, document, columns)
     with told_as(InputError, f"task {name!r}: a prompt cannot be made"):
-        return tuple(_shown(loaded, document) for document in documents)
+        return tuple([_shown(loaded, document) for document in documents][:NUM_SHOWN])
+
+
+def _require_same(number: int, row: Row, document: Mapping[str, Any], columns: Columns) -> None:
+    """Refuse what changes when it is loaded: dates, large numbers, numbers of several types."""
+    for name in filter(None, (columns.passage, columns.question, columns.answer, *columns.choices)):
+        written, read = row[name], document[name]
+        if name in columns.choices and len(columns.choices) == 1:
+            written, read = options_of(row, (name,)), options_of(dict(document), (name,))
+        if str(written) != str(read):
+            raise InputError(
+                f"document {number}: {name!r} is {str(written)[:60]!r} and is read as "
+                f"{str(read)[:60]!r}; write numbers and dates of this column as texts, and the "
+                "same way in all documents"
+            )
 
 
 def _shown(loaded: Any, document: Mapping[str, Any]) -> Shown:

@@ -30,5 +30,5 @@ def print_task(task: NewTask) -> None:
             answer = shown.answers[0]
             typer.echo(f"  {'text' if task.kind == 'perplexity' else 'answer'} {answer[:200]!r}")
     score = {"include_path": [str(task.path.parent)], "objectives": [{"task": task.name}]}
-    typer.echo("\nIn a configuration:\n")
+    typer.echo("\nIn a configuration that lies in this folder:\n")
     typer.echo(yaml.safe_dump({"score": score}, sort_keys=False).rstrip())

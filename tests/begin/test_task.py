@@ -81,6 +81,45 @@ def test_a_column_for_each_choice(tmp_path):
     assert task.shown == (Shown("Question: q\nAnswer:", (" x", " y"), 1),)
 
 
+@pytest.mark.parametrize(
+    ("names", "answer", "right"),
+    [
+        ([f"opt{n}" for n in range(12)], 10, 10),
+        (["option1", "option2"], "1", 0),
+        (["a", "B"], "A", 0),
+    ],
+)
+def test_columns_are_in_the_order_that_their_names_say(tmp_path, names, answer, right):
+    row = {"question": "q", **{name: f"is {name}" for name in reversed(names)}, "answer": answer}
+    task = write_task(write(tmp_path, [row]))
+    assert task.shown[0].answers == tuple(f" is {name}" for name in names)
+    assert task.shown[0].right == right
+
+
+def test_columns_with_a_gap_are_no_choices():
+    assert (
+        find_columns([{"question": "q", "B": "x", "C": "y", "answer": "B"}], None, {}).choices == ()
+    )
+
+
+def test_an_answer_that_is_a_choice_is_that_choice(tmp_path):
+    rows = [{"question": "q", "choices": ["1", "0"], "answer": "1"}]
+    assert write_task(write(tmp_path, rows)).shown[0].right == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"question": "2020-01-01", "answer": "2020-01-02"}],
+        [{"question": "q", "answer": 10**30}],
+        [{"question": "q", "answer": 1}, {"question": "q", "answer": 1.5}],
+    ],
+)
+def test_what_would_be_read_otherwise_is_refused(tmp_path, rows):
+    with pytest.raises(InputError, match="(is read as|cannot be)"):
+        write_task(write(tmp_path, rows))
+
+
 def test_answers_that_are_written(tmp_path):
     rows = [{"passage": "Long.", "prompt": "Say it: ", "completion": "yes\nno"}]
     task = write_task(write(tmp_path, rows))
@@ -162,6 +201,11 @@ def test_somebody_says_what_is_what(tmp_path):
             '{"question": "a", "choices": {"text": ["x", "y"], "label": ["0", "1"]}, "answer": 0}',
             {},
             "document 1: its 'choices' are written in another way",
+        ),
+        (
+            '{"question": "a", "B": "x", "C": "y", "answer": "B"}\n',
+            {"named": {"choices": "B, C"}},
+            "names none of its 2",
         ),
         ('{"loop": "a", "answer": "b"}\n', {"named": {"question": "loop"}}, "another name"),
         ('{"question": "a", "choices": ["x", "y"], "answer": "AB"}\n', {}, "names none of its 2"),
