@@ -38,7 +38,8 @@ class SplitsConfig(Section):
 
     Attributes:
         search: How many documents of each task steer the optimizer. By default 200, or a fifth of
-            the documents of the task that has the fewest.
+            the documents of the task that has the fewest. Documents that share a split count as
+            one.
         validation: How many documents of each task rank the finalists. By default 200, or a fifth.
         holdout: How many documents of each task say what the chosen model scores; nothing is
             chosen by them. By default 600, or three fifths.

@@ -27,6 +27,10 @@ TYPICAL: Mapping[Split, int] = {"search": 200, "validation": 200, "holdout": 600
 """Documents of a task where nobody says how many; fewer in proportion where it has fewer."""
 
 
+LEAST_OF_A_TASK = 2
+"""Documents of a task in a split: a mean over one has no standard error."""
+
+
 @dataclass(frozen=True)
 class Groups:
     """Documents that share a split, whichever it is.
@@ -125,7 +129,7 @@ def with_sizes(config: SplitsConfig, count: int) -> SplitsConfig:
     free = max(count - sum(given.values()), 0)
     share = min(1.0, free / typical) if typical else 1.0
     return config.model_copy(
-        update={split: max(int(share * TYPICAL[split]), 1) for split in missing}
+        update={split: max(int(share * TYPICAL[split]), LEAST_OF_A_TASK) for split in missing}
     )
 
 

@@ -24,6 +24,7 @@ from evomerge.score.measures import Measuring, is_mean
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.randomness import lm_evals_seeds
 from evomerge.score.splits import (
+    LEAST_OF_A_TASK,
     Groups,
     Sizes,
     Splits,
@@ -37,9 +38,6 @@ _OF_PLACES = frozenset(("metadata", "dataset_path", "dataset_kwargs", "tag", "gr
 
 SHARE_OF_SHARED = 0.9
 """Of documents that tasks have in common, so much is drawn where nobody says how many."""
-
-LEAST_OF_A_TASK = 2
-"""Documents of a group's task in a split."""
 
 
 class TaskSet:

@@ -13,7 +13,7 @@ from evomerge.registry import whole_path
 from evomerge.score import SPLITS, Splits, TaskSet
 from evomerge.score.config import HFLM
 from evomerge.score.leaks import longest_matches
-from evomerge.score.tasks import LEAST_OF_A_TASK
+from evomerge.score.splits import LEAST_OF_A_TASK
 
 Leaks = dict[str, dict[int, float]]
 """By task and document: how much of it stands in the training text in one piece, above 0 to 1."""

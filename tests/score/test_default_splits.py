@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from evomerge.config import load_config
+from evomerge.errors import InputError
 from evomerge.score import TaskSet
 from evomerge.score.config import SplitsConfig
 from evomerge.score.splits import with_sizes
@@ -34,8 +35,8 @@ def sizes_of(splits: SplitsConfig) -> tuple[int | None, ...]:
         (100, {"holdout": 60}, (20, 20, 60)),
         (100, {"search": 10, "validation": 10, "holdout": 10}, (10, 10, 10)),
         # Too few: the draw says so.
-        (2, {}, (1, 1, 1)),
-        (10, {"search": 20}, (20, 1, 1)),
+        (2, {}, (2, 2, 2)),
+        (10, {"search": 20}, (20, 2, 2)),
     ],
 )
 def test_sizes(count, given, sizes):
@@ -110,6 +111,12 @@ def test_a_group_is_drawn_from_all_its_tasks(folder):
     assert sizes_of(splits) == (16, 16, 49)
     drawn = tasks.draw_splits()
     assert len(drawn["part_a"]["holdout"]) + len(drawn["part_b"]["holdout"]) == 49
+
+
+def test_a_task_with_too_few_documents_says_so(folder):
+    write_task(folder, "tiny", rows_of(folder, 4))
+    with pytest.raises(InputError, match="has 4 documents, the splits need 6"):
+        fitted(folder, "tiny")
 
 
 def test_a_run_records_what_was_drawn(tmp_path):
