@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import GetJsonSchemaHandler
@@ -13,6 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from evomerge.config import Config, load_config
+from evomerge.errors import InputError
 
 MOST_TABS = 8
 """Kinds of one thing that the form can show as tabs."""
@@ -82,9 +84,15 @@ def read(path: str) -> dict[str, Any]:
         "config", as it is written in the file, and "config_dir", the file's folder.
 
     Raises:
-        InputError: It is no configuration.
+        InputError: It is no configuration, or has a password in it.
     """
-    load_config(Path(path))
+    address = load_config(Path(path)).record.tracking_uri
+    if address is not None and urlsplit(address).password is not None:
+        raise InputError(
+            f"{path}: record.tracking_uri has a password, which everybody who sees the deployment "
+            "could read; leave it out, and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD where the worker runs"
+        )
     written = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     # YAML has dates, which JSON has as text.
     config = json.loads(json.dumps(written, default=lambda value: value.isoformat()))

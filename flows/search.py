@@ -270,7 +270,9 @@ def search(
 
 
 def mlflow_lines(run_dir: Path) -> list[str]:
-    """How to get to a run in MLflow."""
+    """How to get to a run in MLflow, where it is recorded there."""
+    if not load_config(run_dir / CONFIG_FILE).record.enabled:
+        return []
     link = link_to(run_dir)
     if link is not None:
         return [f"[this run in MLflow]({link})"]

@@ -21,19 +21,28 @@ ROOT = Path(__file__).parents[1]
 PREFECT = Path(sys.executable).with_name("prefect")
 
 
-def copy_flows(folder: Path) -> None:
-    """The flows and their deployments, as they are in a checkout."""
+FORMS = ("evomerge/demo/demo.yaml", "configs/three_7b.yaml")
+"""The YAML files that the deployments' forms start from."""
+
+
+def copy_flows(folder: Path, form: str = FORMS[0]) -> None:
+    """The flows and their deployments, as they are in a checkout.
+
+    Args:
+        folder: Where to.
+        form: The YAML file there that the demo's form starts from.
+    """
     shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "prefect.yaml", folder)
-    # The deployments' forms start from these.
-    for name in ("evomerge/demo/demo.yaml", "configs/three_7b.yaml"):
+    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
+    (folder / "prefect.yaml").write_text(text.replace(f"path: {FORMS[0]}", f"path: {form}"))
+    for name in FORMS:
         (folder / name).parent.mkdir(parents=True)
         shutil.copy(ROOT / name, folder / name)
 
 
 def serve_endless_search(folder: Path) -> Iterator[Prefect]:
     """A server with the deployments, and a search in config.yaml that ends when it is stopped."""
-    copy_flows(folder)
+    copy_flows(folder, "config.yaml")
     search = {"budget": {"candidates": 100_000}, "finalists": 2}
     make_workspace(folder, search=search, workers={"num_actors": 1})
     server = Prefect(folder)

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-from prefect_server import Prefect, copy_flows  # noqa: E402
+from prefect_server import Prefect, copy_flows  # noqa: E402  (their folder is named before)
 
 PORT = 5971
 WIDTHS = (60, 80, 120)

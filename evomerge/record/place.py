@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evomerge.files import write_text
+from evomerge.files import sha256_json, write_text
 from evomerge.journal.folder import MLFLOW_FILE
 from evomerge.record.config import tracking_uri
 
@@ -23,7 +23,8 @@ def page_of(experiment: str, run: str) -> str:
 def note_place(run_dir: Path, experiment: str, run: str) -> None:
     """Note where a run is; of a folder that nobody can write to, nothing is noted."""
     with contextlib.suppress(OSError):
-        text = json.dumps({"experiment": experiment, "run": run})
+        server = sha256_json(tracking_uri(run_dir))
+        text = json.dumps({"experiment": experiment, "run": run, "server": server})
         write_text(run_dir / MLFLOW_FILE, f"{text}\n")
 
 
@@ -39,6 +40,10 @@ def link_to(run_dir: Path) -> str | None:
     try:
         place = json.loads((run_dir / MLFLOW_FILE).read_text(encoding="utf-8"))
         page = page_of(place["experiment"], place["run"])
+        is_there = place["server"] == sha256_json(tracking_uri(run_dir))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # The run may be recorded elsewhere since.
+    if not is_there:
         return None
     return f"{parts.scheme}://{host}{parts.path.rstrip('/')}{page}"

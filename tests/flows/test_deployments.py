@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
+from evomerge.config import load_config
 from evomerge.journal import read_journal
-from fixtures import make_config
 from prefect_server import PREFECT, serve_endless_search
 
 STAGES = ["check", "baselines", "search", "finalists", "holdout", "report"]
@@ -96,11 +96,14 @@ def test_a_deployment_is_cancelled_and_gone_on_with(prefect):
 
 
 def test_a_deployment_runs_a_stage_a_task(prefect):
-    make_config(prefect.folder, workers={"num_actors": 1})
-    run = ("deployment", "run", "search/demo", "--param", "config=config.yaml", "--watch")
-    output = prefect.run(*run)
+    """Of the form as it was deployed, with what was changed in it."""
+    form = prefect.get("/deployments/name/search/demo")["parameters"]
+    assert (form["config"]["name"], form["config_dir"]) == ("toy", ".")
+    few = 'overrides={"search.budget.candidates": 6}'
+    output = prefect.run("deployment", "run", "search/demo", "--param", few, "--watch")
     assert "Completed" in output, output
     (run_dir,) = (prefect.folder / "runs").glob("toy-*")
+    assert load_config(run_dir / "config.yaml").search.budget.candidates == 6
     assert events_of(run_dir)[-1].data == {"stage": "report"}
     flow_run = max(flow_runs(prefect, "COMPLETED"), key=lambda run: run["start_time"])
     assert tasks_of(prefect, flow_run) == [(name, "COMPLETED") for name in STAGES]

@@ -52,6 +52,15 @@ def test_prefect_takes_short_and_long_ways_to_write(schema, change):
     assert not errors, errors
 
 
+def test_a_password_is_not_deployed(tmp_path):
+    config = yaml.safe_load((ROOT / "evomerge/demo/demo.yaml").read_text())
+    config["record"] = {"tracking_uri": "http://me:secret@host:5000"}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+        read(str(tmp_path / "a.yaml"))
+    assert "secret" not in str(caught.value)
+
+
 def test_dates_of_a_yaml_file_are_deployed(schema, tmp_path):
     config = yaml.safe_load((ROOT / "evomerge/demo/demo.yaml").read_text())
     config["score"] |= {"chat_date": date(2026, 11, 1), "apply_chat_template": True}

@@ -25,6 +25,13 @@ def test_a_link_has_no_secrets(tmp_path, address):
     assert link_to(run_dir) == f"http://host:5000/{page}"
 
 
+def test_a_link_is_to_the_server_that_has_the_run(tmp_path):
+    run_dir = run_dir_of(tmp_path, "http://old:5000")
+    note_place(run_dir, "7", "abc")
+    assert link_to(run_dir_of(tmp_path, "http://new:5000")) is None
+    assert link_to(run_dir_of(tmp_path, "http://old:5000")) is not None
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"run": "abc"}', "3"])
 def test_a_note_that_is_damaged_is_no_link(tmp_path, text):
     run_dir = run_dir_of(tmp_path, "http://host:5000")
