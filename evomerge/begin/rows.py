@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from evomerge.errors import InputError, closest
 
 Row = dict[str, Any]
 Kind = Literal["multiple_choice", "generation", "perplexity"]
+Way = Literal["number", "number from 1", "letter", "text", "label"]
+Fits = tuple[Way, Callable[[Row], bool]]
 KINDS: tuple[Kind, ...] = ("multiple_choice", "generation", "perplexity")
 
 PASSAGES = ("passage", "context", "article", "story", "support")
@@ -57,7 +59,7 @@ class Columns:
     passage: str | None = None
     choices: tuple[str, ...] = ()
     answer: str | None = None
-    answers_by: Literal["number", "number from 1", "letter", "text", "label"] | None = None
+    answers_by: Way | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -255,42 +257,57 @@ def _require_everywhere(rows: Sequence[Row], name: str) -> None:
             raise InputError(f"document {number} has no {name!r}; give every document one")
 
 
-def _answers_by(rows: Sequence[Row], choices: Sequence[str], answer: str) -> Any:
+def _answers_by(rows: Sequence[Row], choices: Sequence[str], answer: str) -> Way:
     """How answers name a choice.
 
     Raises:
         InputError: They do not all do it in one way, with the first that does not.
     """
-    if has_labels(rows[0], choices):
-        ways: dict[str, Any] = {"label": lambda row: row[answer] in row[choices[0]]["label"]}
-    else:
-        ways = {
-            "text": lambda row: (
-                isinstance(row[answer], str) and row[answer] in options_of(row, choices)
-            ),
-            "number": lambda row: _number(row, answer) in range(len(options_of(row, choices))),
-            "number from 1": lambda row: (
-                _number(row, answer) in range(1, len(options_of(row, choices)) + 1)
-            ),
-            "letter": lambda row: row[answer] in tuple(LETTERS[: len(options_of(row, choices))]),
-        }
-        # Names of columns count as well: the second of B and C is not what B names.
-        places = [place_of(name) for name in choices if len(choices) > 1]
-        numbers = [place[1] for place in places if place is not None]
-        if len(numbers) == len(choices) and numbers != list(range(len(choices))):
-            del ways["number"], ways["letter"]
-            if numbers != list(range(1, len(choices) + 1)):
-                del ways["number from 1"]
-    for way, fits in ways.items():
+    ways = _ways(rows[0], choices, answer)
+    for way, fits in ways:
         if all(fits(row) for row in rows):
             return way
-    best = max(ways, key=lambda way: sum(map(ways[way], rows)))
-    number = next(n for n, row in enumerate(rows) if not ways[best](row))
+    _, best = max(ways, key=lambda pair: sum(map(pair[1], rows)))
+    number = next(n for n, row in enumerate(rows) if not best(row))
     raise InputError(
         f"document {number}: {answer!r} is {str(rows[number][answer])[:80]!r}, which names none of "
         f"its {len(options_of(rows[number], choices))} choices\nvalid: a number, a letter, or a "
         "choice's text, in one way in all documents; --answer names another column"
     )
+
+
+def _ways(first: Row, choices: Sequence[str], answer: str) -> list[Fits]:
+    """The ways in which answers may name a choice, and whether a document's does; the first counts.
+
+    A text that is a choice's is that choice, whatever else it could be. Names of columns count as
+    well: the second of B and C is not what B names.
+    """
+    if has_labels(first, choices):
+        return [("label", lambda row: row[answer] in row[choices[0]]["label"])]
+
+    def is_choice(row: Row) -> bool:
+        return str(row[answer]) in options_of(row, choices)
+
+    def is_letter(row: Row) -> bool:
+        return row[answer] in tuple(LETTERS[: len(options_of(row, choices))])
+
+    def below(row: Row, start: int) -> bool:
+        number = _number(row, answer)
+        return number is not None and start <= number < start + len(options_of(row, choices))
+
+    ways: list[Fits] = [("text", lambda row: isinstance(row[answer], str) and is_choice(row))]
+    places = [place_of(name) for name in choices if len(choices) > 1]
+    numbers = [place[1] for place in places if place is not None]
+    is_from_0, is_from_1 = (numbers == list(range(n, n + len(choices))) for n in (0, 1))
+    is_free = len(numbers) < len(choices)
+    if is_free or is_from_0:
+        ways.append(("number", lambda row: below(row, 0)))
+    if is_free or is_from_0 or is_from_1:
+        ways.append(("number from 1", lambda row: below(row, 1)))
+    if is_free or is_from_0:
+        ways.append(("letter", is_letter))
+    # A number that is none of these can be a choice itself.
+    return [*ways, ("text", is_choice)]
 
 
 def _number(row: Row, answer: str) -> int | None:

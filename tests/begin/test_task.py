@@ -102,9 +102,13 @@ def test_columns_with_a_gap_are_no_choices():
     )
 
 
-def test_an_answer_that_is_a_choice_is_that_choice(tmp_path):
-    rows = [{"question": "q", "choices": ["1", "0"], "answer": "1"}]
-    assert write_task(write(tmp_path, rows)).shown[0].right == 0
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"), [(["1", "0"], "1", 0), ([1, 0], 1, 1), ([4, 9], 9, 1)]
+)
+def test_an_answer_that_is_a_choice_is_that_choice(tmp_path, choices, answer, right):
+    """A number counts choices first, and is one where it counts none."""
+    rows = [{"question": "q", "choices": choices, "answer": answer}]
+    assert write_task(write(tmp_path, rows)).shown[0].right == right
 
 
 @pytest.mark.parametrize(
