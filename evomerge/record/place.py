@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evomerge.files import sha256_json, write_text
+from evomerge.files import write_text
 from evomerge.journal.folder import MLFLOW_FILE
 from evomerge.record.config import tracking_uri
 
@@ -22,28 +22,25 @@ def page_of(experiment: str, run: str) -> str:
 
 def note_place(run_dir: Path, experiment: str, run: str) -> None:
     """Note where a run is; of a folder that nobody can write to, nothing is noted."""
+    place = {"server": _server(run_dir), "experiment": experiment, "run": run}
     with contextlib.suppress(OSError):
-        server = sha256_json(tracking_uri(run_dir))
-        text = json.dumps({"experiment": experiment, "run": run, "server": server})
-        write_text(run_dir / MLFLOW_FILE, f"{text}\n")
+        write_text(run_dir / MLFLOW_FILE, f"{json.dumps(place)}\n")
 
 
 def link_to(run_dir: Path) -> str | None:
-    """The address of a run's page on its tracking server; None before it has one.
-
-    A user and a password in the server's address are left out.
-    """
-    parts = urlsplit(tracking_uri(run_dir))
-    if parts.scheme not in ("http", "https"):
-        return None
-    host = parts.netloc.rpartition("@")[2]
+    """The address of a run's page on its tracking server; None before it has one."""
+    server = _server(run_dir)
     try:
         place = json.loads((run_dir / MLFLOW_FILE).read_text(encoding="utf-8"))
         page = page_of(place["experiment"], place["run"])
-        is_there = place["server"] == sha256_json(tracking_uri(run_dir))
+        # The run may be recorded elsewhere since.
+        is_there = place["server"] == server and server.startswith("http")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # The run may be recorded elsewhere since.
-    if not is_there:
-        return None
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}{page}"
+    return f"{server}{page}" if is_there else None
+
+
+def _server(run_dir: Path) -> str:
+    """The address of MLflow for a run, without user and password."""
+    parts = urlsplit(tracking_uri(run_dir))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cached_property
 from pathlib import Path
@@ -100,12 +100,14 @@ class TaskSet:
         return documents
 
     def fit_splits(self) -> SplitsConfig:
-        """Take as many documents as the tasks have, for splits whose size nobody has given.
+        """Draw as many documents as the tasks have, from now on, where nobody has said how many.
 
         Returns:
             The splits, with all their sizes.
         """
-        parts = [{task for task, _ in members} for members in self._drawn_from()]
+        shown = self.groups.shown
+        drawn_from = (each for n, each in enumerate(self.groups.members) if n not in shown)
+        parts = [{task for task, _ in members} for members in drawn_from]
         usable = Counter(task for part in parts for task in part)
         separate = self._separate_examples()
         for name, task in self.tasks.items():
@@ -130,12 +132,6 @@ class TaskSet:
         splits = with_sizes(self.config.splits, count)
         self.config = self.config.model_copy(update={"splits": splits})
         return splits
-
-    def _drawn_from(self) -> Iterator[list[tuple[str, int]]]:
-        """The groups of documents that no prompt shows."""
-        for number, members in enumerate(self.groups.members):
-            if number not in self.groups.shown:
-                yield members
 
     def draw_splits(self) -> Splits:
         """The documents of each split; examples shown in prompts come from none of them."""

@@ -12,7 +12,7 @@ from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.any_nevergrad import NevergradConfig
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
-from evomerge.space import SPACES, Dimension, Space
+from evomerge.space import SPACES, Space
 
 FOR_BITS: OptimizerConfig = NevergradConfig()
 """The optimizer of a space of choices, where nobody names one."""
@@ -69,7 +69,7 @@ def with_optimizers(config: Config, spaces: Sequence[Space]) -> Config:
 
 
 def _with_optimizer(section: S, phase: PhaseConfig, space: Space) -> S:
-    bits = bits_of(space)
+    bits = [d for d in space.dimensions if d.integer and d.high - d.low == 1.0]
     # A few choices beside real numbers every optimizer can make.
     if not bits or phase.optimizer.takes_bits or phase.space.kind == "parameter":
         return section
@@ -79,8 +79,3 @@ def _with_optimizer(section: S, phase: PhaseConfig, space: Space) -> S:
         f"optimizer: {phase.optimizer.kind} moves numbers, and {bits[0].name!r} has two "
         "values; use `optimizer: {kind: nevergrad}`, or a continuous encoding"
     )
-
-
-def bits_of(space: Space) -> list[Dimension]:
-    """Dimensions with two values."""
-    return [d for d in space.dimensions if d.integer and d.high - d.low == 1.0]

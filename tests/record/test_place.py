@@ -23,6 +23,7 @@ def test_a_link_has_no_secrets(tmp_path, address):
     note_place(run_dir, "7", "abc")
     page = "#/experiments/7/runs/abc?workflowType=machine_learning"
     assert link_to(run_dir) == f"http://host:5000/{page}"
+    assert "secret" not in (run_dir / ".mlflow.json").read_text()
 
 
 def test_a_link_is_to_the_server_that_has_the_run(tmp_path):
