@@ -249,6 +249,15 @@ def test_the_report_is_written_anew(evomerge, result):
     assert f"{result.best}" in path.read_text()
 
 
+def test_the_help_lists_every_command(tmp_path):
+    done = run_here("--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for command in work.app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert re.search(rf"│ {name} ", done.stdout), name
+        assert run_here(name, "--help", cwd=tmp_path).returncode == 0
+
+
 def test_every_command_can_speak_to_machines():
     silent = {"ui"}
     for command in work.app.registered_commands:

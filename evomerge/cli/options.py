@@ -12,7 +12,7 @@ SEARCH, LOOK, MODELS = "Search", "Look at runs", "Single models"
 """Headings of the help."""
 
 ORDER = (
-    *("demo", "check", "search", "resume", "enqueue", "repair", "sync"),
+    *("demo", "task", "schema", "check", "search", "resume", "enqueue", "repair", "sync"),
     *("runs", "show", "front", "compare", "report", "ui"),
     *("score", "build", "convert", "export", "promote"),
 )
