@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 
-from evomerge.cli import look, models, work
+from evomerge.cli import begin, look, models, work
 from evomerge.cli.options import app
 from evomerge.errors import EvomergeError, InputError, StoppedError
 from evomerge.stopping import StopNow, stopping
 
-__all__ = ["app", "look", "main", "models", "work"]
+__all__ = ["app", "begin", "look", "main", "models", "work"]
 
 
 def main() -> int:

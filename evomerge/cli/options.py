@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-SEARCH, LOOK, MODELS = "Search", "Look at runs", "Single models"
+BEGIN, SEARCH = "Begin", "Search"
+LOOK, MODELS = "Look at runs", "Single models"
 """Headings of the help."""
 
 ORDER = (
-    *("demo", "task", "schema", "check", "search", "resume", "enqueue", "repair", "sync"),
+    *("demo", "init", "task", "schema", "check", "search", "resume", "enqueue", "repair", "sync"),
     *("runs", "show", "front", "compare", "report", "ui"),
     *("score", "build", "convert", "export", "promote"),
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.options import (
+    BEGIN,
     SEARCH,
     ConfigArgument,
     JsonOption,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evomerge.search import Result
 
 
-@app.command(rich_help_panel=SEARCH)
+@app.command(rich_help_panel=BEGIN)
 def demo(
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
     set_: SetOption = None,
@@ -47,68 +47,6 @@ def demo(
         raise InputError("demo: --layer-order or --pareto, not both")
     path = LAYER_ORDER_PATH if layer_order else PARETO_PATH if pareto else CONFIG_PATH
     _search(path, set_ or [], run_dir, verbose, as_json)
-
-
-@app.command(rich_help_panel=SEARCH)
-def task(
-    data: Annotated[Path, typer.Argument(metavar="FILE", help="A JSON Lines file.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="YAML", help="A new file; by default beside the data.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The task's name; by default the data file's.")
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="multiple_choice, generation or perplexity.")
-    ] = None,
-    question: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="What is asked, or the text.")
-    ] = None,
-    passage: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="What stands before the question.")
-    ] = None,
-    choices: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="One with lists, or several: a,b,c.")
-    ] = None,
-    answer: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The right choice, or what to write.")
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEMPLATE", help='Such as "Q: {{question}} A:".')
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write an lm-eval task from a JSON Lines file, and show its first prompts."""
-    from evomerge.begin.task import write_task
-    from evomerge.terminal.tasks import print_task
-
-    uses = {"question": question, "passage": passage, "choices": choices, "answer": answer}
-    named = {use: column for use, column in uses.items() if column is not None}
-    made = write_task(data, out, name, kind, named, prompt)
-    if as_json:
-        told = {"task": made.name, "file": str(made.path), "kind": made.kind}
-        say(True, "", **told, documents=made.num_documents, shown=[asdict(s) for s in made.shown])
-        return
-    print_task(made)
-
-
-@app.command(rich_help_panel=SEARCH)
-def schema(
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="By default it is printed.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the JSON schema of a configuration, with which editors complete and check YAML."""
-    from evomerge.config import json_schema
-    from evomerge.files import to_json, write_text
-
-    text = to_json(json_schema())
-    if out is None:
-        typer.echo(text)
-        return
-    write_text(out, f"{text}\n")
-    say(as_json, f"{out}: written", file=str(out))
 
 
 @app.command(rich_help_panel=SEARCH)

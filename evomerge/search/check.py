@@ -59,9 +59,17 @@ def check(config: Config, config_dir: Path) -> Checked:
     Raises:
         InputError: Something is missing or wrong.
     """
-    setup = set_up(config, config_dir)
+    return describe(set_up(config, config_dir))
+
+
+def describe(setup: Setup) -> Checked:
+    """Say what a search would do that is set up.
+
+    Raises:
+        InputError: This machine has no room for it, or what the run reads besides is missing.
+    """
     require_actors(setup.config.workers, setup.pool)
-    folder = RUNS_DIR / config.name
+    folder = RUNS_DIR / setup.config.name
     require_disk(setup, folder)
     # What the run reads beside.
     facts_of(setup)

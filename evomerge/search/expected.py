@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 
@@ -47,6 +48,12 @@ def expected_share(setup: Setup) -> float:
     return fidelity.calibrate + (1.0 - fidelity.calibrate) * sampled
 
 
+def seconds_of_candidate(setup: Setup) -> tuple[float, int]:
+    """About how long a candidate takes an actor on this machine, and how many actors it has."""
+    device, num_actors = _device(setup)
+    return expected_share(setup) * sum(_seconds_by_task(setup, device).values()), num_actors
+
+
 def time_lines(setup: Setup) -> list[str]:
     """Budgets, and about how long they take on this machine."""
     documents, share = num_documents(setup, "search"), expected_share(setup)
@@ -78,9 +85,9 @@ def time_lines(setup: Setup) -> list[str]:
         full = num_candidates * sum(by_task.values())
         total = (share * full + has_random * full) / num_actors
         actors = f"{num_actors} actor{'s' if num_actors > 1 else ''}"
-        line += f", {_duration(total)} in all with {actors}"
+        line += f", {in_words(total)} in all with {actors}"
         if share < 1.0:
-            line += f"; all documents would take {_duration((1 + has_random) * full / num_actors)}"
+            line += f"; all documents would take {in_words((1 + has_random) * full / num_actors)}"
     return [*lines, f"{line} (a rough estimate from the model's size)"]
 
 
@@ -101,7 +108,8 @@ def _seconds_by_task(setup: Setup, device: torch.device) -> dict[str, float]:
         return len(tokenizer.encode(text))
 
     # Two operations a weight and token.
-    each = OVERHEAD * 2.0 * setup.pool.layout.num_parameters / _operations_per_s(setup, device)
+    dtype = TORCH_DTYPES[setup.pool.dtype] if device.type == "cuda" else torch.float32
+    each = OVERHEAD * 2.0 * setup.pool.layout.num_parameters / _operations_per_s(device, dtype)
     return {
         task: each
         * len(by_split["search"])
@@ -111,11 +119,11 @@ def _seconds_by_task(setup: Setup, device: torch.device) -> dict[str, float]:
     }
 
 
-def _operations_per_s(setup: Setup, device: torch.device) -> float:
+@cache
+def _operations_per_s(device: torch.device, dtype: torch.dtype) -> float:
     """Multiply-adds of a GPU or of one core, twice; measured for a moment."""
     is_gpu = device.type == "cuda"
     size = 4096 if is_gpu else 512
-    dtype = TORCH_DTYPES[setup.pool.dtype] if is_gpu else torch.float32
     matrix = torch.rand(size, size, device=device, dtype=dtype)
     with torch_threads(1):
         float((matrix @ matrix).sum())
@@ -127,7 +135,8 @@ def _operations_per_s(setup: Setup, device: torch.device) -> float:
         return 5 * 2 * size**3 / (time.perf_counter() - started)
 
 
-def _duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A time in the unit that suits it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

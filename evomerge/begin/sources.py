@@ -1,0 +1,177 @@
+"""Models and tasks as somebody names them, as a configuration names them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import InputError
+from evomerge.pool.adapters.adapter import is_adapter
+from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.recipe import MERGED
+from evomerge.score.code import names_in
+
+_SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[0-9a-f]+$")
+"""A folder of the hub's cache."""
+
+ADAPTER = "a LoRA adapter"
+
+
+def source_of(given: str, folder: Path) -> str:
+    """A model's source in a configuration.
+
+    Args:
+        given: A folder, relative to the working one, or a hub id.
+        folder: Where the configuration lies.
+
+    Raises:
+        InputError: A folder that is not there.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return str(path) if path.is_absolute() else os.path.relpath(path, folder)
+    if given.startswith((".", "/", "~")) or given.count("/") > 1 or not given.strip("/ "):
+        raise InputError(
+            f"no model folder {given!r}; valid: a folder with config.json and safetensors files, "
+            "or a hub id such as org/name"
+        )
+    return given
+
+
+def describe_model(source: str, folder: Path) -> str:
+    """A model in a few words.
+
+    Args:
+        source: As a configuration says it.
+        folder: Where the configuration lies.
+
+    Raises:
+        InputError: The folder holds no model that can be read.
+    """
+    model_dir = folder / source
+    if not model_dir.is_dir():
+        return "a hub id; the model is fetched once everything is known"
+    if is_adapter(model_dir):
+        return ADAPTER
+    model = open_checkpoint(model_dir.name, model_dir, source)
+    count = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
+    return f"{model.config.get('model_type')}, {count:,} numbers"
+
+
+def entries_of(experts: Sequence[str], folder: Path) -> list[str | dict[str, str]]:
+    """Experts as a configuration names them, each with a name that no other has.
+
+    Args:
+        experts: Folders or hub ids.
+        folder: Where the configuration lies.
+
+    Raises:
+        InputError: A folder that is not there, or one that is named twice.
+    """
+    sources = [source_of(given, folder) for given in experts]
+    for source in sources:
+        if sources.count(source) > 1:
+            raise InputError(f"expert {source} is named twice")
+    shorts = [_name_of(Path(given).expanduser(), depth=1) for given in experts]
+    entries: list[str | dict[str, str]] = []
+    taken = {"base", MERGED}
+    for given, source, short in zip(experts, sources, shorts, strict=True):
+        is_clear = shorts.count(short) == 1 and short not in taken
+        name = short if is_clear else _name_of(Path(given).expanduser(), depth=2)
+        number = 2
+        while name in taken:
+            name, number = f"{short}-{number}", number + 1
+        taken.add(name)
+        entries.append(source if name == Path(source).name else {"source": source, "name": name})
+    return entries
+
+
+def _name_of(path: Path, depth: int) -> str:
+    """The last parts of a path, in letters that names have."""
+    whole = path.resolve() if path.is_dir() else path
+    found = _SNAPSHOT.search(str(whole))
+    text = found["name"] if found is not None else "-".join(whole.parts[-depth:])
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "expert"
+
+
+def task_of(given: str, folder: Path) -> tuple[str, str | None]:
+    """A task's name, and the folder to look for it in.
+
+    Args:
+        given: A task file, or the name of one of lm-eval's tasks.
+        folder: Where the configuration lies.
+
+    Raises:
+        InputError: A file that is not there, or that defines no task.
+    """
+    path = Path(given).expanduser()
+    if path.suffix in (".jsonl", ".json", ".csv", ".parquet"):
+        raise InputError(
+            f"{given} is no task file; `evomerge task FILE.jsonl` makes one of documents in JSON "
+            "Lines"
+        )
+    if path.suffix not in (".yaml", ".yml"):
+        if path.exists() or "/" in given:
+            raise InputError(
+                f"no task file {given!r}; valid: a YAML file, or the name of an lm-eval task"
+            )
+        return given, None
+    try:
+        names = names_in(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+    except OSError as error:
+        raise InputError(f"no task file {given!r}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{given}: not YAML: {' '.join(str(error).split())}") from None
+    if path.suffix == ".yml":
+        raise InputError(f"{given}: lm-eval reads task files whose name ends in .yaml; rename it")
+    if not names:
+        raise InputError(f"{given} defines no task: it has no `task:` with a name")
+    (name,) = names
+    place = path.parent
+    inside = str(place.resolve()) if path.is_absolute() else os.path.relpath(place, folder)
+    return name, inside
+
+
+def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
+    """Names of tasks, and the folders to look for them in.
+
+    Raises:
+        InputError: A file that is not there, or a task that is named twice.
+    """
+    found = [task_of(each, folder) for each in given]
+    names = [name for name, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"task {name!r} is named twice")
+    return names, list(dict.fromkeys(place for _, place in found if place is not None))
+
+
+def objective_of(name: str, task: Any) -> tuple[dict[str, str], str | None]:
+    """An objective of a task, and what else the task has.
+
+    Args:
+        name: The task's, or a group's.
+        task: lm-eval's; none of a group.
+    """
+    if task is None:
+        return {"task": name}, None
+    metrics = list(task.higher_is_better())
+    filters = [str(each.name) for each in task._filters]
+    entry = {"task": name}
+    others = []
+    if metrics:
+        entry["metric"] = metrics[0]
+        others = metrics[1:]
+    text = f"other metrics {', '.join(others)}" if others else ""
+    if len(filters) > 1:
+        # Merges of differently trained models do not all keep to a form.
+        entry["filter"] = "flexible-extract" if "flexible-extract" in filters else filters[0]
+        rest = ", ".join(each for each in filters if each != entry["filter"])
+        text += f"{'; ' if text else ''}other filters {rest}"
+    return entry, f"{name}: {text}." if text else None
