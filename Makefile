@@ -10,8 +10,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export RAY_USAGE_STATS_ENABLED = 0
 export HF_HUB_OFFLINE = 1
 export HF_DATASETS_OFFLINE = 1
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test test-long check install demo-pool format
+.PHONY: demo test test-long check docs install demo-pool format
 
 demo: $(STAMP)
 	$(BIN)/python -m flows.demo
@@ -29,6 +30,10 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-logo --no-cache
 	@git ls-files -z '*.py' | xargs -0 wc -l | \
 		awk '$$2 != "total" && $$1 > 400 {print $$2 ": " $$1 " lines, 400 at most"; bad = 1} END {exit bad}'
+
+# The site goes to site/; a link that leads nowhere fails.
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build -q
 
 format: $(STAMP)
 	$(BIN)/ruff format .
