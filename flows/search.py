@@ -7,6 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
@@ -69,6 +71,17 @@ def _is_cancelled() -> bool:
     return state is not None and state.is_cancelling()
 
 
+def _cancel_crashed_tasks() -> None:
+    """Make cancelled tasks of those that the signal has crashed; their state may be on its way."""
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)]))
+    with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+        for task_run in client.read_task_runs(flow_run_filter=this):
+            state = task_run.state
+            if state is None or not (state.is_completed() or state.is_cancelled()):
+                cancelled: State[Any] = Cancelled(message="the flow run was cancelled")
+                client.set_task_run_state(task_run.id, cancelled, force=True)
+
+
 class FlowHooks:
     """One Prefect task a stage, with artifacts of its progress and one log line a batch.
 
@@ -93,7 +106,15 @@ class FlowHooks:
     def stage(self, name: str, body: Callable[[], None]) -> None:
         """See `Hooks`."""
         watched = body if self.inner is None else lambda: self._watch(name, body)
-        state = run_stage.with_options(name=name, task_run_name=name)(watched, return_state=True)
+        try:
+            state = run_stage.with_options(name=name, task_run_name=name)(
+                watched, return_state=True
+            )
+        except TerminationSignal:
+            # It came while Prefect itself was at work on the task, and has crashed it.
+            if _is_cancelled():
+                _cancel_crashed_tasks()
+            raise
         if state.is_cancelled():
             raise TerminationSignal(signal.SIGTERM)
         state.result()

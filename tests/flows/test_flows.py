@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import sys
+import time
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import TerminationSignal
+from prefect.task_engine import SyncTaskRunEngine
 from prefect.testing.utilities import prefect_test_harness
 
 from evomerge.choice.table import final_table
@@ -276,3 +281,31 @@ def test_a_flow_that_is_retried_goes_on_with_its_run(folder, monkeypatch):
     events = read_journal(run_dir / "journal.jsonl")[0]
     assert events[-1].data == {"stage": "report"}
     assert sum(event.kind == "asked" for event in events) == 2
+
+
+def test_a_task_that_is_cancelled_while_prefect_works_on_it_is_no_crash(monkeypatch):
+    """The signal of a cancellation can come in Prefect's own code around a stage."""
+    whole = SyncTaskRunEngine.handle_success
+
+    def interrupted(engine, *arguments, **options):
+        with get_client(sync_client=True) as client:
+            cancelling = State(type=StateType.CANCELLING)
+            client.set_flow_run_state(engine.task_run.flow_run_id, cancelling, force=True)
+        monkeypatch.setattr(SyncTaskRunEngine, "handle_success", whole)
+        raise TerminationSignal(signal.SIGTERM)
+
+    @flow(name="interrupted")
+    def interrupted_flow():
+        # A flow that it leaves would end the tests.
+        with pytest.raises(TerminationSignal):
+            FlowHooks().stage("check", lambda: None)
+
+    monkeypatch.setattr(SyncTaskRunEngine, "handle_success", interrupted)
+    interrupted_flow()
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[last_flow_run("interrupted").id]))
+    with get_client(sync_client=True) as client:
+        for _ in range(5):
+            # States of tasks come to the server one after the other.
+            (task,) = client.read_task_runs(flow_run_filter=chosen)
+            assert task.state.is_cancelled(), task.state
+            time.sleep(1.0)
