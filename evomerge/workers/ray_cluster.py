@@ -45,9 +45,6 @@ def _connect(config: WorkersConfig) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    if config.address != "local":
-        # Else Ray's core writes a line a second while nobody answers.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     logging.getLogger("ray").setLevel(logging.ERROR)
     arguments: dict[str, Any] = {
         "address": config.address,
@@ -61,7 +58,7 @@ def _connect(config: WorkersConfig) -> bool:
             "num_cpus": _local_cpus(config),
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-    quiet = nullcontext() if config.address == "local" else _without_its_log_level()
+    quiet = nullcontext() if config.address == "local" else _with_errors_only()
     try:
         with _signals_left_to_us(), _core_worker_never_lost(), quiet:
             ray.init(**arguments)
@@ -78,18 +75,25 @@ def _connect(config: WorkersConfig) -> bool:
 
 
 @contextmanager
-def _without_its_log_level() -> Iterator[None]:
-    """Ray's core says on stderr which log level it was given; what else stands there is passed on.
+def _with_errors_only() -> Iterator[None]:
+    """Keep Ray's core from writing a line a second while nobody answers, and of its log level.
 
-    No process that is started here inherits the file: Ray runs elsewhere already.
+    Its core says on stderr which level it was given; what else stands there is passed on. No
+    process that is started here inherits the file: Ray runs elsewhere already.
     """
+    name = "RAY_BACKEND_LOG_LEVEL"
+    is_ours = name not in os.environ
     with tempfile.TemporaryFile() as held:
+        os.environ.setdefault(name, "error")
         sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
         finally:
+            # A process that is started later is not told.
+            if is_ours:
+                del os.environ[name]
             os.dup2(stderr, 2)
             os.close(stderr)
             held.seek(0)
