@@ -275,6 +275,39 @@ def test_sync_and_promote(evomerge, result, folder):
     assert version.tags["evomerge.candidate"] == result.best
 
 
+def test_a_model_is_exported_in_other_forms(evomerge, folder):
+    options = ("--dtype", "bfloat16", "--lora-rank", "2", "--push-to-hub", "me/toy", "--dry-run")
+    told = json.loads(evomerge("export", "runs/toy", "--out", "forms/toy", *options, "--json"))
+    assert told["copy"] == "forms/toy.bfloat16" and (folder / told["copy"]).is_dir()
+    adapter = told["adapter"]
+    assert adapter["folder"] == "forms/toy.lora-2" and 0.0 < adapter["error"] < 1.0
+    uploads = {each["repository"]: each["url"] for each in told["uploads"]}
+    assert uploads == {"me/toy": None, "me/toy-lora": None}
+
+
+def test_a_promoted_adapter_is_scored_beside_its_model(evomerge):
+    told = json.loads(evomerge("promote", "runs/toy", "--lora-rank", "16", "--json"))
+    scored = told["adapter"]["validation"]
+    assert set(scored) == {"toy_choose", "toy_write"}
+    for entry in scored.values():
+        # Of full rank it is the model.
+        assert entry["difference"]["low"] <= 0.0 <= entry["difference"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--dtype", "int8"), "--dtype: no type 'int8'"),
+        (("--lora-rank", "0"), "--lora-rank: 0; valid: 1 or more"),
+        (("--dry-run",), "go with --push-to-hub OWNER/NAME"),
+        (("--push-to-hub", "toy"), "has no owner"),
+    ],
+)
+def test_forms_that_cannot_be_are_refused_before_anything(options, words, refused, folder):
+    assert words in refused("export", "runs/toy", "--out", "refused", *options)
+    assert not (folder / "refused").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "path"),
     [((), CONFIG_PATH), (("--layer-order",), LAYER_ORDER_PATH), (("--pareto",), PARETO_PATH)],

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from evomerge.cli.forms import (
+    DryRunOption,
+    DtypeOption,
+    OtherForms,
+    PublicOption,
+    PushOption,
+    RankOption,
+    ShardOption,
+)
 from evomerge.cli.options import (
     MODELS,
     JsonOption,
@@ -90,13 +99,23 @@ def export(
     candidate: Annotated[
         str | None, typer.Option(metavar="ID", help="By default the best.")
     ] = None,
+    dtype: DtypeOption = None,
+    shard_gib: ShardOption = None,
+    lora_rank: RankOption = None,
+    push_to_hub: PushOption = None,
+    public: PublicOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a candidate as a checkpoint, with tokenizer, model card and recipe."""
     from evomerge.search.candidates import export_candidate
 
+    others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
+    others.forms.require_new(out)
     name = export_candidate(run_dir, candidate, out)
-    say(as_json, f"{out}: {name}", candidate=name, model=str(out))
+    facts: dict[str, Any] = {}
+    lines = others.write(out, facts)
+    say(as_json, "\n".join([f"{out}: {name}", *lines]), candidate=name, model=str(out), **facts)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -105,20 +124,38 @@ def promote(
     candidate: Annotated[
         str | None, typer.Option(metavar="ID", help="By default the chosen one.")
     ] = None,
+    dtype: DtypeOption = None,
+    shard_gib: ShardOption = None,
+    lora_rank: RankOption = None,
+    push_to_hub: PushOption = None,
+    public: PublicOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a candidate, check it against its record, and register it in MLflow."""
     from evomerge.journal import check_is_run
+    from evomerge.journal.folder import PROMOTED_DIR
+    from evomerge.promote import compare_adapter
     from evomerge.promote import promote as promote_candidate
     from evomerge.search import Result
 
     check_is_run(run_dir)
-    promotion = promote_candidate(run_dir, candidate or Result(run_dir).best)
+    others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
+    name = candidate or Result(run_dir).best
+    others.forms.require_new(run_dir / PROMOTED_DIR / name)
+    promotion = promote_candidate(run_dir, name)
+    facts: dict[str, Any] = {}
+    lines = others.write(
+        promotion.model_dir, facts, lambda folder: compare_adapter(run_dir, name, folder)
+    )
     if as_json:
         holdout = {name: asdict(estimate) for name, estimate in promotion.holdout.items()}
         told = {"candidate": promotion.candidate, "model": str(promotion.model_dir)}
-        say(True, "", **told, model_version=promotion.model_version, holdout=holdout)
+        version = promotion.model_version
+        say(True, "", **told, model_version=version, holdout=holdout, **facts)
         return
     for name, estimate in promotion.holdout.items():
         typer.echo(f"{name} on holdout: {estimate.value:.4f} ±{estimate.standard_error:.4f}")
     typer.echo(f"{promotion.model_dir}: {promotion.candidate}, MLflow {promotion.model_version}")
+    for line in lines:
+        typer.echo(line)

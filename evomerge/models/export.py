@@ -63,7 +63,7 @@ def export_checkpoint(
     try:
         # First, so that a tokenizer that cannot have the tokens is noticed before the work.
         write_companions(pool, recipe, temporary_dir)
-        names = _write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        names = write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
         check_whole(pool, recipe, names)
         (temporary_dir / CARD_FILE).write_text(card, encoding="utf-8")
         for path in temporary_dir.iterdir():
@@ -101,11 +101,23 @@ def recipe_tensors(
     yield from pool.base.as_stored(engine.tensors(recipe))
 
 
-def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> frozenset[str]:
-    """Write files of tensors, and an index of several; returns the tensors' names."""
+def write_tensors(
+    tensors: Iterator[tuple[str, Tensor]], folder: Path, shard_bytes: int | None = None
+) -> frozenset[str]:
+    """Write files of tensors, and an index where there are several.
+
+    Args:
+        tensors: By name.
+        folder: Where to.
+        shard_bytes: Greatest size of a file, by default `SHARD_BYTES`; a tensor that is larger has
+            a file of its own.
+
+    Returns:
+        The tensors' names.
+    """
     names: list[list[str]] = []
     total_bytes = 0
-    for number, shard in enumerate(_shards(tensors)):
+    for number, shard in enumerate(_shards(tensors, shard_bytes or SHARD_BYTES)):
         save_file(shard, folder / f"shard-{number:05d}", metadata={"format": "pt"})
         names.append(list(shard))
         total_bytes += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
@@ -122,12 +134,12 @@ def _write_tensors(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> froze
     return frozenset(weight_map)
 
 
-def _shards(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+def _shards(tensors: Iterator[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     size_bytes = 0
     for name, tensor in tensors:
         tensor_bytes = tensor.numel() * tensor.element_size()
-        if shard and size_bytes + tensor_bytes > SHARD_BYTES:
+        if shard and size_bytes + tensor_bytes > shard_bytes:
             yield shard
             shard, size_bytes = {}, 0
         shard[name] = tensor

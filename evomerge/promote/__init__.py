@@ -1,5 +1,11 @@
 """A candidate made a model to use: written, checked against its record, registered."""
 
-from evomerge.promote.promote import Promotion, promote, promote_pick, promotion_table
+from evomerge.promote.promote import (
+    Promotion,
+    compare_adapter,
+    promote,
+    promote_pick,
+    promotion_table,
+)
 
-__all__ = ["Promotion", "promote", "promote_pick", "promotion_table"]
+__all__ = ["Promotion", "compare_adapter", "promote", "promote_pick", "promotion_table"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,17 @@ from evomerge.journal import Candidate
 from evomerge.journal.folder import PROMOTED_DIR
 from evomerge.models import export_checkpoint
 from evomerge.models.export import CARD_FILE, RECIPE_FILE
-from evomerge.promote.verify import check_scores, check_weights
+from evomerge.pool import ModelConfig, open_models
+from evomerge.promote.verify import check_scores, check_weights, compare_with_record
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.record import keys
 from evomerge.record.config import tracking_uri
-from evomerge.score import Estimate, Split
+from evomerge.score import Difference, Estimate, Split
 from evomerge.search.candidates import find_candidate
 from evomerge.search.run import Run, reopen_run
 from evomerge.search.scoring import Scoring
 from evomerge.search.summary import model_card
+from evomerge.space import recipes
 from evomerge.workers.memory import on_gpu
 
 logger = logging.getLogger(__name__)
@@ -142,6 +145,37 @@ def promote_pick(mlflow_run_id: str, uri: str) -> Promotion:
     except InputError as error:
         picks.refuse(uri, mlflow_run_id, str(error))
         raise
+
+
+def compare_adapter(
+    run_dir: Path, candidate_id: str, adapter_dir: Path
+) -> dict[str, tuple[float, Difference]]:
+    """Score a promoted candidate's LoRA adapter on the validation documents.
+
+    Args:
+        run_dir: The run folder.
+        candidate_id: The candidate.
+        adapter_dir: An adapter of the pool's base.
+
+    Returns:
+        By measure that is a mean over documents: the adapter's mean, and its paired difference to
+        the candidate's record.
+
+    Raises:
+        InputError: There is no such candidate, or the adapter cannot be read.
+    """
+    run = reopen_run(run_dir.resolve())
+    try:
+        candidate = find_candidate(run, candidate_id)
+        base = run.setup.config.pool.base
+        adapter = ModelConfig(source=str(adapter_dir.resolve()), name="adapter")
+        pool = open_models(base, (adapter,), run.setup.pool.dtype, run.run_dir)
+        with tempfile.TemporaryDirectory() as folder:
+            model_dir = Path(folder) / "whole"
+            export_checkpoint(pool, recipes.member(pool, "adapter"), model_dir, "")
+            return compare_with_record(run, candidate, model_dir, _device(run, candidate))
+    finally:
+        run.close()
 
 
 def promotion_table(promotions: Sequence[Promotion]) -> str:

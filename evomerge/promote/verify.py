@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from evomerge.recipe import Dtype, Recipe
 from evomerge.score import (
     SCORERS,
     Block,
+    Difference,
     Row,
     Share,
     Split,
@@ -127,8 +128,45 @@ def check_scores(
     return is_exact
 
 
+def compare_with_record(
+    run: Run, candidate: Candidate, model_dir: Path, device: torch.device
+) -> dict[str, tuple[float, Difference]]:
+    """Score a checkpoint that is nearly a candidate on validation documents.
+
+    Args:
+        run: Whose candidate it is.
+        candidate: The candidate, scored on validation documents.
+        model_dir: The checkpoint, without code of its own.
+        device: Where to score.
+
+    Returns:
+        By measure that is a mean over documents: the checkpoint's mean, and its paired difference
+        to the candidate's record.
+    """
+    recipe = run.recipe(candidate)
+    found = _score(run, recipe, model_dir, device, ("validation",))
+    parts = list(candidate.measured["validation"].parts)
+    compared = {}
+    for measure in run.setup.tasks.measures:
+        if measure.metric in run.setup.tasks.joint_metrics(measure.task):
+            continue
+        recorded = read_values(
+            run.run_dir, parts, candidate.id, "validation", measure.task, measure.column
+        )
+        values = found["validation", measure.name]
+        difference = paired_difference(
+            [Share.of_mean("", values)], [Share.of_mean("", recorded)], [1.0]
+        )
+        compared[measure.name] = sum(values.values()) / len(values), difference
+    return compared
+
+
 def _score(
-    run: Run, recipe: Recipe, model_dir: Path, device: torch.device
+    run: Run,
+    recipe: Recipe,
+    model_dir: Path,
+    device: torch.device,
+    splits: Sequence[Split] = CHECKED_SPLITS,
 ) -> dict[tuple[Split, str], Values]:
     """A checkpoint's values by split and measure, scored in this process: no Ray for one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -147,7 +185,7 @@ def _score(
     )
     values: dict[tuple[Split, str], Values] = {}
     with torch_threads(spec.num_threads):
-        for split in CHECKED_SPLITS:
+        for split in splits:
             scored = score_blocks(scorer, setup.tasks.measures, enumerate(setup.blocks(split)))
             for measure in setup.tasks.measures:
                 values[split, measure.name] = scored.values(measure)

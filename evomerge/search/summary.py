@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evomerge.choice.answers import answers_of
 from evomerge.choice.table import final_table
 from evomerge.files import replacing, to_json, write_text
 from evomerge.journal.folder import REPORT_FILE, SUMMARY_FILE
 from evomerge.recipe import Recipe
 from evomerge.record.report import write_html
-from evomerge.record.verdicts import verdict_lines
+from evomerge.record.verdicts import health_lines, verdict_lines
 from evomerge.search.looks import NUM_ANSWERS, asked
 from evomerge.search.run import Run
+from evomerge.space.config import ParameterSpaceConfig
 
 
 def write_summary(run: Run) -> None:
@@ -57,9 +60,10 @@ def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
             cells = [name, shown.replace("_", " "), f"{estimate.value:.4f}"]
             cells += [f"{estimate.standard_error:.4f}", f"{estimate.num_documents}"]
             lines.append(f"| {' | '.join(cells)} |")
+    table = final_table(run.results)
     if candidate_id == run.state.decided.get("chosen"):
-        table = final_table(run.results)
         lines += ["", *verdict_lines(table)]
+    lines += ["", "## How it was found", "", *_searched(run), *_as_list(health_lines(table))]
     lines += [
         "",
         "## Recipe",
@@ -75,3 +79,29 @@ def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _searched(run: Run) -> list[str]:
+    """What varied, what was asked and how often, in a list."""
+    config, setup = run.setup.config, run.setup
+    lines = []
+    for number, (phase, space) in enumerate(zip(config.all_phases, setup.spaces, strict=True)):
+        kind = phase.space.kind
+        if isinstance(phase.space, ParameterSpaceConfig):
+            kind += f" ({', '.join(method.kind for method in phase.space.choices)})"
+        count = len(run.state.searched(number))
+        lines.append(
+            f"space {kind}, {len(space.dimensions)} numbers; optimizer {phase.optimizer.kind}, "
+            f"seed {config.seed}; {count} candidates"
+        )
+    for objective in (*setup.objectives, *setup.monitors):
+        sizes = setup.splits.get(objective.task, {})
+        counts = ", ".join(f"{len(documents)} {split}" for split, documents in sizes.items())
+        lines.append(
+            f"{objective.name}: {objective.metric}" + (f"; documents: {counts}" if counts else "")
+        )
+    return _as_list(lines)
+
+
+def _as_list(lines: Sequence[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
