@@ -93,6 +93,50 @@ def score(
 
 
 @app.command(rich_help_panel=MODELS)
+def sample(
+    model: Annotated[
+        Path, typer.Argument(metavar="RECIPE_OR_DIR", help="A recipe, or a merged model's folder.")
+    ],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="May be given often.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text file, one prompt in each line.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer.")] = 64,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Wrap prompts in the base's chat template.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what base, experts and the merge write to the same prompts."""
+    from evomerge.promote.sample import sample as sample_models
+
+    asked = list(prompt or ())
+    if prompts is not None:
+        asked += [line for line in prompts.read_text(encoding="utf-8").splitlines() if line]
+    found = sample_models(
+        model,
+        asked,
+        max_tokens=max_tokens,
+        is_chat=chat,
+        report=lambda name, number, of: typer.echo(f"{name}: {number} of {of}", err=True),
+    )
+    if as_json:
+        say(True, "", samples=[asdict(each) for each in found])
+        return
+    last = None
+    for each in found:
+        if each.prompt != last:
+            typer.echo(f"\nprompt {each.prompt!r}")
+            last = each.prompt
+        first, *rest = [line for line in each.text.splitlines() if line.strip()] or [""]
+        typer.echo(f"  {each.model}: {first}")
+        for line in rest:
+            typer.echo(f"  {' ' * len(each.model)}  {line}")
+
+
+@app.command(rich_help_panel=MODELS)
 def export(
     run_dir: RunDirArgument,
     out: OutOption,

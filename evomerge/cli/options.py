@@ -15,7 +15,7 @@ LOOK, MODELS = "Look at runs", "Single models"
 ORDER = (
     *("demo", "init", "task", "schema", "check", "search", "resume", "enqueue", "repair", "sync"),
     *("runs", "show", "front", "compare", "report", "ui"),
-    *("score", "build", "convert", "export", "promote"),
+    *("score", "sample", "build", "convert", "export", "promote"),
 )
 """Commands as the help lists them."""
 

@@ -1,0 +1,129 @@
+"""What a merged model writes, beside its base and its experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from evomerge.errors import InputError
+from evomerge.models.candidates import Candidates
+from evomerge.models.export import RECIPE_FILE
+from evomerge.models.from_recipe import open_recipe
+from evomerge.models.resident import ResidentModel
+from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
+from evomerge.recipe import Recipe
+from evomerge.space import recipes
+from evomerge.workers.worker import quiet_libraries
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model wrote.
+
+    Attributes:
+        model: Its name; of the merge the name of its file or folder.
+        prompt: What it was asked.
+        text: The answer, without the prompt.
+    """
+
+    model: str
+    prompt: str
+    text: str
+
+
+def sample(
+    path: Path,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int = 64,
+    is_chat: bool = False,
+    report: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
+) -> list[Sample]:
+    """Let a merge, its base and its experts answer prompts, each with the likeliest tokens.
+
+    Args:
+        path: A recipe, a mergekit configuration, or a checkpoint; of one without a recipe beside
+            it, the model alone answers.
+        prompts: At least one.
+        max_tokens: Of an answer.
+        is_chat: Whether prompts are wrapped in the tokenizer's chat template.
+        report: Is told which model answers next, the how manieth, of how many.
+
+    Returns:
+        Answers by prompt, then by model; the merge comes last.
+
+    Raises:
+        InputError: There is no such model, or a prompt has no token or too many.
+    """
+    if not prompts:
+        raise InputError("sample: no prompts; give --prompt TEXT or --prompts FILE")
+    if max_tokens < 1:
+        raise InputError(f"--max-tokens: {max_tokens}; valid: 1 or more")
+    quiet_libraries()
+    pool, asked = _open(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = load_tokenizer(pool)
+    tokens = [_tokens(tokenizer, prompt, is_chat) for prompt in prompts]
+    resident = ResidentModel(pool, device)
+    candidates = Candidates(pool, device, resident)
+    written: dict[str, list[str]] = {}
+    for number, (name, recipe) in enumerate(asked.items(), 1):
+        report(name, number, len(asked))
+        candidates.load(recipe)
+        written[name] = [_write(resident, tokenizer, each, max_tokens) for each in tokens]
+    return [
+        Sample(name, prompt, written[name][number])
+        for number, prompt in enumerate(prompts)
+        for name in asked
+    ]
+
+
+def _open(path: Path) -> tuple[Pool, dict[str, Recipe]]:
+    """The models, and a recipe for each that answers."""
+    recipe_path = path / RECIPE_FILE if path.is_dir() else path
+    if not recipe_path.is_file():
+        if not path.is_dir():
+            raise InputError(f"no recipe or model folder {str(path)!r}")
+        pool = open_models(ModelConfig(source=str(path.resolve())), (), None, Path())
+        return pool, {path.resolve().name: recipes.member(pool, "base")}
+    pool, recipe = open_recipe(recipe_path)
+    asked = {checkpoint.name: recipes.member(pool, checkpoint.name) for checkpoint in pool}
+    name = path.resolve().name if path.is_dir() else path.stem
+    return pool, asked | {name if name not in asked else f"{name} (merge)": recipe}
+
+
+def _tokens(tokenizer: Any, prompt: str, is_chat: bool) -> list[int]:
+    if is_chat:
+        if not tokenizer.chat_template:
+            raise InputError("--chat: the base's tokenizer has no chat template; leave it out")
+        turns = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+    else:
+        tokens = tokenizer.encode(prompt)
+    if not tokens:
+        raise InputError(f"prompt {prompt!r} has no tokens")
+    return list(tokens)
+
+
+def _write(resident: ResidentModel, tokenizer: Any, tokens: list[int], max_tokens: int) -> str:
+    model: Any = resident.model
+    ends = model.generation_config.eos_token_id
+    config = GenerationConfig(
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
+    )
+    inputs = torch.tensor([tokens], device=model.device)
+    with torch.no_grad():
+        whole = model.generate(
+            inputs, attention_mask=torch.ones_like(inputs), generation_config=config
+        )
+    text: str = tokenizer.decode(whole[0, len(tokens) :], skip_special_tokens=True)
+    return text
