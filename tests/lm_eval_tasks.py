@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -137,13 +139,15 @@ def reference(config: ScoreConfig, model, batch_size: int = 1):
         batch_size=batch_size,
         softmax_dtype="float32",
     )
-    return evaluate(
-        lm,
-        {"tasks": tasks.tasks, "groups": {}, "group_map": {}},
-        samples={task: list(by_split["search"]) for task, by_split in splits.items()},
-        # No mean of ours is bootstrapped; lm-eval divides by zero with one round of perplexity.
-        bootstrap_iters=2,
-    )
+    # In processes that are forked beside threads of other tests it can wait for ever.
+    with patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"}):
+        return evaluate(
+            lm,
+            {"tasks": tasks.tasks, "groups": {}, "group_map": {}},
+            samples={task: list(by_split["search"]) for task, by_split in splits.items()},
+            # No mean of ours is bootstrapped; lm-eval divides by zero with one round of perplexity.
+            bootstrap_iters=2,
+        )
 
 
 def close(ours: float, theirs: float) -> bool:
