@@ -14,6 +14,8 @@ from evomerge.recipe import read_recipe
 REWRITTEN = (CARD_FILE, RECIPE_FILE, MERGEKIT_FILE, ADAPTER_CONFIG)
 """Files that name the folders of models."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
+
 _WRITTEN_BY = re.compile(r"^Written by `evomerge .*`\.\n", re.MULTILINE)
 
 
@@ -68,6 +70,9 @@ def prepare(folder: Path, repository: str) -> Upload:
     Args:
         folder: The checkpoint or adapter, with its recipe.
         repository: OWNER/NAME.
+
+    Raises:
+        InputError: It is no repository's name, or a path cannot be taken out.
     """
     check_repository(repository)
     recipe = read_recipe(folder / RECIPE_FILE)
@@ -76,6 +81,13 @@ def prepare(folder: Path, repository: str) -> Upload:
         for name, member in recipe.members.items()
         if Path(member.source).is_absolute()
     }
+    for source in local:
+        # YAML and JSON write other letters in other ways, which would not be found here.
+        if not _PLAIN.fullmatch(source):
+            raise InputError(
+                f"--push-to-hub: the path {source!r} stands in card and recipe and cannot be taken "
+                "out; valid: model folders whose paths have letters, digits, '/', '.', '_' and '-'"
+            )
     texts = {}
     for name in REWRITTEN:
         path = folder / name

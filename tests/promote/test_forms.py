@@ -19,7 +19,7 @@ from evomerge.models import export_checkpoint
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_models, open_pool
 from evomerge.promote.forms import Forms, open_with_base, write_copy, write_low_rank
 from evomerge.promote.publish import prepare
-from evomerge.recipe import Hop, LayerPath, Recipe
+from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
 from evomerge.space import recipes
 from families import family_config, make_random_pool
 
@@ -186,6 +186,18 @@ def test_what_is_uploaded_names_no_folder_of_this_machine(merged, tmp_path):
         card = planned.texts["README.md"]
         assert "base_model:\n- org/name@0123\ntags:" in card and "Written by" not in card
         assert planned.lines()[0].startswith("would upload to org/merge: (")
+
+
+@pytest.mark.parametrize("name", ["pö l", "it's", 'a"b'])
+def test_a_path_that_files_write_in_another_way_is_not_uploaded(name, merged, tmp_path):
+    _, model_dir = merged
+    shutil.copytree(model_dir, tmp_path / "model")
+    recipe = read_recipe(model_dir / "recipe.yaml")
+    base = recipe.members["base"].model_copy(update={"source": f"/home/{name}/base"})
+    odd = recipe.model_copy(update={"members": recipe.members | {"base": base}})
+    (tmp_path / "model/recipe.yaml").write_text(odd.to_yaml(), encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be taken out"):
+        prepare(tmp_path / "model", "org/merge")
 
 
 def test_a_card_without_any_base_of_the_hub_is_whole(tmp_path, merged):
