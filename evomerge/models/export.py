@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.files import flush_to_disk
+from evomerge.files import appearing
 from evomerge.merge import Engine, Residence
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models.stack import stack_config, stack_files, stack_tensors
@@ -56,24 +54,12 @@ def export_checkpoint(
         InputError: The folder exists, or the checkpoint would lack a tensor of the base's files.
         CandidateError: The recipe gives no model.
     """
-    if out_dir.exists():
-        raise InputError(f"{out_dir} exists already; name a folder that does not")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary_dir = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
-    try:
+    with appearing(out_dir) as folder:
         # First, so that a tokenizer that cannot have the tokens is noticed before the work.
-        write_companions(pool, recipe, temporary_dir)
-        names = write_tensors(recipe_tensors(pool, recipe, device), temporary_dir)
+        write_companions(pool, recipe, folder)
+        names = write_tensors(recipe_tensors(pool, recipe, device), folder)
         check_whole(pool, recipe, names)
-        (temporary_dir / CARD_FILE).write_text(card, encoding="utf-8")
-        for path in temporary_dir.iterdir():
-            flush_to_disk(path)
-        temporary_dir.chmod(0o755)
-        temporary_dir.rename(out_dir)
-        flush_to_disk(out_dir.parent)
-    except BaseException:
-        shutil.rmtree(temporary_dir, ignore_errors=True)
-        raise
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def recipe_tensors(

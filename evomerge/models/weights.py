@@ -39,7 +39,7 @@ def stored_weights_sha256(model_dir: Path) -> str:
     Raises:
         InputError: It has no safetensors, or a file is missing or damaged.
     """
-    return weights_sha256(_stored(model_dir))
+    return weights_sha256(stored_tensors(model_dir))
 
 
 def recipe_weights_sha256(pool: Pool, recipe: Recipe, device: torch.device) -> str:
@@ -75,7 +75,12 @@ def check_companions(pool: Pool, recipe: Recipe, model_dir: Path) -> None:
                 )
 
 
-def _stored(model_dir: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(model_dir: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a checkpoint's files with their stored names, one after another.
+
+    Raises:
+        InputError: It has no safetensors, or a file is missing or damaged.
+    """
     # Straight from the files: a pool's memory map may be older than what lies there now.
     for file_path in open_checkpoint(model_dir.name, model_dir, str(model_dir)).files:
         with safe_open(file_path, framework="pt") as handle:
