@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evomerge.errors import InputError
+from evomerge.errors import EvomergeError, InputError
 
 if TYPE_CHECKING:
     from evomerge.score import Difference
@@ -47,6 +47,7 @@ class OtherForms:
 
     Raises:
         InputError: A value is out of range, or goes with none of the others.
+        EvomergeError: The hub cannot be written to.
     """
 
     def __init__(
@@ -66,9 +67,13 @@ class OtherForms:
         if push_to_hub is None and (public or dry_run):
             raise InputError("--public and --dry-run go with --push-to-hub OWNER/NAME")
         if push_to_hub is not None:
-            from evomerge.promote.publish import check_repository
+            from evomerge.promote.publish import check_repository, files_there
 
-            check_repository(push_to_hub)
+            names = [push_to_hub, *([_of_adapter(push_to_hub)] if lora_rank is not None else [])]
+            for name in names:
+                check_repository(name)
+                if not dry_run:
+                    files_there(name, is_private=not public)
 
     def write(
         self,
@@ -85,7 +90,22 @@ class OtherForms:
 
         Returns:
             What is told to people.
+
+        Raises:
+            EvomergeError: One cannot be written; the checkpoint stays.
         """
+        try:
+            return self._write(model_dir, facts, compare)
+        except EvomergeError as error:
+            error.args = (f"{model_dir} is written. Beside it: {error}",)
+            raise
+
+    def _write(
+        self,
+        model_dir: Path,
+        facts: dict[str, Any],
+        compare: Callable[[Path], dict[str, tuple[float, Difference]]] | None,
+    ) -> list[str]:
         from evomerge.promote.forms import describe, write_copy, write_low_rank
 
         lines = []
@@ -112,7 +132,7 @@ class OtherForms:
         if self.repository is not None:
             lines += self._push(self.repository, shipped, facts)
             if adapter_dir is not None:
-                lines += self._push(f"{self.repository}-lora", adapter_dir, facts)
+                lines += self._push(_of_adapter(self.repository), adapter_dir, facts)
         return lines
 
     def _push(self, repository: str, folder: Path, facts: dict[str, Any]) -> list[str]:
@@ -125,6 +145,10 @@ class OtherForms:
             {"repository": repository, "files": planned.files, "url": planned.url}
         )
         return planned.lines()
+
+
+def _of_adapter(repository: str) -> str:
+    return f"{repository}-lora"
 
 
 def _compared(compared: dict[str, tuple[float, Difference]], facts: dict[str, Any]) -> list[str]:

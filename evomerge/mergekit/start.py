@@ -16,6 +16,7 @@ from evomerge.methods import METHODS
 from evomerge.pool import Checkpoint, ModelConfig, Pool
 from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.pool.hub import split_source
 from evomerge.pool.vocabulary.chat import read_chat_template
 from evomerge.recipe import MERGED, Part, Recipe, read_recipe
 
@@ -111,9 +112,9 @@ def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
 
 
 def _is_of_hub(checkpoint: Checkpoint, entry: ModelConfig) -> bool:
-    repository, _, revision = checkpoint.source.partition("@")
-    is_folder = Path(checkpoint.source).is_absolute()
-    return not is_folder and repository == entry.source and entry.revision in (None, revision)
+    place, revision = split_source(checkpoint.source)
+    is_folder = Path(place).is_absolute()
+    return not is_folder and place == entry.source and entry.revision in (None, revision)
 
 
 def _in_words_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe:

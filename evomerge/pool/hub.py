@@ -11,6 +11,18 @@ from evomerge.pool.config import ModelConfig
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "tokenizer.model", "*.jinja", "README.md")
 
 
+def split_source(source: str) -> tuple[str, str | None]:
+    """A folder, or a hub id and its commit, of a source as recipes say it.
+
+    Args:
+        source: An absolute path, `id@commit` or `id`.
+    """
+    if Path(source).is_absolute():
+        return source, None
+    repository, _, revision = source.partition("@")
+    return repository, revision or None
+
+
 def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
     """Find a model's folder.
 

@@ -16,7 +16,7 @@ from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name, warn_of_unknown
 from evomerge.pool.foreign_code import warn_of_code
-from evomerge.pool.hub import locate
+from evomerge.pool.hub import locate, split_source
 from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
 from evomerge.pool.names import use_model_names
 from evomerge.pool.vocabulary.align import Aligned, align
@@ -142,7 +142,7 @@ class Pool:
 
     def resolved(self) -> PoolConfig:
         """The configuration that opens exactly this pool again."""
-        entries = [_entry(c.name, c.source) for c in self]
+        entries = [entry_of(c.name, c.source) for c in self]
         return PoolConfig(
             base=entries[0],
             experts=tuple(entries[1:]),
@@ -259,7 +259,7 @@ def open_members(recipe: Recipe) -> Pool:
     Raises:
         InputError: One is missing or its hash is not the recipe's.
     """
-    entries = {name: _entry(name, member.source) for name, member in recipe.members.items()}
+    entries = {name: entry_of(name, member.source) for name, member in recipe.members.items()}
     base = entries.pop("base")
     pool = _open_all(base, tuple(entries.values()), recipe.dtype, Path(), recipe.vocabulary)
     for checkpoint in pool:
@@ -269,12 +269,10 @@ def open_members(recipe: Recipe) -> Pool:
     return pool
 
 
-def _entry(name: str, source: str) -> ModelConfig:
+def entry_of(name: str, source: str) -> ModelConfig:
     """What opens a model again; `source` is an absolute folder or `id@commit`."""
-    if Path(source).is_absolute():
-        return ModelConfig(source=source, name=name)
-    repository, _, revision = source.partition("@")
-    return ModelConfig(source=repository, revision=revision or None, name=name)
+    place, revision = split_source(source)
+    return ModelConfig(source=place, revision=revision, name=name)
 
 
 def check_vocabulary(recipe: Recipe, vocabulary: Vocabulary | None) -> None:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.files import flush_to_disk
+from evomerge.files import appearing
 from evomerge.merge import TORCH_DTYPES
 from evomerge.models.export import CARD_FILE, RECIPE_FILE, write_tensors
+from evomerge.models.weights import stored_tensors
 from evomerge.pool import ModelConfig, Pool, open_models
-from evomerge.pool.checkpoint import INDEX_FILE, SINGLE_FILE
+from evomerge.pool.checkpoint import INDEX_FILE
+from evomerge.pool.pool import entry_of
 from evomerge.promote.low_rank import Reconstruction, write_adapter
-from evomerge.recipe import read_recipe
+from evomerge.recipe import Dtype, Recipe, read_recipe
 
 GIB = 1 << 30
+
+SHARD_GIB = (0.001, 1024.0)
+"""Sizes of files that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,30 @@ class Forms:
         """
         if self.dtype is not None and self.dtype not in TORCH_DTYPES:
             raise InputError(f"--dtype: no type {self.dtype!r}; valid: {', '.join(TORCH_DTYPES)}")
-        if self.shard_gib is not None and not self.shard_gib > 0:
-            raise InputError(f"--shard-gib: {self.shard_gib:g}; valid: more than 0")
+        low, high = SHARD_GIB
+        if self.shard_gib is not None and not low <= self.shard_gib <= high:
+            raise InputError(f"--shard-gib: {self.shard_gib:g}; valid: {low:g} to {high:g}")
         if self.lora_rank is not None and self.lora_rank < 1:
             raise InputError(f"--lora-rank: {self.lora_rank}; valid: 1 or more")
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse what a model cannot be written as.
+
+        Raises:
+            InputError: A LoRA adapter is wanted, and the model is a path or has tokens of its own.
+        """
+        if self.lora_rank is None:
+            return
+        if recipe.path is not None:
+            raise InputError(
+                "--lora-rank: the model is a path through layers, and a LoRA adapter is a change "
+                "of weights"
+            )
+        if recipe.vocabulary is not None and recipe.vocabulary.tokens != "base":
+            raise InputError(
+                "--lora-rank: the model has tokens that its base lacks, and a LoRA adapter has "
+                "the base's"
+            )
 
     def copy_dir(self, model_dir: Path) -> Path | None:
         """Where the copy goes, if one is wanted."""
@@ -59,13 +82,13 @@ class Forms:
             return None
         ending = [self.dtype] if self.dtype is not None else []
         ending += [f"{self.shard_gib:g}gib"] if self.shard_gib is not None else []
-        return model_dir.with_name(f"{model_dir.name}.{'.'.join(ending)}")
+        return _beside(model_dir, ".".join(ending))
 
     def adapter_dir(self, model_dir: Path) -> Path | None:
         """Where the adapter goes, if one is wanted."""
         if self.lora_rank is None:
             return None
-        return model_dir.with_name(f"{model_dir.name}.lora-{self.lora_rank}")
+        return _beside(model_dir, f"lora-{self.lora_rank}")
 
     def require_new(self, model_dir: Path) -> None:
         """Refuse to write over anything.
@@ -76,6 +99,12 @@ class Forms:
         for folder in (self.copy_dir(model_dir), self.adapter_dir(model_dir)):
             if folder is not None and folder.exists():
                 raise InputError(f"{folder} exists already; move it away")
+
+
+def _beside(model_dir: Path, ending: str) -> Path:
+    # "." and ".." have no name.
+    model_dir = model_dir if model_dir.name.strip(".") else model_dir.resolve()
+    return model_dir.parent / f"{model_dir.name}.{ending}"
 
 
 def write_copy(model_dir: Path, out_dir: Path, forms: Forms) -> None:
@@ -91,11 +120,11 @@ def write_copy(model_dir: Path, out_dir: Path, forms: Forms) -> None:
     """
     config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     before = str(config.get("dtype"))
-    with _appearing(out_dir) as folder:
+    with appearing(out_dir) as folder:
         for path in model_dir.iterdir():
             if path.suffix != ".safetensors" and path.name != INDEX_FILE and path.is_file():
                 shutil.copy2(path, folder / path.name)
-        dtype = None if forms.dtype is None else _torch_dtype(forms.dtype)
+        dtype = None if forms.dtype is None else TORCH_DTYPES[cast(Dtype, forms.dtype)]
         shard_bytes = None if forms.shard_gib is None else int(forms.shard_gib * GIB)
         write_tensors(_cast(model_dir, dtype), folder, shard_bytes)
         if forms.dtype is not None:
@@ -113,23 +142,10 @@ def open_with_base(model_dir: Path) -> Pool:
     """A merged checkpoint as the only expert of its base.
 
     Raises:
-        InputError: It is no checkpoint with a recipe, or it is a path.
+        InputError: It is no checkpoint with a recipe, or it does not fit the base.
     """
     recipe = read_recipe(model_dir / RECIPE_FILE)
-    if recipe.path is not None:
-        raise InputError(
-            f"{model_dir} is a path through layers, and a LoRA adapter is a change of weights"
-        )
-    if recipe.vocabulary is not None and recipe.vocabulary.tokens != "base":
-        raise InputError(
-            f"{model_dir} has tokens that its base lacks, and a LoRA adapter has the base's"
-        )
-    repository, _, revision = recipe.members["base"].source.partition("@")
-    is_folder = Path(recipe.members["base"].source).is_absolute()
-    base = ModelConfig(
-        source=recipe.members["base"].source if is_folder else repository,
-        revision=None if is_folder else revision or None,
-    )
+    base = entry_of("base", recipe.members["base"].source)
     return open_models(base, (ModelConfig(source=str(model_dir), name="merge"),), None, Path())
 
 
@@ -147,8 +163,9 @@ def write_low_rank(
     Raises:
         InputError: It is a path, or has other tokens than its base.
     """
+    Forms(lora_rank=rank).check_recipe(read_recipe(model_dir / RECIPE_FILE))
     pool = open_with_base(model_dir)
-    with _appearing(out_dir) as folder:
+    with appearing(out_dir) as folder:
         found = write_adapter(pool, folder, rank, report)
         shutil.copy2(model_dir / RECIPE_FILE, folder / RECIPE_FILE)
         (folder / CARD_FILE).write_text(_adapter_card(model_dir, pool, found), encoding="utf-8")
@@ -179,44 +196,14 @@ def _adapter_card(model_dir: Path, pool: Pool, found: Reconstruction) -> str:
 
 
 def _cast(model_dir: Path, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    index_path = model_dir / INDEX_FILE
-    names = [SINGLE_FILE]
-    if index_path.is_file():
-        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    for file_name in names:
-        with safe_open(model_dir / file_name, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (it is no mapping)
-                tensor = file.get_tensor(name)
-                if dtype is None or not tensor.is_floating_point():
-                    yield name, tensor
-                    continue
-                cast = tensor.to(dtype)
-                if not torch.isfinite(cast).all() and torch.isfinite(tensor).all():
-                    raise InputError(
-                        f"{name} has numbers up to {float(tensor.abs().max()):.3g}, too large for "
-                        f"{str(dtype).removeprefix('torch.')}; valid: bfloat16, float32"
-                    )
-                yield name, cast
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    return next(dtype for known, dtype in TORCH_DTYPES.items() if known == name)
-
-
-@contextmanager
-def _appearing(out_dir: Path) -> Iterator[Path]:
-    """A folder that appears whole, or not at all."""
-    if out_dir.exists():
-        raise InputError(f"{out_dir} exists already; move it away")
-    temporary_dir = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
-    try:
-        yield temporary_dir
-        for path in temporary_dir.iterdir():
-            flush_to_disk(path)
-        temporary_dir.chmod(0o755)
-        temporary_dir.rename(out_dir)
-        flush_to_disk(out_dir.parent)
-    except BaseException:
-        shutil.rmtree(temporary_dir, ignore_errors=True)
-        raise
+    for name, tensor in stored_tensors(model_dir):
+        if dtype is None or not tensor.is_floating_point():
+            yield name, tensor
+            continue
+        cast = tensor.to(dtype)
+        if not torch.isfinite(cast).all() and torch.isfinite(tensor).all():
+            raise InputError(
+                f"{name} has numbers up to {float(tensor.abs().max()):.3g}, too large for "
+                f"{str(dtype).removeprefix('torch.')}; valid: bfloat16, float32"
+            )
+        yield name, cast

@@ -18,6 +18,7 @@ from evomerge.files import sha256_json
 from evomerge.merge import TORCH_DTYPES
 from evomerge.pool import Pool
 from evomerge.pool.adapters.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from evomerge.pool.hub import split_source
 from evomerge.pool.layout import hollow_model
 from evomerge.threads import one_thread
 
@@ -68,26 +69,33 @@ def write_adapter(
     Args:
         pool: The base, and the merged model as its only expert.
         folder: An empty folder.
-        rank: At least 1; of a matrix with fewer rows or columns, as many as these.
+        rank: At least 1; of all matrices no more than the largest one can have.
         report: Is told how many matrices are done, of how many.
 
     Returns:
         What the adapter has, as it is rounded in the file.
 
     Raises:
-        InputError: The model has another vocabulary than the base.
+        InputError: The model has another vocabulary than the base, or the same matrices.
     """
     base, (merged,) = pool.base, pool.experts
     if pool.vocabulary is not None:
         raise InputError("a LoRA adapter has the base's tokens, and the merged model has others")
     modules = dict(hollow_model(base.model_dir).named_modules())
     dtype = TORCH_DTYPES[pool.dtype]
-    found = Reconstruction(rank)
     tensors: dict[str, Tensor] = {}
     targets: list[str] = []
     saved: set[str] = set()
     biases: dict[str, Tensor] = {}
     names = [n for n in pool.layout.places if not _equal(pool, n)]
+    most = [min(shape) for n in names if len(shape := pool.layout.shapes[n]) == 2]
+    if not most:
+        raise InputError(
+            "the model has the same matrices as its base, and a LoRA adapter is a change of "
+            "matrices"
+        )
+    rank = min(rank, max(most))
+    found = Reconstruction(rank)
     for number, name in enumerate(names):
         report(number, len(names))
         owner, _, part = name.rpartition(".")
@@ -129,10 +137,12 @@ def write_adapter(
         inner = "base_layer.bias" if owner in targets else "bias"
         tensors[f"base_model.model.{owner}.{inner}"] = bias
     save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
+    place, revision = split_source(base.source)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.source,
+        "base_model_name_or_path": place,
+        "revision": revision,
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,7 @@ def promote(
     *,
     uri: str | None = None,
     mlflow_run_id: str | None = None,
+    check: Callable[[Recipe], None] = lambda _recipe: None,
 ) -> Promotion:
     """Write a candidate as a checkpoint, check it against the record, and register it.
 
@@ -78,6 +79,7 @@ def promote(
         out_dir: Where to; by default `promoted/ID` in the run folder.
         uri: The MLflow store to register in; by default the run's.
         mlflow_run_id: The candidate's run there, if it is known.
+        check: Refuses a recipe, before anything is written.
 
     Raises:
         InputError: There is no such candidate, it has failed, the folder has something else, or
@@ -92,6 +94,7 @@ def promote(
 
         candidate = _find(run, candidate_id)
         recipe = run.recipe(candidate)
+        check(recipe)
         model_dir = (out_dir or run.run_dir / PROMOTED_DIR / candidate_id).resolve()
         weights_sha256, is_exact = _write_checked(run, candidate, recipe, model_dir)
         picks.sync(run.run_dir)

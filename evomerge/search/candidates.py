@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -10,6 +11,7 @@ from evomerge.choice.pairs import candidate_of
 from evomerge.errors import InputError
 from evomerge.journal import Candidate
 from evomerge.models.export import export_checkpoint
+from evomerge.recipe import Recipe
 from evomerge.score import Split
 from evomerge.search.alone import Scores, check_split
 from evomerge.search.run import Run, reopen_run
@@ -74,13 +76,19 @@ def _scoring(run: Run) -> Scoring:
     return Scoring(run, lambda _progress: None)
 
 
-def export_candidate(run_dir: Path, candidate_id: str | None, out_dir: Path) -> str:
+def export_candidate(
+    run_dir: Path,
+    candidate_id: str | None,
+    out_dir: Path,
+    check: Callable[[Recipe], None] = lambda _recipe: None,
+) -> str:
     """Write a candidate of a run as a checkpoint.
 
     Args:
         run_dir: The run folder.
         candidate_id: Which; by default the chosen one.
         out_dir: A new folder.
+        check: Refuses a recipe, before anything is written.
 
     Returns:
         The candidate's id.
@@ -95,7 +103,7 @@ def export_candidate(run_dir: Path, candidate_id: str | None, out_dir: Path) -> 
         name = candidate_id or run.state.decided.get("chosen")
         if name is None:
             raise InputError(f"{run_dir}: no candidate is chosen yet; name one by --candidate")
-        find_candidate(run, name)
+        check(run.recipe(find_candidate(run, name)))
         export(run, name, out_dir)
         return str(name)
     finally:

@@ -8,6 +8,8 @@ from evomerge.choice.answers import answers_of
 from evomerge.choice.table import final_table
 from evomerge.files import replacing, to_json, write_text
 from evomerge.journal.folder import REPORT_FILE, SUMMARY_FILE
+from evomerge.plain_yaml import dump_plain
+from evomerge.pool.hub import split_source
 from evomerge.recipe import Recipe
 from evomerge.record.report import write_html
 from evomerge.record.verdicts import health_lines, verdict_lines
@@ -30,14 +32,14 @@ def write_summary(run: Run) -> None:
 def model_card(run: Run, candidate_id: str, recipe: Recipe) -> str:
     """README.md of an exported model: pool, recipe, scores, and the command that wrote it."""
     pool = run.setup.pool
+    head = {
+        "license": pool.base.license,
+        "base_model": list(dict.fromkeys(split_source(each.source)[0] for each in pool)),
+        "tags": ["merge", "evomerge"],
+    }
     lines = [
         "---",
-        f"license: {pool.base.license}",
-        "base_model:",
-        *(f"- {checkpoint.source}" for checkpoint in pool),
-        "tags:",
-        "- merge",
-        "- evomerge",
+        *dump_plain(head).splitlines(),
         "---",
         f"# {run.setup.config.name}: {candidate_id}",
         "",

@@ -18,8 +18,8 @@ from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
 from evomerge.pool import ModelConfig, Pool, PoolConfig, open_models, open_pool
 from evomerge.promote.forms import Forms, open_with_base, write_copy, write_low_rank
-from evomerge.promote.publish import prepare
-from evomerge.recipe import Hop, LayerPath, Recipe, read_recipe
+from evomerge.promote.low_rank import write_adapter
+from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.space import recipes
 from families import family_config, make_random_pool
 
@@ -169,57 +169,14 @@ def test_other_tokens_are_no_adapter(tmp_path):
         write_low_rank(tmp_path / "merge", tmp_path / "lora", 2, nothing)
 
 
-def test_what_is_uploaded_names_no_folder_of_this_machine(merged, tmp_path):
-    pool, model_dir = merged
-    write_low_rank(model_dir, tmp_path / "lora", 2, nothing)
-    for folder in (model_dir, tmp_path / "lora"):
-        planned = prepare(folder, "org/merge")
-        assert set(planned.files) == {path.name for path in folder.iterdir()}
-        for path in folder.iterdir():
-            text = planned.texts.get(path.name)
-            if text is None and path.suffix in (".json", ".yaml", ".md"):
-                text = path.read_text()
-            assert text is None or str(Path(pool.base.source).parent) not in text, path
-            assert planned.files[path.name] == (
-                path.stat().st_size if path.name not in planned.texts else len(text.encode())
-            )
-        card = planned.texts["README.md"]
-        assert "base_model:\n- org/name@0123\ntags:" in card and "Written by" not in card
-        assert planned.lines()[0].startswith("would upload to org/merge: (")
-
-
-@pytest.mark.parametrize("name", ["pö l", "it's", 'a"b'])
-def test_a_path_that_files_write_in_another_way_is_not_uploaded(name, merged, tmp_path):
-    _, model_dir = merged
-    shutil.copytree(model_dir, tmp_path / "model")
-    recipe = read_recipe(model_dir / "recipe.yaml")
-    base = recipe.members["base"].model_copy(update={"source": f"/home/{name}/base"})
-    odd = recipe.model_copy(update={"members": recipe.members | {"base": base}})
-    (tmp_path / "model/recipe.yaml").write_text(odd.to_yaml(), encoding="utf-8")
-    with pytest.raises(InputError, match="cannot be taken out"):
-        prepare(tmp_path / "model", "org/merge")
-
-
-def test_a_card_without_any_base_of_the_hub_is_whole(tmp_path, merged):
-    pool, model_dir = merged
-    shutil.copytree(model_dir, tmp_path / "model")
-    card = CARD.format(base=pool.base.source).replace("- org/name@0123\n", "")
-    (tmp_path / "model/README.md").write_text(card)
-    text = prepare(tmp_path / "model", "org/merge").texts["README.md"]
-    assert "base_model" not in text and text.startswith("---\nlicense: mit\ntags:\n- merge\n---\n")
-
-
-@pytest.mark.parametrize("name", ["merge", "org/a b", "a/b/c", "-/x"])
-def test_what_is_no_repository_is_refused(name, merged):
-    with pytest.raises(InputError, match="--push-to-hub"):
-        prepare(merged[1], name)
-
-
 @pytest.mark.parametrize(
     ("forms", "words"),
     [
         (Forms(dtype="int8"), "no type 'int8'; valid: float32"),
         (Forms(shard_gib=0.0), "--shard-gib"),
+        (Forms(shard_gib=1e-12), "--shard-gib: 1e-12; valid: 0.001 to 1024"),
+        (Forms(shard_gib=float("inf")), "--shard-gib"),
+        (Forms(shard_gib=float("nan")), "--shard-gib"),
         (Forms(lora_rank=0), "--lora-rank"),
     ],
 )
@@ -236,6 +193,7 @@ def test_nothing_is_written_over(tmp_path):
             forms.require_new(tmp_path / "model")
         (tmp_path / name).rmdir()
     forms.require_new(tmp_path / "model")
+    forms.require_new(Path())
 
 
 def test_an_adapters_settings_are_pefts(merged, tmp_path):
@@ -243,3 +201,29 @@ def test_an_adapters_settings_are_pefts(merged, tmp_path):
     write_low_rank(model_dir, tmp_path / "lora", 2, nothing)
     settings = json.loads((tmp_path / "lora/adapter_config.json").read_text())
     assert settings["peft_type"] == "LORA" and settings["r"] == settings["lora_alpha"] == 2
+
+
+def test_a_base_of_the_hub_is_named_as_peft_names_it(merged, tmp_path):
+    _, model_dir = merged
+    pool = open_with_base(model_dir)
+    pool.base.source = "org/base@0123"
+    write_adapter(pool, tmp_path, 2)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "org/base" and settings["revision"] == "0123"
+
+
+def test_no_rank_is_larger_than_a_matrix_can_have(merged, tmp_path):
+    pool, model_dir = merged
+    found = write_low_rank(model_dir, tmp_path / "lora", 100_000, nothing)
+    sizes = [min(shape) for shape in pool.layout.shapes.values() if len(shape) == 2]
+    assert found.rank == max(sizes) and found.error < 1e-5
+    settings = json.loads((tmp_path / "lora/adapter_config.json").read_text())
+    assert settings["r"] == found.rank
+
+
+def test_a_model_with_its_bases_matrices_is_no_adapter(merged, tmp_path):
+    pool, _ = merged
+    export_checkpoint(pool, recipes.member(pool, "base"), tmp_path / "base", "")
+    with pytest.raises(InputError, match="the same matrices as its base"):
+        write_low_rank(tmp_path / "base", tmp_path / "lora", 2, nothing)
+    assert not (tmp_path / "lora").exists()
