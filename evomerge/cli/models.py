@@ -110,11 +110,12 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Print what base, experts and the merge write to the same prompts."""
+    from evomerge.promote.sample import read_prompts
     from evomerge.promote.sample import sample as sample_models
 
     asked = list(prompt or ())
     if prompts is not None:
-        asked += [line for line in prompts.read_text(encoding="utf-8").splitlines() if line]
+        asked += read_prompts(prompts)
     found = sample_models(
         model,
         asked,
@@ -156,7 +157,7 @@ def export(
 
     others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
     others.forms.require_new(out)
-    name = export_candidate(run_dir, candidate, out)
+    name = export_candidate(run_dir, candidate, out, others.forms.check_recipe)
     facts: dict[str, Any] = {}
     lines = others.write(out, facts)
     say(as_json, "\n".join([f"{out}: {name}", *lines]), candidate=name, model=str(out), **facts)
@@ -187,7 +188,7 @@ def promote(
     others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
     name = candidate or Result(run_dir).best
     others.forms.require_new(run_dir / PROMOTED_DIR / name)
-    promotion = promote_candidate(run_dir, name)
+    promotion = promote_candidate(run_dir, name, check=others.forms.check_recipe)
     facts: dict[str, Any] = {}
     lines = others.write(
         promotion.model_dir, facts, lambda folder: compare_adapter(run_dir, name, folder)

@@ -16,6 +16,9 @@ from evomerge.models.export import RECIPE_FILE
 from evomerge.models.from_recipe import open_recipe
 from evomerge.models.resident import ResidentModel
 from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
+from evomerge.pool.adapters.adapter import is_adapter
+from evomerge.pool.layout import hollow_model
+from evomerge.pool.pool import entry_of
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
 from evomerge.workers.worker import quiet_libraries
@@ -47,8 +50,8 @@ def sample(
     """Let a merge, its base and its experts answer prompts, each with the likeliest tokens.
 
     Args:
-        path: A recipe, a mergekit configuration, or a checkpoint; of one without a recipe beside
-            it, the model alone answers.
+        path: A recipe, a mergekit configuration, a checkpoint, or a LoRA adapter of a merge. A
+            folder answers with the weights that lie in it; without a recipe, it answers alone.
         prompts: At least one.
         max_tokens: Of an answer.
         is_chat: Whether prompts are wrapped in the tokenizer's chat template.
@@ -69,6 +72,7 @@ def sample(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(pool)
     tokens = [_tokens(tokenizer, prompt, is_chat) for prompt in prompts]
+    _require_places(pool, prompts, tokens, max_tokens)
     resident = ResidentModel(pool, device)
     candidates = Candidates(pool, device, resident)
     written: dict[str, list[str]] = {}
@@ -85,16 +89,43 @@ def sample(
 
 def _open(path: Path) -> tuple[Pool, dict[str, Recipe]]:
     """The models, and a recipe for each that answers."""
-    recipe_path = path / RECIPE_FILE if path.is_dir() else path
-    if not recipe_path.is_file():
-        if not path.is_dir():
-            raise InputError(f"no recipe or model folder {str(path)!r}")
+    is_folder = path.is_dir()
+    if not is_folder and not path.is_file():
+        raise InputError(f"no recipe or model folder {str(path)!r}")
+    if is_folder and not (path / RECIPE_FILE).is_file():
+        if is_adapter(path):
+            raise InputError(
+                f"{path} is a LoRA adapter without a {RECIPE_FILE}, which would name its base"
+            )
         pool = open_models(ModelConfig(source=str(path.resolve())), (), None, Path())
         return pool, {path.resolve().name: recipes.member(pool, "base")}
-    pool, recipe = open_recipe(recipe_path)
-    asked = {checkpoint.name: recipes.member(pool, checkpoint.name) for checkpoint in pool}
-    name = path.resolve().name if path.is_dir() else path.stem
-    return pool, asked | {name if name not in asked else f"{name} (merge)": recipe}
+    pool, recipe = open_recipe(path / RECIPE_FILE if is_folder else path)
+    name = path.resolve().name if is_folder else path.stem
+    name = name if name not in {each.name for each in pool} else f"{name}.merge"
+    if is_folder and recipe.path is None and recipe.vocabulary is None:
+        # What lies there, which may be a copy in another type or a LoRA adapter of the merge.
+        base, *experts = (entry_of(each.name, each.source) for each in pool)
+        merge = ModelConfig(source=str(path.resolve()), name=name)
+        pool = open_models(base, (*experts, merge), None, Path())
+        return pool, {each.name: recipes.member(pool, each.name) for each in pool}
+    return pool, {each.name: recipes.member(pool, each.name) for each in pool} | {name: recipe}
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        InputError: It is not there, or no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--prompts: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--prompts: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _tokens(tokenizer: Any, prompt: str, is_chat: bool) -> list[int]:
@@ -109,6 +140,20 @@ def _tokens(tokenizer: Any, prompt: str, is_chat: bool) -> list[int]:
     if not tokens:
         raise InputError(f"prompt {prompt!r} has no tokens")
     return list(tokens)
+
+
+def _require_places(
+    pool: Pool, prompts: Sequence[str], tokens: Sequence[Sequence[int]], max_tokens: int
+) -> None:
+    config: Any = hollow_model(pool.base.model_dir).config
+    most = getattr(config, "max_position_embeddings", None)
+    for prompt, each in zip(prompts, tokens, strict=True):
+        if most is not None and len(each) + max_tokens > most:
+            start = f"{prompt[:40]}..." if len(prompt) > 40 else prompt
+            raise InputError(
+                f"prompt {start!r} has {len(each)} tokens, which with --max-tokens {max_tokens} is "
+                f"more than the model's {most} places; valid: a shorter prompt, or fewer tokens"
+            )
 
 
 def _write(resident: ResidentModel, tokenizer: Any, tokens: list[int], max_tokens: int) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from commands import run_here
 from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
-from evomerge.promote.sample import sample
+from evomerge.promote.forms import write_low_rank
+from evomerge.promote.sample import read_prompts, sample
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.space import recipes
 from families import REPRESENTATIVES, family_config, make_random_pool
@@ -69,6 +73,42 @@ def test_a_folder_without_a_recipe_writes_alone(folder):
     assert only.model == "expert0" and only.text == written_by(folder / "expert0", PROMPTS[0])
 
 
+def test_a_folder_writes_by_the_weights_that_lie_in_it(folder):
+    if not (folder / "lora").exists():
+        write_low_rank(folder / "merge", folder / "lora", 1, lambda _done, _of: None)
+        # Other weights than the recipe's, in the form of a copy.
+        shutil.copytree(folder / "expert1", folder / "copy")
+        shutil.copy(folder / "merge/recipe.yaml", folder / "copy/recipe.yaml")
+    *_, copy = sample(folder / "copy", PROMPTS[:1], max_tokens=6)
+    assert copy.model == "copy" and copy.text == written_by(folder / "expert1", PROMPTS[0])
+    *_, lora = sample(folder / "lora", PROMPTS[:1], max_tokens=6)
+    assert lora.model == "lora" and lora.text == written_by_adapter(folder, PROMPTS[0])
+    alone = folder / "alone"
+    alone.mkdir(exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(folder / "lora" / name, alone)
+    with pytest.raises(InputError, match=r"a LoRA adapter without a recipe.yaml"):
+        sample(alone, PROMPTS[:1])
+
+
+def written_by_adapter(folder: Path, prompt: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_pretrained(folder / "base")
+        model = PeftModel.from_pretrained(model, folder / "lora").merge_and_unload()
+    model.save_pretrained(folder / "whole")
+    shutil.copy(folder / "base/tokenizer.json", folder / "whole")
+    shutil.copy(folder / "base/tokenizer_config.json", folder / "whole")
+    return written_by(folder / "whole", prompt)
+
+
+def test_prompts_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("größe".encode("latin-1"))
+    for name, words in (("latin.txt", "is not UTF-8 text"), ("none.txt", "cannot read")):
+        with pytest.raises(InputError, match=words):
+            read_prompts(tmp_path / name)
+
+
 def test_what_cannot_be_asked_is_refused(folder):
     for path, prompts, options, words in (
         ("merge", [], {}, "no prompts"),
@@ -76,6 +116,7 @@ def test_what_cannot_be_asked_is_refused(folder):
         ("none", ["a"], {}, "no recipe or model folder"),
         ("merge", ["a"], {"max_tokens": 0}, "--max-tokens"),
         ("merge", ["a"], {"is_chat": True}, "no chat template"),
+        ("merge", ["a" * 50], {"max_tokens": 10_000}, "more than the model's .* places"),
     ):
         with pytest.raises(InputError, match=words):
             sample(folder / path, prompts, **options)
