@@ -77,7 +77,7 @@ def _cancel_crashed_tasks() -> None:
     with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
         for task_run in client.read_task_runs(flow_run_filter=this):
             state = task_run.state
-            if state is None or not (state.is_completed() or state.is_cancelled()):
+            if state is None or state.is_crashed() or not state.is_final():
                 cancelled: State[Any] = Cancelled(message="the flow run was cancelled")
                 client.set_task_run_state(task_run.id, cancelled, force=True)
 
