@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from evomerge.backends import Batching
-from evomerge.config_mistakes import Override, explain
+from evomerge.config_mistakes import Override, explain, first_mistake
 from evomerge.errors import InputError
 from evomerge.fidelity.config import FidelityConfig, FullConfig
 from evomerge.files import write_text
@@ -260,21 +260,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(explain(Config, path, node, data, changes, error)) from None
 
 
-def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+def with_overrides(config: Config, overrides: Sequence[str], given_as: str = "overrides") -> Config:
     """A configuration with changes.
 
     Args:
         config: The configuration.
         overrides: "a.b=value" each, with the value in YAML.
+        given_as: What people call them.
 
     Raises:
         InputError: One of them is wrong.
     """
     data = config.model_dump(mode="json", exclude_unset=True)
     changes = [Override.read(text) for text in overrides]
+    data = reduce(lambda made, change: change.apply(made), changes, data)
     try:
-        return Config.model_validate(reduce(lambda made, change: change.apply(made), changes, data))
+        return Config.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"overrides: {where}: {first['msg']}") from None
+        raise InputError(f"{given_as}: {first_mistake(Config, data, error)}") from None

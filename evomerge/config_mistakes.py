@@ -115,6 +115,19 @@ def explain(
     return "\n".join(lines)
 
 
+def first_mistake(model: type[BaseModel], data: Mapping[str, Any], error: ValidationError) -> str:
+    """The first thing that is wrong with a configuration that stands in no file.
+
+    Args:
+        model: What a configuration must be.
+        data: What it says.
+        error: What is wrong with it.
+    """
+    mistake = error.errors()[0]
+    name = ".".join(_steps(data, mistake)) or "the configuration"
+    return f"{name}: {_message(model, mistake)}"
+
+
 def _culprit(
     model: type[BaseModel],
     states: Sequence[Mapping[str, Any]],

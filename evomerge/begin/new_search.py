@@ -24,6 +24,8 @@ from evomerge.files import write_text
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Vocabulary
 from evomerge.score import SPLITS, TaskSet
+from evomerge.score.config import SplitsConfig
+from evomerge.score.splits import TYPICAL
 from evomerge.search.check import describe
 from evomerge.search.expected import in_words, seconds_of_candidate
 from evomerge.search.score_section import with_defaults
@@ -110,7 +112,8 @@ def write_search(wishes: Wishes, out: Path) -> NewSearch:
         f"{pool.layout.num_parameters:,} numbers."
     )
     data["pool"]["dtype"] = pool.dtype
-    comments["score.objectives"] = _measure(data, wishes, folder)
+    tasks = _measure(data, wishes, folder)
+    comments["score.objectives"] = tasks.comment
     if load_tokenizer(pool).chat_template:
         data["score"]["apply_chat_template"] = False
     proposal = propose(pool, front=wishes.front, layer_order=wishes.layer_order)
@@ -126,6 +129,9 @@ def write_search(wishes: Wishes, out: Path) -> NewSearch:
     setup = set_up(_config(data, wishes.overrides), folder)
     comments["search.budget"] = _fit_budget(budget, setup)
     lines = [_tokenizer_line(pool), *describe(setup).lines]
+    if tasks.shortest is not None:
+        comments["score.splits"] += f"\n{tasks.shortest}"
+        lines.append(f"splits: {tasks.shortest}")
     shown = reduce(lambda made, text: Override.read(text).apply(made), wishes.overrides, data)
     head = (
         f"Written by `evomerge init`. `evomerge check {out.name}` says what the search would do,\n"
@@ -168,7 +174,7 @@ def _begun(wishes: Wishes, out: Path) -> dict[str, Any]:
 
 
 def _config(data: dict[str, Any], overrides: Sequence[str]) -> Config:
-    return with_overrides(Config.model_validate(data), overrides)
+    return with_overrides(Config.model_validate(data), overrides, "--set")
 
 
 def _open(data: dict[str, Any], overrides: Sequence[str], folder: Path) -> Pool:
@@ -200,8 +206,21 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
-def _measure(data: dict[str, Any], wishes: Wishes, folder: Path) -> str:
-    """Write metrics and splits into the section `score`; what stands above the objectives."""
+@dataclass(frozen=True)
+class _Tasks:
+    """What is said of tasks.
+
+    Attributes:
+        comment: What stands above the objectives.
+        shortest: Why others have no more documents in the splits, where they could have.
+    """
+
+    comment: str
+    shortest: str | None
+
+
+def _measure(data: dict[str, Any], wishes: Wishes, folder: Path) -> _Tasks:
+    """Write metrics and splits into the section `score`."""
     tasks = TaskSet(with_defaults(_config(data, wishes.overrides).score), folder)
     found = [
         objective_of(entry["task"], tasks.tasks.get(entry["task"]))
@@ -216,7 +235,21 @@ def _measure(data: dict[str, Any], wishes: Wishes, folder: Path) -> str:
         lines = ["What a model is good at; `preference: 2` lets an objective count twice."]
     else:
         lines = ["What a model is good at."]
-    return "\n".join([*lines, *(others for _, others in found if others is not None)])
+    comment = "\n".join([*lines, *(others for _, others in found if others is not None)])
+    return _Tasks(comment, _shortest({n: len(each) for n, each in tasks.documents.items()}, splits))
+
+
+def _shortest(sizes: dict[str, int], splits: SplitsConfig) -> str | None:
+    """A sentence, where one task is the reason that less is used of others than could be."""
+    shortest = min(sizes, key=lambda name: sizes[name])
+    others = [name for name, size in sizes.items() if size >= 2 * sizes[shortest]]
+    if not others or all(splits.size(split) >= size for split, size in TYPICAL.items()):
+        return None
+    return (
+        f"{shortest} has {sizes[shortest]} documents, the fewest, and splits are the same for all "
+        f"tasks: of {', '.join(others)} most documents are not used. More documents of {shortest}, "
+        "or a search without it, make the result surer."
+    )
 
 
 def _fit_budget(budget: dict[str, int], setup: Setup) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,10 @@ from evomerge.pool.families import KNOWN
 
 MOST_NUMBERS = 8
 """Of a first search: so many as a hundred or two candidates say something of."""
+
+MOST_FREE = 4
+"""Experts whose weights are searched as they are; the sum of more of them says most, and has a
+number of its own."""
 
 MOST_MODELED = 16
 """Numbers of a front by surrogates: their design grows with the square."""
@@ -44,14 +49,20 @@ def propose(pool: Pool, *, front: bool, layer_order: bool) -> Proposal:
         return _layer_order(pool, front)
     count = len(pool.experts)
     num_groups = _num_groups(pool) if not front else 1
-    size = count * num_groups
+    is_free = count <= MOST_FREE
+    size = count * num_groups if is_free else count + 1
     part = "" if num_groups == 1 else f" in each of {num_groups} parts of the layers"
-    space = {
+    part += "" if is_free else ", which sum to one, and a factor of all"
+    vary = {"weight": {"low": 0.0, "high": 1.0 if count > 1 else 1.5}}
+    space: dict[str, Any] = {
         "kind": "parameter",
         "method": {"kind": "task_arithmetic"},
         "groups": "whole" if num_groups == 1 else num_groups,
-        "vary": {"weight": {"low": 0.0, "high": 1.0 if count > 1 else 1.5}},
+        "vary": vary,
     }
+    if not is_free:
+        space["weights_sum"] = "one"
+        vary["scale"] = {"low": 0.0, "high": round(math.sqrt(count), 1), "start": 1.0}
     comments = {
         "space": f"What varies: a weight for each expert{part}, {size} numbers.",
         "space.method": "task_arithmetic adds up what the experts have learned. With many experts "
@@ -84,7 +95,8 @@ def _layer_order(pool: Pool, front: bool) -> Proposal:
     names = [expert.name for expert in pool.experts]
     models = names if len(names) > 1 else [*names, "base"]
     layers = pool.layout.num_layers
-    places = layers * len(models)
+    # The path begins with the first layer of the first model, and ends with its last one.
+    places = layers * len(models) - 2
     most_hops = layers + layers // 4
     space = {
         "kind": "layer_order",
@@ -94,8 +106,8 @@ def _layer_order(pool: Pool, front: bool) -> Proposal:
         "max_hops": most_hops,
     }
     comments = {
-        "space": f"What varies: which of the models' layers are run, {places} places, each in or "
-        "out.",
+        "space": f"What varies: which of the models' layers are run, {places} of them; the first "
+        "and the last layer of the first model always are.",
         "space.models": "The first gives embeddings, final norm and head.",
         "space.max_hops": f"The models have {layers} layers; a longer path takes more time.",
         "optimizer": "nevergrad's optimizers change bits.",

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
-from evomerge.errors import InputError
-from evomerge.pool.adapters.adapter import is_adapter
+from evomerge.errors import InputError, closest
+from evomerge.pool.adapters.adapter import ADAPTER_CONFIG, is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.pool.foreign_code import CONFIG_FILE
 from evomerge.recipe import MERGED
 from evomerge.score.code import names_in
+from evomerge.score.load import check_known
 
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[0-9a-f]+$")
 """A folder of the hub's cache."""
@@ -33,15 +35,43 @@ def source_of(given: str, folder: Path) -> str:
     Raises:
         InputError: A folder that is not there.
     """
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return str(path) if path.is_absolute() else os.path.relpath(path, folder)
+    path = expanded(given)
+    if given.strip() and path.is_dir():
+        return str(path) if path.is_absolute() else _relative(path, folder)
+    beside = _models_in(path.parent) if given.count("/") == 1 else []
+    if beside:
+        raise InputError(f"no model folder {given!r}; {closest(path.name, beside)}")
     if given.startswith((".", "/", "~")) or given.count("/") > 1 or not given.strip("/ "):
         raise InputError(
             f"no model folder {given!r}; valid: a folder with config.json and safetensors files, "
             "or a hub id such as org/name"
         )
     return given
+
+
+def expanded(given: str) -> Path:
+    """A path as somebody writes it, with the home folder in the place of `~`.
+
+    Raises:
+        InputError: The user whose home folder is named is not there.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise InputError(f"{given}: there is no user {given.partition('/')[0]!r}") from None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path from a folder, either of which may lie behind links."""
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Names of the models in a folder; none if it is no folder."""
+    if not folder.is_dir():
+        return []
+    found = (*folder.glob(f"*/{CONFIG_FILE}"), *folder.glob(f"*/{ADAPTER_CONFIG}"))
+    return sorted({path.parent.name for path in found})
 
 
 def describe_model(source: str, folder: Path) -> str:
@@ -78,12 +108,13 @@ def entries_of(experts: Sequence[str], folder: Path) -> list[str | dict[str, str
     for source in sources:
         if sources.count(source) > 1:
             raise InputError(f"expert {source} is named twice")
-    shorts = [_name_of(Path(given).expanduser(), depth=1) for given in experts]
+    paths = [expanded(given) for given in experts]
+    shorts = [_name_of(path, depth=1) for path in paths]
     entries: list[str | dict[str, str]] = []
     taken = {"base", MERGED}
-    for given, source, short in zip(experts, sources, shorts, strict=True):
+    for path, source, short in zip(paths, sources, shorts, strict=True):
         is_clear = shorts.count(short) == 1 and short not in taken
-        name = short if is_clear else _name_of(Path(given).expanduser(), depth=2)
+        name = short if is_clear else _name_of(path, depth=2)
         number = 2
         while name in taken:
             name, number = f"{short}-{number}", number + 1
@@ -110,7 +141,7 @@ def task_of(given: str, folder: Path) -> tuple[str, str | None]:
     Raises:
         InputError: A file that is not there, or that defines no task.
     """
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.suffix in (".jsonl", ".json", ".csv", ".parquet"):
         raise InputError(
             f"{given} is no task file; `evomerge task FILE.jsonl` makes one of documents in JSON "
@@ -134,7 +165,7 @@ def task_of(given: str, folder: Path) -> tuple[str, str | None]:
         raise InputError(f"{given} defines no task: it has no `task:` with a name")
     (name,) = names
     place = path.parent
-    inside = str(place.resolve()) if path.is_absolute() else os.path.relpath(place, folder)
+    inside = str(place.resolve()) if path.is_absolute() else _relative(place, folder)
     return name, inside
 
 
@@ -142,14 +173,17 @@ def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
     """Names of tasks, and the folders to look for them in.
 
     Raises:
-        InputError: A file that is not there, or a task that is named twice.
+        InputError: A file that is not there, or a task that is unknown or named twice.
     """
     found = [task_of(each, folder) for each in given]
     names = [name for name, _ in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"task {name!r} is named twice")
-    return names, list(dict.fromkeys(place for _, place in found if place is not None))
+    places = list(dict.fromkeys(place for _, place in found if place is not None))
+    for name in names:
+        check_known(name, [folder / place for place in places])
+    return names, places
 
 
 def objective_of(name: str, task: Any) -> tuple[dict[str, str], str | None]:

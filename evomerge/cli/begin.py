@@ -26,8 +26,10 @@ class WithLists(TyperCommand):
         name: str | None = None
         for word in args:
             if word.startswith("-"):
-                name = word if word in LISTS else None
-                spread.append(word)
+                # "--experts=A B" is "--experts A B".
+                option, equals, value = word.partition("=")
+                name = option if option in LISTS else None
+                spread += [option, value] if name is not None and equals else [word]
             elif name is not None and spread[-1] != name:
                 spread += [name, word]
             else:
@@ -62,16 +64,16 @@ def init(
     from evomerge.begin.new_search import Wishes, write_search
 
     path = out or Path("search.yaml")
+    overrides = tuple(set_ or ())
     if base is None and not experts and not tasks and sys.stdin.isatty():
         from evomerge.terminal.questions import ask
 
-        wishes, path = ask(out)
+        wishes, path = ask(out, front=front, layer_order=layer_order, overrides=overrides)
     elif base is None or not experts or not tasks:
         given = {"--base DIR": base, "--experts DIR ...": experts, "--tasks TASK ...": tasks}
         missing = ", ".join(name for name, value in given.items() if not value)
         raise InputError(f"init: {missing} missing; in a terminal, `evomerge init` alone asks")
     else:
-        overrides = tuple(set_ or ())
         wishes = Wishes(base, tuple(experts), tuple(tasks), front, layer_order, overrides)
     made = write_search(wishes, path)
     if as_json:

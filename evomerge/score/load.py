@@ -69,15 +69,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     manager = ours = _manager(folders)
     if name not in ours.task_index:
-        _check_files(name, folders)
-        manager = _own_tasks()
-    if name not in manager.task_index:
-        near = difflib.get_close_matches(name, manager.task_index)
-        known = dict.fromkeys([*ours.task_index, *near])
-        raise InputError(
-            f"score.objectives: no task {name!r}; {closest(name, known)}\n"
-            f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
-        )
+        manager = _elsewhere(name, ours, folders)
     is_group = manager.task_index[name].kind in (Kind.GROUP, Kind.TAG)
     what = "group" if is_group else "task"
     if is_group:
@@ -123,6 +115,36 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
             chosen = (entry.filter_list or [None])[0]
             metrics.append((entry.metric, chosen, bool(entry.weight_by_size)))
     return Loaded(tasks, tuple(metrics), is_group)
+
+
+def check_known(name: str, folders: list[Path]) -> None:
+    """Refuse a name that is no task, group or tag, without its data.
+
+    Args:
+        name: Its name.
+        folders: Where task files lie.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    ours = _manager(folders)
+    if name not in ours.task_index:
+        _elsewhere(name, ours, folders)
+
+
+def _elsewhere(name: str, ours: TaskManager, folders: list[Path]) -> TaskManager:
+    """lm-eval's own tasks, if a name that is not in the folders is one of them."""
+    _check_files(name, folders)
+    manager = _own_tasks()
+    if name not in manager.task_index:
+        near = difflib.get_close_matches(name, manager.task_index)
+        known = dict.fromkeys([*ours.task_index, *near])
+        raise InputError(
+            f"score.objectives: no task {name!r}; {closest(name, known)}\n"
+            f"looked in score.include_path ({', '.join(map(str, folders)) or 'empty'}) and lm-eval"
+        )
+    return manager
 
 
 def _check_settings(name: str, task: Any) -> None:

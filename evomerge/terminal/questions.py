@@ -15,15 +15,25 @@ from evomerge.errors import InputError
 T = TypeVar("T")
 
 
-def ask(out: Path | None) -> tuple[Wishes, Path]:
+def ask(
+    out: Path | None, *, front: bool, layer_order: bool, overrides: tuple[str, ...]
+) -> tuple[Wishes, Path]:
     """Ask for models, tasks, and what to look for; a wrong answer is asked for again.
 
     Args:
         out: Where the configuration goes, if that is known.
+        front: Whether a front is wanted, if that is known.
+        layer_order: Whether the order of layers varies, if that is known.
+        overrides: "a.b=value" each.
 
     Returns:
         The wishes, and the new file.
+
+    Raises:
+        InputError: No configuration can be written where it should go.
     """
+    if out is not None:
+        require_new(out)
     here = Path()
     typer.echo("Which models do you want to merge? A model is a folder, or a hub id (org/name).\n")
     base = _until("Base model", _base)
@@ -33,21 +43,24 @@ def ask(out: Path | None) -> tuple[Wishes, Path]:
         "\nTasks: what the merged model shall be good at. A task is a file that `evomerge task` "
         "wrote, or the name of an lm-eval task, such as arc_easy. An empty line ends the list."
     )
-    tasks = _several("Task", lambda all_: tasks_of(all_, here))
+    tasks = _several("Task", lambda all_: tasks_of(all_, here), least=2 if front else 1)
     typer.echo()
-    front = len(tasks) > 1 and typer.confirm(
-        "A front is several models that trade these tasks against each other. Without one, the "
-        "search looks for one model that is good at all tasks.\nLook for a front?",
-        default=False,
+    front = front or (
+        len(tasks) > 1
+        and typer.confirm(
+            "A front is several models that trade these tasks against each other. Without one, the "
+            "search looks for one model that is good at all tasks.\nLook for a front?",
+            default=False,
+        )
     )
-    layer_order = typer.confirm(
+    layer_order = layer_order or typer.confirm(
         "Most searches vary the weights of a merge. Another way is to vary which layers of the "
         "models are run.\nVary the layers?",
         default=False,
     )
     path = out or _until("Write to", _new_file, default="search.yaml")
     typer.echo("\nNow the models and tasks are opened.\n")
-    return Wishes(base, tuple(experts), tuple(tasks), front, layer_order), path
+    return Wishes(base, tuple(experts), tuple(tasks), front, layer_order, overrides), path
 
 
 def _base(given: str) -> str:
@@ -78,16 +91,16 @@ def _until(text: str, take: Callable[[str], T], default: str | None = None) -> T
             typer.echo(f"  {error}")
 
 
-def _several(text: str, check: Callable[[list[str]], object]) -> list[str]:
-    """Answers until an empty one, at least one."""
+def _several(text: str, check: Callable[[list[str]], object], least: int = 1) -> list[str]:
+    """Answers until an empty one, at least one or so many."""
     found: list[str] = []
     while True:
         given = str(typer.prompt(text, default="", show_default=False)).strip()
-        if not given and found:
+        if not given and len(found) >= least:
             return found
         try:
             if not given:
-                raise InputError(f"{text.lower()}: at least one is needed")
+                raise InputError(f"{text.lower()}: at least {least} must be named")
             check([*found, given])
             found.append(given)
         except InputError as error:

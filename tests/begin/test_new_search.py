@@ -173,7 +173,11 @@ def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
         ({"tasks": ("toy_choose",)}, "no task 'toy_choose'"),
         ({"tasks": ("tasks/toy_choose.yaml",) * 2}, "task 'toy_choose' is named twice"),
         ({"front": True}, "a front trades two tasks or more"),
-        ({"overrides": ("seed=x",)}, "seed"),
+        ({"overrides": ("seed=x",)}, "--set: seed: input should be a valid integer.*got 'x'"),
+        ({"overrides": ("search.buget=x",)}, "--set: search.buget: unknown field; did you mean"),
+        ({"base": ""}, "no model folder ''"),
+        ({"base": "pool/bsae"}, "no model folder 'pool/bsae'; did you mean 'base'?"),
+        ({"base": "~nobody-here/base"}, "there is no user '~nobody-here'"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_nothing_written(wishes, words, folder, monkeypatch):
@@ -213,6 +217,40 @@ def test_a_source_is_relative_to_the_configuration(tmp_path, monkeypatch):
     assert source_of("org/name", Path("configs")) == "org/name"
 
 
+def test_a_source_is_found_from_behind_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/a", "elsewhere/deep/configs"):
+        Path(name).mkdir(parents=True)
+    Path("configs").symlink_to("elsewhere/deep/configs")
+    Path("models/link").symlink_to("a")
+    for name in ("a", "link"):
+        source = source_of(f"models/{name}", Path("configs"))
+        assert source == f"../../../models/{name}" and (Path("configs") / source).is_dir()
+
+
+def test_the_sum_of_many_weights_has_a_number_of_its_own(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name in range(9):
+        (tmp_path / f"e{name}").symlink_to(folder / f"pool/expert{name % 3}")
+    experts = tuple(str(tmp_path / f"e{name}") for name in range(9))
+    write_search(Wishes("pool/base", experts, ("tasks/toy_choose.yaml",)), tmp_path / "new.yaml")
+    data = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert data["space"]["weights_sum"] == "one"
+    assert data["space"]["vary"]["scale"] == {"low": 0.0, "high": 3.0, "start": 1.0}
+
+
+def test_the_task_with_the_fewest_documents_is_named(begin, folder):
+    task = yaml.safe_load((folder / "tasks/toy_choose.yaml").read_text())
+    lines = (folder / "tasks/choose.jsonl").read_text().splitlines()
+    (folder / "tasks/few.jsonl").write_text("\n".join(lines[:30]))
+    task |= {"task": "toy_few", "dataset_kwargs": {"data_files": {"test": "few.jsonl"}}}
+    (folder / "tasks/toy_few.yaml").write_text(yaml.safe_dump(task))
+    words = "toy_few has 30 documents, the fewest, and splits are the same for all tasks"
+    made, _ = begin("expert0", tasks=("write", "few"))
+    assert any(line.startswith(f"splits: {words}: of toy_write most") for line in made.lines)
+    assert "toy_few has 30 documents, the fewest" in made.path.read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -250,6 +288,14 @@ def test_lists_are_given_behind_one_option(folder):
     assert len(data["pool"]["experts"]) == 2 and len(data["score"]["objectives"]) == 2
 
 
+def test_a_list_may_stand_behind_an_equals_sign(folder):
+    words = ("--base=pool/base", "--experts=pool/expert0", "pool/expert1", "--out", "equals.yaml")
+    done = run_here("init", *words, "--tasks=tasks/toy_choose.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    data = yaml.safe_load((folder / "equals.yaml").read_text())
+    assert data["pool"]["experts"] == ["pool/expert0", "pool/expert1"]
+
+
 def test_what_is_missing_is_named_where_nobody_can_be_asked(folder):
     done = run_here("init", "--base", "pool/base", cwd=folder)
     assert done.returncode == 2
@@ -262,11 +308,25 @@ def test_in_a_terminal_it_asks(folder):
     answers += ["tasks/toy_choose.yaml", "tasks/toy_write.yaml", "", "y", "n", "asked.yaml"]
     said, code = _in_a_terminal([sys.executable, "-m", "evomerge", "init"], folder, answers)
     assert code == 0, said
-    assert "no model folder './none'" in said and "at least one is needed" in said
+    assert "no model folder './none'" in said and "at least 1 must be named" in said
     assert "expert pool/expert0 is named twice" in said and "llama, " in said
     data = yaml.safe_load((folder / "asked.yaml").read_text())
     assert data["pool"]["experts"] == ["pool/expert0", "pool/expert1"]
     assert data["optimizer"] == {"kind": "map"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a terminal of its own needs fork")
+def test_what_the_command_says_is_not_asked(folder):
+    options = ["--layer-order", "--set", "seed=5", "--out", "half.yaml"]
+    answers = ["pool/base", "pool/expert0", "", "none", "tasks/toy_choose.yaml", ""]
+    command = [sys.executable, "-m", "evomerge", "init", *options]
+    said, code = _in_a_terminal(command, folder, answers)
+    assert code == 0, said
+    assert "no task 'none'" in said and "Vary the layers?" not in said
+    data = yaml.safe_load((folder / "half.yaml").read_text())
+    assert data["seed"] == 5 and data["space"]["kind"] == "layer_order"
+    said, code = _in_a_terminal(command, folder, [])
+    assert code == 2 and "is there already" in said and "Base model" not in said
 
 
 def _in_a_terminal(command: list[str], folder: Path, answers: list[str]) -> tuple[str, int]:
