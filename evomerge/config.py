@@ -100,6 +100,8 @@ class SearchConfig(Section):
             default the least of 8, what the optimizer takes, and its population.
         landmarks: Whether base, experts and their average, as far as the space has them, are the
             first candidates of every optimizer; some ask for them anyway.
+        explain: Score the chosen model without each of its experts, layer groups and differences of
+            numbers, on validation documents, and look for a simpler model that is as good.
         export: Write the chosen model as a checkpoint into the run folder at the end.
         fidelity: On how many search documents a candidate is scored; by default on all.
     """
@@ -112,6 +114,7 @@ class SearchConfig(Section):
     tell: Literal["in_order", "as_finished"] | None = None
     in_flight: int | None = Field(default=None, ge=1)
     landmarks: bool = False
+    explain: bool = False
     export: bool = False
     fidelity: FidelityConfig = FullConfig()
 

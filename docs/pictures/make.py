@@ -2,7 +2,8 @@
 
     python docs/pictures/make.py RUN_DIR
 
-The run has ended and is in MLflow (`evomerge sync`), and its chosen model is promoted. Pictures of
+The run has ended and is in MLflow (`evomerge sync`), and its chosen model is explained
+(`evomerge explain`) and promoted. Pictures of
 Prefect are of the demo, which runs for them in the folder of RUN_DIR's folder. It needs Chromium
 (Debian: chromium) and playwright, and takes four minutes.
 """
@@ -75,6 +76,11 @@ def report(browser: Any, run_dir: Path) -> None:
         shoot(page, f"report-{width}")
         page.locator("#front").scroll_into_view_if_needed()
         shoot(page, f"front-{width}")
+    page = browser.new_page(viewport={"width": 1280, "height": 640})
+    page.goto((run_dir / "report.html").resolve().as_uri())
+    page.wait_for_function("document.documentElement.dataset.drawn === 'yes'")
+    page.locator("#explained").scroll_into_view_if_needed()
+    shoot(page, "explained-1280")
 
 
 def mlflow(browser: Any, run_dir: Path) -> None:

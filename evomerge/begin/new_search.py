@@ -51,6 +51,8 @@ COMMENTS = {
     "it.",
     "search.fidelity": "assisted: candidates are scored on samples of the search documents; full: "
     "on all of them.",
+    "search.explain": "In the end the chosen model is scored without each expert and each part of "
+    "the layers, and a simpler model that is as good is named.",
     "workers": "A GPU for each actor.",
 }
 
@@ -124,6 +126,7 @@ def write_search(wishes: Wishes, out: Path) -> NewSearch:
     data["search"] = {"budget": budget}
     if data["score"]["splits"]["search"] * len(wishes.tasks) >= LEAST_SAMPLED:
         data["search"]["fidelity"] = {"kind": "assisted"}
+    data["search"]["explain"] = True
     if torch.cuda.is_available():
         data["workers"] = {"num_gpus": 1}
     setup = set_up(_config(data, wishes.overrides), folder)

@@ -52,7 +52,7 @@ def decide_front(results: Results, phase: SearchedPhase) -> Front:
     known: set[str] = set()
     for candidate in results.state.candidates.values():
         scored = results.losses(candidate.id, "validation")
-        if candidate.origin in ("random", "soup"):
+        if candidate.is_aside:
             # They are what the front is compared with, and no part of it.
             continue
         if scored is not None and candidate.recipe_sha256 not in known:

@@ -230,10 +230,10 @@ class Results:
         state = self.state
         chosen = state.decided.get("chosen")
         names = [c.id for c in state.of_origin("baseline")]
-        names += [state.decided["random"]] if "random" in state.decided else []
+        names += [name for role in ("random", "simplest") if (name := state.decided.get(role))]
         rows = [self.row(name) for name in dict.fromkeys([chosen, *names] if chosen else names)]
         comparisons = []
-        for role in ("best_parent", "best_baseline", "random"):
+        for role in ("best_parent", "best_baseline", "random", "simplest"):
             rival = state.decided.get(role)
             if (
                 chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from evomerge.choice.explanation import explanation
 from evomerge.choice.fidelity import ledger
 from evomerge.choice.health import at_chance, signs_of
 from evomerge.choice.leaks import leaks
@@ -26,7 +27,8 @@ def final_table(results: Results) -> dict[str, Any]:
         objectives on which models do no better than by guessing; "leaks", what models gain on
         documents of the training text; "duplicates", documents that share a split;
         "prompts", whether they are chats;
-        "fidelity", see `ledger`; "over_limit", limits that the chosen model does not keep.
+        "fidelity", see `ledger`; "over_limit", limits that the chosen model does not keep;
+        "explanation", see `explanation`.
     """
     table = results.table()
     split: Split = "validation" if table["chosen"] else "search"
@@ -44,6 +46,7 @@ def final_table(results: Results) -> dict[str, Any]:
         "prompts": results.state.started.get("prompts"),
         "fidelity": ledger(results),
         "over_limit": _over_limit(results, table["chosen"]),
+        "explanation": explanation(results, table["chosen"]) if table["chosen"] else None,
     }
     return table | {name: value for name, value in more.items() if value}
 

@@ -116,6 +116,38 @@ def enqueue(
 
 
 @app.command(rich_help_panel=SEARCH)
+def explain(
+    run_dir: RunDirArgument,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="ID", help="By default the chosen one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model without each of its parts, and look for a simpler one that is as good."""
+    from evomerge.choice.explanation import explanation
+    from evomerge.config import load_config
+    from evomerge.journal import check_is_run
+    from evomerge.journal.folder import CONFIG_FILE
+    from evomerge.record.follow import sync_now
+    from evomerge.search import Result
+    from evomerge.search.explain import explain_candidate
+    from evomerge.terminal import Display, print_explanation
+
+    check_is_run(run_dir)
+    with Display() as display:
+        name = explain_candidate(run_dir, candidate, display.progress)
+    if load_config(run_dir / CONFIG_FILE).record.enabled:
+        sync_now(run_dir)
+    result = Result(run_dir)
+    found = explanation(result.results, name)
+    assert found is not None
+    if as_json:
+        say(True, "", **found)
+        return
+    print_explanation(result, found)
+
+
+@app.command(rich_help_panel=SEARCH)
 def repair(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
     """Make a damaged journal whole again from what can be read of it."""
     from evomerge.search.mend import describe, repair

@@ -121,8 +121,9 @@ class Candidate:
     Attributes:
         id: Its name in the run.
         origin: "asked" by the optimizer, "enqueued" by a person; compared with these: "baseline",
-            "soup" (an average that was tried for the greedy soup), "random"; "preferred": asked for
-            behind the search, for a preference.
+            "soup" (an average that was tried for the greedy soup), "random", "ablation" (another
+            candidate without one of its parts); "preferred": asked for behind the search, for a
+            preference.
         recipe_sha256: Hash of its recipe.
         genome: Its point in the search space, if it has one.
         ask: Number of the ask that proposed it.
@@ -164,6 +165,11 @@ class Candidate:
     def is_searched(self) -> bool:
         """Whether it belongs to the search, and not to what that is compared with."""
         return self.origin in ("asked", "enqueued")
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it only says something of others, and can be on no front."""
+        return self.origin in ("random", "soup", "ablation")
 
     @property
     def failed(self) -> str | None:

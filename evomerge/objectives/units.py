@@ -54,6 +54,19 @@ class Unit:
             return f"{100.0 * value:+.1f} {POINTS}"
         return f"{self.show(value, sign='+')} {self.name}".rstrip()
 
+    def brief(self, value: float, low: float, high: float) -> str:
+        """A difference with its 95 % interval, in `of_differences`: "+3.1 (1.0 to 5.2)"."""
+        if self.is_share:
+            return f"{100.0 * value:+.1f} ({100.0 * low:+.1f} to {100.0 * high:+.1f})"
+        size = max(map(abs, (low, high)))
+        shown, first, last = (self.show(each, like=size, sign="+") for each in (value, low, high))
+        return f"{shown} ({first} to {last})"
+
+    @property
+    def of_differences(self) -> str:
+        """The unit in which differences are told."""
+        return POINTS if self.is_share else self.name
+
     def change(self, value: float, low: float, high: float) -> str:
         """A difference with its 95 % interval, as numbers change: the sign is the value's own."""
         if self.is_share:

@@ -340,6 +340,20 @@
     });
   }
 
+  function explained() {
+    if (!$("explained")) return;
+    const many = data.explained.length > 1;
+    $("explained").style.height = `${110 + data.explained[0].what.length * (many ? 40 : 28)}px`;
+    chart("explained", () => {
+      const traces = data.explained.map((each) => ({
+        type: "scatter", mode: "markers", name: each.objective, ids: each.ids, x: each.value, y: each.what, marker: { size: 9, ...(data.explained.length === 1 ? { color: color("front") } : {}) },
+        error_x: { ...bars(each.high.map((v, n) => v - each.value[n])), symmetric: false, arrayminus: each.low.map((v, n) => each.value[n] - v), thickness: 2 },
+        hovertemplate: "without %{y}: %{x:.4g} worse<extra>%{data.name}</extra>",
+      }));
+      return [traces, { showlegend: many, xaxis: { title: { text: many ? "worse by" : `worse by, ${data.explained[0].words}` }, zeroline: true, zerolinecolor: color("ink") }, yaxis: { type: "category", autorange: "reversed" } }];
+    });
+  }
+
   function heat() {
     const place = $("heat");
     if (!place) return;
@@ -393,7 +407,7 @@
     }
   }
 
-  everybody(); front(); parallel(); sliders(); progress(); importance(); heat(); shrinkage(); predicted();
+  everybody(); front(); parallel(); sliders(); progress(); importance(); explained(); heat(); shrinkage(); predicted();
   if ($("front-command")) $("front-command").textContent = `evomerge front ${quoted(data.run_dir)}`;
   const wanted = named();
   pick(byId.has(wanted) ? wanted : data.chosen || (data.candidates[0] || {}).id);

@@ -16,6 +16,7 @@ from evomerge.journal.state import RecipeOf
 from evomerge.optimize.fronts import hypervolume, non_dominated, violations
 from evomerge.record.columns import scale_of
 from evomerge.record.heat import heat_maps
+from evomerge.record.verdicts import part_words
 from evomerge.score import SPLITS, Approximation, Split
 
 MOST_CANDIDATES = 2000
@@ -79,6 +80,7 @@ def page_data(results: Results, table: dict[str, Any], recipe_of: RecipeOf) -> d
             for each in important
         ],
         "heat": _heat(results, shown, recipe_of),
+        "explained": _explained(table),
         "shrinkage": _by_split(results, table),
         "predicted": _predicted(results),
         "growth": _growth(results),
@@ -104,7 +106,7 @@ def _short(value: float) -> float | None:
 
 
 def _shown(results: Results) -> list[Candidate]:
-    known = [c for c in results.state.candidates.values() if c.origin not in ("random", "soup")]
+    known = [c for c in results.state.candidates.values() if not c.is_aside]
     if len(known) <= MOST_CANDIDATES:
         return known
     searched = [c.id for c in known if c.is_searched]
@@ -182,6 +184,34 @@ def _heat(
         if len(found) == MOST_HEAT_MAPS:
             break
     return found
+
+
+def _explained(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """How much worse the chosen model is without each part, for each objective or combined."""
+    found = table.get("explanation")
+    if not found:
+        return []
+    names = [None, *(table["objectives"] if len(table["objectives"]) > 1 else [])]
+    if scale_of(table, None) is None:
+        names = list(table["objectives"])
+    shown = []
+    for name in names:
+        scale = scale_of(table, name)
+        assert scale is not None
+        gains = [
+            part["combined"] if name is None else part["objectives"][name]
+            for part in found["parts"]
+        ]
+        shown.append(
+            {
+                "objective": name or "combined",
+                "words": scale.words,
+                "what": [part_words(part) for part in found["parts"]],
+                "ids": [part["candidate"] for part in found["parts"]],
+                **{key: [gain[key] for gain in gains] for key in ("value", "low", "high")},
+            }
+        )
+    return shown
 
 
 def _by_split(results: Results, table: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ ROLES = {
     "best_parent": "the best parent",
     "best_baseline": "the best un-evolved merge",
     "random": "random search with as many candidates",
+    "simplest": "the simplest model within one standard error on validation",
 }
 
 
@@ -22,6 +23,7 @@ def verdict_lines(table: dict[str, Any]) -> list[str]:
         *limit_lines(table),
         *comparison_lines(table, without=_told_by_verdict(table)),
         *synergy_lines(table),
+        *explanation_lines(table.get("explanation"), table),
         *monitor_lines(table),
         *shrinkage_lines(table),
         *leak_lines(table),
@@ -121,6 +123,64 @@ def _value(table: dict[str, Any], entry: dict[str, Any], what: str) -> str:
     scale = scale_of(table, entry["objective"])
     assert scale is not None
     return scale.unit.show(entry[what], like=entry["limit"])
+
+
+def part_words(part: dict[str, Any]) -> str:
+    """What is taken away, in words."""
+    if part["kind"] == "difference":
+        return f"difference {part['what']}"
+    return f"expert {part['what']}" if part["kind"] == "expert" else str(part["what"])
+
+
+def explanation_lines(found: dict[str, Any] | None, table: dict[str, Any]) -> list[str]:
+    """What is worth nothing that the documents show, and the simplest model, in words.
+
+    Args:
+        found: See `explanation`.
+        table: The final table, or its units.
+    """
+    if not found:
+        return []
+    lines = []
+    who = found["candidate"]
+    idle = [p for p in found["parts"] if not p["combined"]["distinguishable"]]
+    harmful = [p for p in found["parts"] if p["combined"]["high"] < 0.0]
+    needed = len(found["parts"]) - len(idle) - len(harmful)
+    if found["parts"]:
+        lines.append(
+            f"ablation: {needed} of {len(found['parts'])} parts of {who} are shown to be worth "
+            "something on validation"
+            + (f"; not shown of {', '.join(map(part_words, idle))}" if idle else "")
+            + (f"; worse with {', '.join(map(part_words, harmful))}" if harmful else "")
+        )
+    simplest = found["simplest"]
+    if simplest is None:
+        lines.append(f"simplest: no simpler model that was tried is as good as {who}")
+        return lines
+    ours, theirs = zip(*(simplest[name] for name in ("experts", "jumps", "numbers")), strict=True)
+    change = _change(table, _turned(simplest))
+    lines.append(
+        f"simplest: {simplest['candidate']} has {_size(*theirs)}, {who} {_size(*ours)}; it differs "
+        f"by {change} on validation, at most one standard error for the worse"
+    )
+    return lines
+
+
+def _size(experts: int, jumps: int, numbers: int) -> str:
+    words = [f"{experts} expert" + ("" if experts == 1 else "s")]
+    words += [f"{jumps} jump" + ("" if jumps == 1 else "s")] if jumps else []
+    words += [f"{numbers} number" + ("" if numbers == 1 else "s")] if numbers else []
+    return ", ".join(words)
+
+
+def _turned(gain: dict[str, Any]) -> dict[str, Any]:
+    """Differences of the second to the first, for those of the first to the second."""
+
+    def turned(each: dict[str, Any]) -> dict[str, Any]:
+        return each | {"value": -each["value"], "low": -each["high"], "high": -each["low"]}
+
+    objectives = {name: turned(each) for name, each in gain["objectives"].items()}
+    return {**turned(gain["combined"]), "objectives": objectives}
 
 
 def monitor_lines(table: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.choice.explanation import SIMPLEST
 from evomerge.choice.finalists import FINALISTS, FRONT_FINALISTS
 from evomerge.choice.health import require_health
 from evomerge.errors import CandidateError, EvomergeError
@@ -143,5 +144,6 @@ def _genome(space: Space, rng: np.random.Generator) -> Genome:
 def compared(run: Run) -> list[Candidate]:
     """Who is compared with the chosen model in the end."""
     state = run.state
-    random = state.decided.get("random")
-    return [*state.of_origin("baseline"), *([state.candidates[random]] if random else [])]
+    decided = [state.decided.get(role) for role in ("random", SIMPLEST)]
+    others = [state.candidates[name] for name in decided if name is not None]
+    return [*state.of_origin("baseline"), *(c for c in others if c.origin != "baseline")]

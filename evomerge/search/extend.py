@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evomerge.choice.explanation import SIMPLEST
 from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE, Config, load_config
 from evomerge.config_mistakes import Override
@@ -16,6 +17,7 @@ from evomerge.search.run import Run, ranking_of, winner_of
 CHANGEABLE = (
     "search.budget",
     "search.finalists",
+    "search.explain",
     "search.export",
     "score.cache",
     "score.health",
@@ -73,11 +75,11 @@ def extend(run: Run, overrides: Sequence[str]) -> None:
     last = config.all_phases[-1]
     end = "" if last.name == SIMPLE else f"-{last.name}"
     finalists = f"finalists{end}"
-    behind = [f"search{end}", finalists, "random", "holdout", "report", "export"]
+    behind = [f"search{end}", finalists, "random", "explain", "holdout", "report", "export"]
     config.write(run.run_dir / CONFIG_FILE)
     is_over = has_ended(run.state)
     decisions = (finalists, winner_of(last), "front", "chosen", "best_parent", "best_baseline")
-    decided = [ranking_of(f"search{end}"), *decisions, "random", "random-finalists"]
+    decided = [ranking_of(f"search{end}"), *decisions, "random", "random-finalists", SIMPLEST]
     run.record(
         "extended",
         changes=list(overrides),

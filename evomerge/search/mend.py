@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evomerge.choice.explanation import EXPLAINED
 from evomerge.config import load_config
 from evomerge.errors import InputError
 from evomerge.journal import Candidate, RunState, check_is_run
@@ -139,6 +140,8 @@ def missing_results(state: RunState) -> dict[Split, list[Candidate]]:
         preferred = [c.id for c in state.of_origin("preferred")]
         wanted["search"] += preferred
         wanted["validation"] += preferred
+    for explained in state.decided.get(EXPLAINED, {}).values():
+        wanted["validation"] += [part["candidate"] for part in explained["parts"]]
     if "random" in over:
         wanted["validation"] += state.decided.get("random-finalists", [])
     if "holdout" in over:

@@ -113,7 +113,7 @@ def _measure(run: Run, phase: SearchedPhase, genome: Genome, report: Report) -> 
     recipe = space.to_recipe(space.canonical(genome))
     twins = run.state.by_recipe.get(recipe.sha256, [])
     # Who is on no front stands for nobody who could be.
-    others = [c for c in twins if c.origin not in ("random", "soup")]
+    others = [c for c in twins if not c.is_aside]
     measured = [c for c in others if c.scores("validation") is not None]
     if measured:
         return measured[0].id

@@ -15,6 +15,7 @@ from evomerge.journal.room import when_there_is_room
 from evomerge.search.baselines import compared, score_baselines, score_random
 from evomerge.search.candidates import export
 from evomerge.search.driver import SearchLoop
+from evomerge.search.explain import explain
 from evomerge.search.mend import missing_results
 from evomerge.search.run import Run, ranking_of, winner_of
 from evomerge.search.scoring import Report, Scoring
@@ -78,6 +79,8 @@ class Stages:
             bodies[f"finalists{end}"] = partial(self._finalists, number, f"finalists{end}")
         if "random" in self.run.setup.config.search.baselines:
             bodies["random"] = self._random
+        if self.run.setup.config.search.explain:
+            bodies["explain"] = self._explain
         bodies["holdout"] = self._holdout
         bodies["report"] = self._report
         if self.run.setup.config.search.export:
@@ -128,6 +131,12 @@ class Stages:
         self._decide("chosen", winner)
         for role, rival in choose_rivals(run.results).items():
             self._decide(role, rival)
+        return {}
+
+    def _explain(self) -> dict[str, Any]:
+        chosen = self.run.state.candidates[self.run.state.decided["chosen"]]
+        if not chosen.is_member:
+            explain(self.run, self.scoring, chosen)
         return {}
 
     def _holdout(self) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def print_grids(
     columns: Sequence[Column],
     rows: Sequence[Row],
     marked: Mapping[str, Marked],
+    *,
+    first: str = "model",
 ) -> None:
     """Print a table; columns that do not fit beside a model's whole name stand in a table below.
 
@@ -53,13 +55,14 @@ def print_grids(
         columns: Beside the model's name.
         rows: One for each model.
         marked: Rows that stand out, by name.
+        first: What stands above the names.
     """
     names = {row["candidate"]: row["candidate"] for row in rows}
     names |= {name: f"{name} {mark.note}" for name, mark in marked.items() if name in names}
-    left = console.width - max(map(len, [*names.values(), "model"])) - BESIDE - 1
+    left = console.width - max(map(len, [*names.values(), first])) - BESIDE - 1
     for group in _groups(columns, rows, left):
         grid = Table(title=title, title_justify="left")
-        grid.add_column("model", overflow="fold")
+        grid.add_column(first, overflow="fold")
         for column in group:
             grid.add_column(_heading(column), justify="right", no_wrap=True)
         for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +16,9 @@ from evomerge.choice.answers import Answered
 from evomerge.choice.pairs import Pair
 from evomerge.choice.table import final_table
 from evomerge.recipe import Recipe
-from evomerge.record.columns import Column, Row, Scale, columns_of, scale_in
+from evomerge.record.columns import Column, Row, Scale, columns_of, scale_in, scale_of
 from evomerge.record.commands import promote_command
+from evomerge.record.verdicts import explanation_lines, part_words
 from evomerge.score import SPLITS, Split
 from evomerge.search import Result
 from evomerge.search.comparison import Compared, Comparison
@@ -118,6 +120,41 @@ def _print_answers(console: Console, number: int, each: Answered) -> None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
+
+
+def print_explanation(result: Result, found: dict[str, Any]) -> None:
+    """Print how much worse a candidate is without each of its parts, and the simplest model."""
+    console = open_console()
+    results, name = result.results, found["candidate"]
+    table = final_table(results)
+    columns = _of_parts(table)
+    title = f"{name}: how much worse without each part, on validation"
+    rows = [{**part, "candidate": part_words(part)} for part in found["parts"]]
+    print_grids(console, title, columns, rows, {}, first="without")
+    console.print("Paired by document, with 95 % intervals; + is worse without the part.")
+    for line in explanation_lines(found, table):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _of_parts(table: dict[str, Any]) -> list[Column]:
+    """A column for the combined score, where it has a unit, and one for each objective."""
+
+    def column(name: str | None) -> Column | None:
+        scale = scale_of(table, name)
+        if scale is None:
+            return None
+        unit = scale.unit
+
+        def show(row: Row) -> str:
+            gain = row["combined"] if name is None else row["objectives"][name]
+            return unit.brief(gain["value"], gain["low"], gain["high"])
+
+        heading = f"{'combined' if name is None else name}\nworse by"
+        return Column(f"{heading} ({unit.of_differences})".removesuffix(" ()"), None, show)
+
+    names = [None, *(table["objectives"] if len(table["objectives"]) > 1 else [])]
+    found = [each for each in map(column, names) if each is not None]
+    return found or [each for each in map(column, table["objectives"]) if each is not None]
 
 
 def print_comparison(first: Path, second: Path, found: Comparison) -> None:

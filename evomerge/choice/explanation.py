@@ -1,0 +1,80 @@
+"""What each part of a merge is worth, and whether a simpler model does as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from evomerge.choice.results import Results
+from evomerge.score import Difference, paired_difference
+from evomerge.score.statistics import Z_95
+
+EXPLAINED, SIMPLEST = "explained", "simplest"
+"""Under which the journal keeps what was taken away, and the simplest model beside the chosen."""
+
+
+def explanation(results: Results, candidate: str) -> dict[str, Any] | None:
+    """What ablations of a candidate have shown, on validation documents.
+
+    Args:
+        results: The run's.
+        candidate: Its id.
+
+    Returns:
+        None where nobody has asked. Else "parts": for each its "kind", "what", "candidate" (which
+        has all else) and how much worse that is, paired by document: "objectives" by name and
+        "combined"; "simplest": the simplest model within one standard error, with "experts" and
+        "numbers" of both, or None.
+    """
+    decided: Mapping[str, Any] = results.state.decided.get(EXPLAINED, {})
+    if candidate not in decided:
+        return None
+    found = decided[candidate]
+    parts = [
+        {**part, **differences(results, candidate, part["candidate"])}
+        for part in found["parts"]
+        if results.state.candidates[part["candidate"]].is_scored("validation")
+    ]
+    simplest = found["simplest"]
+    if simplest is not None:
+        simplest = {**simplest, **differences(results, candidate, simplest["candidate"])}
+    return {"candidate": candidate, "parts": parts, "simplest": simplest}
+
+
+def differences(results: Results, first: str, second: str) -> dict[str, Any]:
+    """How much better the first of two is on validation documents, paired."""
+    by_objective = _by_objective(results, first, second)
+    return {
+        "combined": _told(results.difference(first, second, "validation")),
+        "objectives": {name: _told(difference) for name, difference in by_objective.items()},
+    }
+
+
+def is_as_good(results: Results, first: str, second: str) -> bool:
+    """Whether the second of two is at most one standard error worse, on validation documents.
+
+    Of a front on each objective, else in the combined score.
+    """
+    if results.finds_front:
+        found = list(_by_objective(results, first, second).values())
+    else:
+        found = [results.difference(first, second, "validation")]
+    return all(each.value <= (each.high - each.low) / (2.0 * Z_95) for each in found)
+
+
+def _by_objective(results: Results, first: str, second: str) -> dict[str, Difference]:
+    pairs = zip(
+        results.objectives,
+        results.loss_shares(first, "validation"),
+        results.loss_shares(second, "validation"),
+        strict=True,
+    )
+    return {
+        objective.name: paired_difference([theirs], [ours], [1.0])
+        for objective, ours, theirs in pairs
+    }
+
+
+def _told(difference: Difference) -> dict[str, Any]:
+    return asdict(difference) | {"distinguishable": difference.distinguishable}
