@@ -93,6 +93,9 @@ class SearchConfig(Section):
             drawn at random, scored and chosen in the same way.
         start_from: Recipe files or mergekit configurations to try first, relative to the
             configuration's folder.
+        start_from_run: Run folders of earlier searches of the same models, whose best candidates
+            are tried first: of one model five at most, of a front ten. The run's search and
+            validation documents may not be holdout documents here.
         tell: "in_order": the optimizer learns of candidates in the order in which they were asked,
             so that a search does not depend on how many actors there are and how fast; the default.
             "as_finished": of each when it is scored; so go on runs of releases that had no other.
@@ -111,6 +114,7 @@ class SearchConfig(Section):
     task_arithmetic_scales: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     baselines: tuple[Literal["greedy_soup", "random"], ...] = ()
     start_from: tuple[str, ...] = ()
+    start_from_run: tuple[str, ...] = ()
     tell: Literal["in_order", "as_finished"] | None = None
     in_flight: int | None = Field(default=None, ge=1)
     landmarks: bool = False

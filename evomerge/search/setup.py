@@ -15,7 +15,6 @@ from evomerge.choice.results import goals
 from evomerge.config import Config, ResolvedConfig
 from evomerge.errors import InputError
 from evomerge.fidelity.config import SampledConfig
-from evomerge.mergekit.start import read_start
 from evomerge.models.build import config_of
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
@@ -35,6 +34,7 @@ from evomerge.search.score_section import (
     with_splits,
     with_whole_paths,
 )
+from evomerge.search.warm_start import read_starts, start_files
 from evomerge.space import Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.answer_cache import make_folder
@@ -170,10 +170,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         tried = try_tasks(tasks, splits, chat, encoder)
     spaces = make_spaces(config, pool, engine)
     config = with_optimizers(config, spaces)
-    start_from = [
-        read_start(config_dir / name, pool, lambda recipe: spaces[0].to_genome(recipe) is not None)
-        for name in config.search.start_from
-    ]
+    files = start_files(config.search, config_dir, pool, splits)
+    start_from = read_starts(files, pool, spaces[0], is_begun=config.resolved is not None)
     batching = None
     if config.resolved is None and engine.kind == "own":
         batching = _batching(config, pool, most_hops(spaces))
@@ -200,11 +198,8 @@ def set_up(config: Config, config_dir: Path) -> Setup:
             "pool": pool.resolved(),
             "score": with_whole_paths(config.score, config_dir),
             "search": config.search.model_copy(
-                update={
-                    "start_from": tuple(
-                        str((config_dir / name).resolve()) for name in config.search.start_from
-                    )
-                }
+                # Of a run the recipes that were found in it: it may go on, or away.
+                update={"start_from": tuple(map(str, files)), "start_from_run": ()}
             ),
             "resolved": found,
         }
