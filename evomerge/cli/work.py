@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from evomerge.cli.options import (
     say,
 )
 from evomerge.errors import InputError
+from evomerge.journal.folder import RUNS_DIR
 
 if TYPE_CHECKING:
     from evomerge.search import Result
@@ -154,6 +156,32 @@ def repair(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
 
     lines = list(describe(run_dir, repair(run_dir)))
     say(as_json, "\n".join(lines), lines=lines)
+
+
+@app.command(rich_help_panel=SEARCH)
+def clean(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run folder, or one that has run folders.")
+    ] = RUNS_DIR,
+    models: Annotated[
+        bool, typer.Option("--models", help="Exported and promoted models too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what run folders can do without, and delete it with --yes; runs themselves stay."""
+    from evomerge.search.clean import removable, remove
+
+    found, busy = removable(folder, models=models)
+    if yes:
+        remove(found)
+    total = sum(item.size_bytes for item in found)
+    lines = [f"{item.path}: {item.what}, {item.size_bytes / (1 << 20):,.1f} MiB" for item in found]
+    lines += [f"{run_dir}: left alone, its run is going on" for run_dir in busy]
+    did = "deleted" if yes else "can go; --yes deletes it"
+    lines.append(f"{total / (1 << 20):,.1f} MiB {did}" if found else "nothing can go")
+    told = [{**asdict(item), "path": str(item.path)} for item in found]
+    say(as_json, "\n".join(lines), items=told, size_bytes=total, deleted=yes and bool(found))
 
 
 @app.command(rich_help_panel=SEARCH)

@@ -40,11 +40,12 @@ class Listed:
 
 def list_runs(folder: Path) -> list[Listed]:
     """Runs in a folder, or below it, the latest first."""
-    found = [_listed(run_dir) for run_dir in _run_dirs(folder)]
+    found = [_listed(run_dir) for run_dir in run_dirs(folder)]
     return sorted(found, key=lambda run: -(run.started_at or 0.0))
 
 
-def _run_dirs(folder: Path) -> Iterator[Path]:
+def run_dirs(folder: Path) -> Iterator[Path]:
+    """Run folders in a folder, or below it, by name."""
     for here, below, files in os.walk(folder):
         if JOURNAL_FILE in files:
             # A run has no runs in it.
