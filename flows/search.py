@@ -21,6 +21,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.events import emit_event
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
@@ -300,8 +301,15 @@ def mlflow_lines(run_dir: Path) -> list[str]:
     return [f"`{ui_command(run_dir)}` opens MLflow"]
 
 
+ENDED = "evomerge.search.ended"
+"""The event of a search that has ended; its payload has `name`, `verdict` and `run_dir`."""
+
+
 def tell(result: Result) -> None:
-    """Leave artifacts of what a search has found: verdict, table, front, and where to look."""
+    """Leave artifacts of what a search has found: verdict, table, front, and where to look.
+
+    An event says it too, for automations.
+    """
     table = final_table(result.results)
     found = verdict(table)
     create_markdown_artifact(f"**{found}**", key="verdict", description=found)
@@ -321,4 +329,9 @@ def tell(result: Result) -> None:
         "\n".join(f"- {line}" for line in where),
         key="links",
         description="Where everything is, and what can be done next.",
+    )
+    emit_event(
+        event=ENDED,
+        resource={"prefect.resource.id": f"evomerge.search.{table['name']}"},
+        payload={"name": table["name"], "verdict": found, "run_dir": str(result.run_dir)},
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evomerge.cli.notify import NotifyOption, notifying
 from evomerge.cli.options import (
     BEGIN,
     SEARCH,
@@ -37,6 +38,7 @@ def demo(
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Search a front of three skills.")
     ] = False,
+    notify: NotifyOption = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +50,7 @@ def demo(
     if layer_order and pareto:
         raise InputError("demo: --layer-order or --pareto, not both")
     path = LAYER_ORDER_PATH if layer_order else PARETO_PATH if pareto else CONFIG_PATH
-    _search(path, set_ or [], run_dir, verbose, as_json)
+    _search(path, set_ or [], run_dir, notify, verbose, as_json)
 
 
 @app.command(rich_help_panel=SEARCH)
@@ -66,11 +68,12 @@ def search(
     config: ConfigArgument,
     set_: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="A new run folder.")] = None,
+    notify: NotifyOption = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search, and end with the final table."""
-    _search(config, set_ or [], run_dir, verbose, as_json)
+    _search(config, set_ or [], run_dir, notify, verbose, as_json)
 
 
 @app.command(rich_help_panel=SEARCH)
@@ -80,6 +83,7 @@ def resume(
         bool, typer.Option(help="Stop where a replayed ask differs from its record.")
     ] = False,
     set_: SetOption = None,
+    notify: NotifyOption = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,9 +91,11 @@ def resume(
     from evomerge.search import resume as resume_run
     from evomerge.terminal import Display
 
-    with Display() as display:
-        result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
-    _show(result, verbose, as_json)
+    with notifying(notify) as facts:
+        facts["run_dir"] = str(run_dir)
+        with Display() as display:
+            result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
+        _show(result, facts, verbose, as_json)
 
 
 @app.command(rich_help_panel=SEARCH)
@@ -194,22 +200,33 @@ def sync(run_dir: RunDirArgument, as_json: JsonOption = False) -> None:
 
 
 def _search(
-    config: Path, overrides: list[str], run_dir: Path | None, verbose: bool, as_json: bool
+    config: Path,
+    overrides: list[str],
+    run_dir: Path | None,
+    notify: str | None,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     from evomerge.config import load_config
     from evomerge.search.api import start
     from evomerge.terminal import Display
 
-    with Display() as display:
-        result = start(load_config(config, overrides), config.parent, run_dir, display)
-    _show(result, verbose, as_json)
+    with notifying(notify) as facts:
+        facts["run_dir"] = str(run_dir or "")
+        with Display() as display:
+            result = start(load_config(config, overrides), config.parent, run_dir, display)
+        _show(result, facts, verbose, as_json)
 
 
-def _show(result: Result, verbose: bool, as_json: bool) -> None:
+def _show(result: Result, facts: dict[str, Any], verbose: bool, as_json: bool) -> None:
+    """Print what a search has found, and note it for a notification."""
     from evomerge.choice.table import final_table
+    from evomerge.record.verdicts import verdict
     from evomerge.terminal import print_result
 
+    table = final_table(result.results)
+    facts |= {"run_dir": str(result.run_dir), "verdict": verdict(table)}
     if as_json:
-        say(True, "", run_dir=str(result.run_dir), **final_table(result.results))
+        say(True, "", run_dir=str(result.run_dir), **table)
     else:
         print_result(result, verbose=verbose)

@@ -5,16 +5,22 @@ A Prefect server with a worker, and an MLflow server with a database, on loopbac
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
+from docs_pages import ROOT, blocks
 from evomerge.journal import read_journal
 from evomerge.record.keys import PROMOTED
+from evomerge.record.verdicts import verdict
 from evomerge.search import Result
 from evomerge.search.alone import score_model
 from fixtures import make_workspace
@@ -69,6 +75,51 @@ def artifacts(prefect, key):
     return [artifact["data"] for artifact in found if artifact["key"] == key]
 
 
+class Messages:
+    """What a webhook on this machine has been told."""
+
+    def __init__(self):
+        self.texts = texts = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                texts.append(json.loads(self.rfile.read(length))["text"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def messages(prefect):
+    """A webhook, and the automation of docs/schedule.md that calls it."""
+    messages = Messages()
+    save = (
+        "from prefect.blocks.webhook import Webhook; "
+        f"print(Webhook(url={messages.url!r}, allow_private_urls=True).save('told'))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", save],
+        env=prefect.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (shown,) = (b for b in blocks(ROOT / "docs/schedule.md", "yaml") if b.title == "notify.yaml")
+    text = shown.text.replace("block_document_id: ID", f"block_document_id: {made.stdout.strip()}")
+    (prefect.folder / "notify.yaml").write_text(text)
+    prefect.run("automation", "create", "--from-file", "notify.yaml")
+    yield messages
+    messages.server.shutdown()
+    messages.server.server_close()
+
+
 def num_told(run_dir):
     if not (run_dir / "journal.jsonl").exists():
         return 0
@@ -76,7 +127,7 @@ def num_told(run_dir):
 
 
 @pytest.fixture(scope="module")
-def run_dir(prefect):
+def run_dir(prefect, messages):
     """Of a search that was begun with overrides, cancelled, and gone on with."""
     folder = prefect.folder / "runs" / "whole"
     run = ("deployment", "run", "search/demo", "--param", f"run_dir={folder}")
@@ -113,6 +164,16 @@ def test_a_search_has_its_overrides_and_its_links(prefect, mlflow, run_dir):
     # The link stood there while the search ran.
     assert any(page_of_parent in text for text in artifacts(prefect, "last-candidates"))
     assert parent.info.status == "FINISHED"
+
+
+def test_an_automation_tells_the_verdict(messages, run_dir):
+    table = json.loads((run_dir / "summary.json").read_text())
+    ends = time.monotonic() + 60
+    while not messages.texts:
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    # The search that was cancelled had found nothing yet.
+    assert messages.texts == [f"toy: {verdict(table)}"]
 
 
 def test_a_model_picked_in_mlflow_is_built(prefect, mlflow, run_dir):
