@@ -23,6 +23,9 @@ ShardOption = Annotated[
 RankOption = Annotated[
     int | None, typer.Option(metavar="RANK", help="A LoRA adapter of the base too.")
 ]
+GgufOption = Annotated[
+    bool, typer.Option("--gguf", help="A GGUF file for llama.cpp too, unquantized.")
+]
 PushOption = Annotated[
     str | None, typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Upload what is written.")
 ]
@@ -41,6 +44,7 @@ class OtherForms:
         dtype: Type of a copy.
         shard_gib: Size of a copy's files.
         lora_rank: Rank of an adapter.
+        gguf: Whether there is a GGUF file.
         push_to_hub: A repository.
         public: Whether everybody can see it.
         dry_run: Whether nothing is uploaded.
@@ -55,13 +59,14 @@ class OtherForms:
         dtype: str | None,
         shard_gib: float | None,
         lora_rank: int | None,
+        gguf: bool,
         push_to_hub: str | None,
         public: bool,
         dry_run: bool,
     ) -> None:
         from evomerge.promote.forms import Forms
 
-        self.forms = Forms(dtype, shard_gib, lora_rank)
+        self.forms = Forms(dtype, shard_gib, lora_rank, gguf)
         self.forms.check()
         self.repository, self.is_public, self.is_dry = push_to_hub, public, dry_run
         if push_to_hub is None and (public or dry_run):
@@ -129,6 +134,13 @@ class OtherForms:
             }
             if compare is not None:
                 lines += _compared(compare(adapter_dir), facts["adapter"])
+        gguf_path = self.forms.gguf_path(model_dir)
+        if gguf_path is not None:
+            from evomerge.promote.gguf import write_gguf
+
+            written = write_gguf(shipped, gguf_path)
+            lines.append(written.line())
+            facts["gguf"] = {**asdict(written), "path": str(gguf_path)}
         if self.repository is not None:
             lines += self._push(self.repository, shipped, facts)
             if adapter_dir is not None:

@@ -11,6 +11,7 @@ import typer
 from evomerge.cli.forms import (
     DryRunOption,
     DtypeOption,
+    GgufOption,
     OtherForms,
     PublicOption,
     PushOption,
@@ -147,6 +148,7 @@ def export(
     dtype: DtypeOption = None,
     shard_gib: ShardOption = None,
     lora_rank: RankOption = None,
+    gguf: GgufOption = False,
     push_to_hub: PushOption = None,
     public: PublicOption = False,
     dry_run: DryRunOption = False,
@@ -155,7 +157,7 @@ def export(
     """Write a candidate as a checkpoint, with tokenizer, model card and recipe."""
     from evomerge.search.candidates import export_candidate
 
-    others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
+    others = OtherForms(dtype, shard_gib, lora_rank, gguf, push_to_hub, public, dry_run)
     others.forms.require_new(out)
     name = export_candidate(run_dir, candidate, out, others.forms.check_recipe)
     facts: dict[str, Any] = {}
@@ -172,6 +174,7 @@ def promote(
     dtype: DtypeOption = None,
     shard_gib: ShardOption = None,
     lora_rank: RankOption = None,
+    gguf: GgufOption = False,
     push_to_hub: PushOption = None,
     public: PublicOption = False,
     dry_run: DryRunOption = False,
@@ -185,7 +188,7 @@ def promote(
     from evomerge.search import Result
 
     check_is_run(run_dir)
-    others = OtherForms(dtype, shard_gib, lora_rank, push_to_hub, public, dry_run)
+    others = OtherForms(dtype, shard_gib, lora_rank, gguf, push_to_hub, public, dry_run)
     name = candidate or Result(run_dir).best
     others.forms.require_new(run_dir / PROMOTED_DIR / name)
     promotion = promote_candidate(run_dir, name, check=others.forms.check_recipe)

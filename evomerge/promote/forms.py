@@ -20,6 +20,7 @@ from evomerge.models.weights import stored_tensors
 from evomerge.pool import ModelConfig, Pool, open_models
 from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.pool.pool import entry_of
+from evomerge.promote.gguf import require_gguf
 from evomerge.promote.low_rank import Reconstruction, write_adapter
 from evomerge.recipe import Dtype, Recipe, read_recipe
 
@@ -37,18 +38,22 @@ class Forms:
         dtype: Type of a copy.
         shard_gib: Greatest size of a copy's files.
         lora_rank: Rank of a LoRA adapter of the base.
+        gguf: Whether there is a GGUF file; of the copy, where one is wanted.
     """
 
     dtype: str | None = None
     shard_gib: float | None = None
     lora_rank: int | None = None
+    gguf: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be written, before anything is.
 
         Raises:
-            InputError: A value is out of range.
+            InputError: A value is out of range, or a package is missing.
         """
+        if self.gguf:
+            require_gguf()
         if self.dtype is not None and self.dtype not in TORCH_DTYPES:
             raise InputError(f"--dtype: no type {self.dtype!r}; valid: {', '.join(TORCH_DTYPES)}")
         low, high = SHARD_GIB
@@ -61,8 +66,11 @@ class Forms:
         """Refuse what a model cannot be written as.
 
         Raises:
-            InputError: A LoRA adapter is wanted, and the model is a path or has tokens of its own.
+            InputError: A LoRA adapter is wanted, and the model is a path or has tokens of its own;
+                or GGUF, and it is a path.
         """
+        if self.gguf and recipe.path is not None:
+            raise InputError("--gguf: the model is a path through layers, which GGUF has none of")
         if self.lora_rank is None:
             return
         if recipe.path is not None:
@@ -90,15 +98,22 @@ class Forms:
             return None
         return _beside(model_dir, f"lora-{self.lora_rank}")
 
+    def gguf_path(self, model_dir: Path) -> Path | None:
+        """Where the GGUF file goes, if one is wanted."""
+        if not self.gguf:
+            return None
+        return _beside(self.copy_dir(model_dir) or model_dir, "gguf")
+
     def require_new(self, model_dir: Path) -> None:
         """Refuse to write over anything.
 
         Raises:
-            InputError: A folder is there.
+            InputError: One is there.
         """
-        for folder in (self.copy_dir(model_dir), self.adapter_dir(model_dir)):
-            if folder is not None and folder.exists():
-                raise InputError(f"{folder} exists already; move it away")
+        places = self.copy_dir(model_dir), self.adapter_dir(model_dir), self.gguf_path(model_dir)
+        for path in places:
+            if path is not None and path.exists():
+                raise InputError(f"{path} exists already; move it away")
 
 
 def _beside(model_dir: Path, ending: str) -> Path:
