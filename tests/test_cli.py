@@ -317,7 +317,7 @@ def test_the_demo_searches_one_of_its_configurations(options, path, monkeypatch,
     monkeypatch.setattr(work, "_search", lambda *arguments: searches.append(arguments))
     done = run_here("demo", *options, "--set", "seed=4", "--run-dir", "x", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert searches == [(path, ["seed=4"], Path("x"), False, False)]
+    assert searches == [(path, ["seed=4"], Path("x"), None, False, False)]
 
 
 def test_the_demo_is_one_search(tmp_path):

@@ -13,7 +13,8 @@ LOOK, MODELS = "Look at runs", "Single models"
 """Headings of the help."""
 
 ORDER = (
-    *("demo", "init", "task", "schema", "check", "search", "resume", "enqueue", "repair", "sync"),
+    *("demo", "init", "task", "schema"),
+    *("check", "search", "resume", "enqueue", "explain", "repair", "clean", "sync"),
     *("runs", "show", "front", "compare", "report", "ui"),
     *("score", "sample", "build", "convert", "export", "promote"),
 )
