@@ -345,9 +345,11 @@ def health_lines(table: dict[str, Any]) -> list[str]:
         told = SIGNS[entry["sign"]]
         shares = {name: count / entry["num_documents"] for name, count in entry["counts"].items()}
         if max(shares.values()) >= told.warns_from:
-            models = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            shown = {name: f"{share:.0%}" for name, share in shares.items()}
+            models = ", ".join(f"{n} {share}" for n, share in shown.items() if share != "0%")
+            rest = ", the others 0%" if "0%" in shown.values() else ""
             lines.append(
-                f"health, {entry['task']}: {told.what}: {models} "
+                f"health, {entry['task']}: {told.what}: {models}{rest} "
                 f"(of {entry['num_documents']} {entry['split']} documents)"
             )
     for entry in table.get("at_chance", ()):
