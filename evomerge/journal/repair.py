@@ -27,7 +27,7 @@ LINE_START = re.compile(rb'\{"checksum":')
 
 def _origin_of(name: str) -> str:
     """Where a candidate that nobody asked for comes from, by its name."""
-    found = re.fullmatch(r"(random|preferred)-\d+", name)
+    found = re.fullmatch(r"(random|preferred|ablation)-\d+", name)
     if found is not None:
         return found[1]
     return "soup" if name.startswith("greedy-soup-of-") else "baseline"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from evomerge.choice.explanation import EXPLAINED, SIMPLEST, is_as_good
@@ -62,9 +61,9 @@ def explain(run: Run, scoring: Scoring, candidate: Candidate) -> None:
     parts = []
     for ablation in ablations(run.setup.pool, run.recipe(candidate)):
         twins = run.state.by_recipe.get(ablation.recipe.sha256, [])
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", ablation.what).strip("-")
-        name = next((c.id for c in twins), f"{candidate.id}-without-{slug}")
-        if name not in run.state.candidates:
+        name = next((twin.id for twin in twins), "")
+        if not name:
+            name = f"ablation-{len(run.state.of_origin('ablation')) + 1:04d}"
             run.add(name, "ablation", ablation.recipe)
         parts.append({"kind": ablation.kind, "what": ablation.what, "candidate": name})
     run.commit()
