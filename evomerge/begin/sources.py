@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def source_of(given: str, folder: Path) -> str:
     if given.strip() and path.is_dir():
         return str(path) if path.is_absolute() else _relative(path, folder)
     beside = _models_in(path.parent) if given.count("/") == 1 else []
-    if beside:
+    # Else it may be a hub id whose owner is called as the folder is.
+    if get_close_matches(path.name, beside):
         raise InputError(f"no model folder {given!r}; {closest(path.name, beside)}")
     if given.startswith((".", "/", "~")) or given.count("/") > 1 or not given.strip("/ "):
         raise InputError(

@@ -22,24 +22,40 @@ def explanation(results: Results, candidate: str) -> dict[str, Any] | None:
         candidate: Its id.
 
     Returns:
-        None where nobody has asked. Else "parts": for each its "kind", "what", "candidate" (which
-        has all else) and how much worse that is, paired by document: "objectives" by name and
-        "combined"; "simplest": the simplest model within one standard error, with "experts" and
+        None where nobody has asked, or the candidate's results are lost. Else "parts": for each its
+        "kind", "what", "candidate" (which has all else) and how much worse that is, paired by
+        document: "objectives" by name and "combined"; "failed": those that have no score;
+        "simplest": the simplest model within one standard error, with "experts", "jumps" and
         "numbers" of both, or None.
     """
     decided: Mapping[str, Any] = results.state.decided.get(EXPLAINED, {})
-    if candidate not in decided:
+    if candidate not in decided or not _is_measured(results, candidate):
         return None
     found = decided[candidate]
     parts = [
         {**part, **differences(results, candidate, part["candidate"])}
         for part in found["parts"]
-        if results.state.candidates[part["candidate"]].is_scored("validation")
+        if _is_measured(results, part["candidate"])
     ]
     simplest = found["simplest"]
-    if simplest is not None:
+    if simplest is not None and _is_measured(results, simplest["candidate"]):
         simplest = {**simplest, **differences(results, candidate, simplest["candidate"])}
-    return {"candidate": candidate, "parts": parts, "simplest": simplest}
+    else:
+        simplest = None
+    return {
+        "candidate": candidate,
+        "parts": parts,
+        "failed": [p for p in found["parts"] if not _is_measured(results, p["candidate"])],
+        "simplest": simplest,
+    }
+
+
+def _is_measured(results: Results, name: str) -> bool:
+    """Whether it has all scores on all validation documents."""
+    candidate = results.state.candidates.get(name)
+    if candidate is None or not candidate.is_scored("validation"):
+        return False
+    return candidate.scores("validation") is not None and not candidate.lacks("validation")
 
 
 def differences(results: Results, first: str, second: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -95,7 +95,8 @@ def resume(
         facts["run_dir"] = str(run_dir)
         with Display() as display:
             result = resume_run(run_dir, display, strict=strict, overrides=set_ or [])
-        _show(result, facts, verbose, as_json)
+        facts["verdict"] = _verdict(result)
+    _show(result, verbose, as_json)
 
 
 @app.command(rich_help_panel=SEARCH)
@@ -208,25 +209,31 @@ def _search(
     as_json: bool,
 ) -> None:
     from evomerge.config import load_config
-    from evomerge.search.api import start
+    from evomerge.search.api import free_run_dir, start
     from evomerge.terminal import Display
 
     with notifying(notify) as facts:
-        facts["run_dir"] = str(run_dir or "")
+        loaded = load_config(config, overrides)
+        run_dir = run_dir or free_run_dir(loaded.name)
+        facts["run_dir"] = str(run_dir)
         with Display() as display:
-            result = start(load_config(config, overrides), config.parent, run_dir, display)
-        _show(result, facts, verbose, as_json)
+            result = start(loaded, config.parent, run_dir, display)
+        facts["verdict"] = _verdict(result)
+    _show(result, verbose, as_json)
 
 
-def _show(result: Result, facts: dict[str, Any], verbose: bool, as_json: bool) -> None:
-    """Print what a search has found, and note it for a notification."""
+def _verdict(result: Result) -> str:
     from evomerge.choice.table import final_table
     from evomerge.record.verdicts import verdict
+
+    return verdict(final_table(result.results))
+
+
+def _show(result: Result, verbose: bool, as_json: bool) -> None:
+    from evomerge.choice.table import final_table
     from evomerge.terminal import print_result
 
-    table = final_table(result.results)
-    facts |= {"run_dir": str(result.run_dir), "verdict": verdict(table)}
     if as_json:
-        say(True, "", run_dir=str(result.run_dir), **table)
+        say(True, "", run_dir=str(result.run_dir), **final_table(result.results))
     else:
         print_result(result, verbose=verbose)

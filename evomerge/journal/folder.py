@@ -16,6 +16,9 @@ DOCUMENTS_DIR = "documents"
 RECIPES_DIR = "recipes"
 """One YAML file a candidate; the journal has what they say."""
 
+START_DIR = "start"
+"""Recipes that the search began with, where some were named."""
+
 INBOX_DIR = "inbox"
 """Recipes that are handed in from outside."""
 

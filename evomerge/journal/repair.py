@@ -234,7 +234,9 @@ def _named(event: Event) -> list[str]:
     data = event.data
     if event.kind == "decided":
         value = data.get("value")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and data.get("what") == "explained":
+            value = [name for found in value.values() for name in _explaining(found)]
+        elif isinstance(value, dict):
             value = [entry.get("candidate") for entry in value.get("entries", ())]
         names = value if isinstance(value, list) else [value]
     elif event.kind in ("asked", "enqueued"):
@@ -242,6 +244,12 @@ def _named(event: Event) -> list[str]:
     else:
         names = [data.get("candidate"), *data.get("candidates", ())]
     return [name for name in names if isinstance(name, str)]
+
+
+def _explaining(found: Any) -> list[Any]:
+    """The candidates that say what the parts of another are worth."""
+    simplest = found.get("simplest") or {}
+    return [*(part.get("candidate") for part in found["parts"]), simplest.get("candidate")]
 
 
 def _lost(seq: int, time: float, reason: str) -> Event:

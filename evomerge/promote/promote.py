@@ -199,7 +199,7 @@ def _find(run: Run, candidate_id: str) -> Candidate:
     if "search" in candidate.failures:
         reason = candidate.failures["search"]
         raise InputError(f"{candidate_id} has failed, it cannot be promoted: {reason}")
-    if candidate.scores("search") is None:
+    if candidate.is_searched and candidate.scores("search") is None:
         raise InputError(f"{candidate_id} has no search scores yet; resume {run.run_dir} first")
     return candidate
 
@@ -213,6 +213,9 @@ def _write_checked(
         The weights' hash, and whether the scores are exactly those of the record.
     """
     with _scoring(run) as scoring:
+        if not candidate.is_searched:
+            scoring.score([candidate], "search", PROMOTED_DIR, again=True)
+            _require_scored(candidate, "search")
         scoring.score([candidate], "validation", PROMOTED_DIR, again=True)
         _require_scored(candidate, "validation")
     device = _device(run, candidate)

@@ -39,8 +39,11 @@ PUBLISHED = (
 
 TEXTS = (".json", ".yaml", ".md", ".txt", ".jinja", ".py")
 
-_OF_FILES = ("name_or_path", "_file")
+_OF_FILES = ("name_or_path", "_file", "_path")
 """Ends of the fields in which transformers and PEFT note where a file was."""
+
+_PLACE = re.compile(r"(~|file:/)?/[\w.-]+/\S*")
+"""A file or folder of a machine, and no special token."""
 
 _WRITTEN_BY = re.compile(r"^Written by `evomerge .*`\.\n", re.MULTILINE)
 
@@ -137,12 +140,18 @@ def upload(folder: Path, planned: Upload, *, is_private: bool) -> Upload:
     """Upload a folder in one commit, in which what an earlier upload left there is removed.
 
     Raises:
-        InputError: The repository is there, and others can see it than is asked for.
+        InputError: The repository is there, and others can see it than is asked for, or it has a
+            model that was not uploaded by this project.
         EvomergeError: The hub refuses it, or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     stored = files_there(planned.repository, is_private=is_private)
+    if RECIPE_FILE not in stored and any(map(_is_published, stored)):
+        raise InputError(
+            f"--push-to-hub: {planned.repository} has a model that evomerge did not upload; name "
+            "another repository, or remove the model there"
+        )
     planned = replace(planned, replaced=tuple(stale(stored, planned)))
     operations: list[Any] = [CommitOperationDelete(name) for name in planned.replaced]
     for name in planned.files:
@@ -200,7 +209,8 @@ def _asking(repository: str) -> Iterator[None]:
 
 
 def _is_published(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in PUBLISHED)
+    # A hub's files in folders are none of a checkpoint.
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in PUBLISHED)
 
 
 def _published(name: str, text: str, recipe: Recipe, local: Mapping[str, str]) -> str:
@@ -216,6 +226,7 @@ def _published(name: str, text: str, recipe: Recipe, local: Mapping[str, str]) -
     if name.endswith(".json") and name != "tokenizer.json":
         said = json.loads(text)
         cleaned = _without_places(_renamed(said, local))
+        _require_no_places(name, cleaned)
         return text if cleaned == said else json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n"
     return text
 
@@ -277,9 +288,25 @@ def _without_places(value: Any) -> Any:
     }
 
 
+def _require_no_places(name: str, value: Any, key: str = "") -> None:
+    """Refuse settings that still name a file or folder of a machine."""
+    if isinstance(value, dict):
+        for inner_key, inner in value.items():
+            _require_no_places(name, inner, inner_key)
+    elif isinstance(value, list):
+        for inner in value:
+            _require_no_places(name, inner, key)
+    elif isinstance(value, str) and _PLACE.fullmatch(value):
+        raise InputError(
+            f"--push-to-hub: {name} has {value!r} under {key!r}, a place of a machine, and cannot "
+            "be uploaded with it; take it out of the file"
+        )
+
+
 def _require_clean(path: Path, text: str, local: Iterable[str]) -> None:
     """Refuse to publish a text that still has a model's folder, in whichever letters."""
-    for source in local:
+    home = str(Path.home())
+    for source in (*local, *([f"{home}/"] if home.count("/") > 1 else [])):
         written = (source, json.dumps(source)[1:-1], yaml.safe_dump(source, width=1 << 20).strip())
         if any(form.strip("'\"") in text for form in written):
             raise InputError(

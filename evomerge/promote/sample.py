@@ -23,6 +23,9 @@ from evomerge.recipe import Recipe
 from evomerge.space import recipes
 from evomerge.workers.worker import quiet_libraries
 
+ITSELF = "evomerge-sampled"
+"""What the folder that is asked is called among its models; its own name may be none of a model."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -101,13 +104,14 @@ def _open(path: Path) -> tuple[Pool, dict[str, Recipe]]:
         return pool, {path.resolve().name: recipes.member(pool, "base")}
     pool, recipe = open_recipe(path / RECIPE_FILE if is_folder else path)
     name = path.resolve().name if is_folder else path.stem
-    name = name if name not in {each.name for each in pool} else f"{name}.merge"
+    name = name if name not in {each.name for each in pool} else f"{name} (merge)"
     if is_folder and recipe.path is None and recipe.vocabulary is None:
         # What lies there, which may be a copy in another type or a LoRA adapter of the merge.
         base, *experts = (entry_of(each.name, each.source) for each in pool)
-        merge = ModelConfig(source=str(path.resolve()), name=name)
+        merge = ModelConfig(source=str(path.resolve()), name=ITSELF)
         pool = open_models(base, (*experts, merge), None, Path())
-        return pool, {each.name: recipes.member(pool, each.name) for each in pool}
+        asked = {each.name: recipes.member(pool, each.name) for each in pool}
+        return pool, {name if each == ITSELF else each: asked[each] for each in asked}
     return pool, {each.name: recipes.member(pool, each.name) for each in pool} | {name: recipe}
 
 

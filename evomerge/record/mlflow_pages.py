@@ -167,6 +167,14 @@ def candidate_note(results: Results, candidate: Candidate, recipe: str | None) -
     return _cut("\n".join(lines))
 
 
+ASIDE = {
+    "random": "Drawn at random, to compare with.",
+    "soup": "An average that was tried for the greedy soup.",
+    "ablation": "Another candidate without one of its parts, to see what the part is worth.",
+}
+"""What candidates are that only say something of others."""
+
+
 def _what(results: Results, candidate: Candidate) -> str:
     """What a candidate is, in a sentence."""
     if candidate.failed:
@@ -178,6 +186,8 @@ def _what(results: Results, candidate: Candidate) -> str:
         return "A model of the pool, as it is."
     if candidate.origin == "baseline":
         return "A merge that needs no search, to compare with."
+    if candidate.origin in ASIDE:
+        return ASIDE[candidate.origin]
     if results.front is not None and results.finds_front:
         place = {e.candidate: e.place for e in results.front.entries}.get(candidate.id)
         if place is not None:

@@ -145,13 +145,15 @@ def explanation_lines(found: dict[str, Any] | None, table: dict[str, Any]) -> li
     who = found["candidate"]
     idle = [p for p in found["parts"] if not p["combined"]["distinguishable"]]
     harmful = [p for p in found["parts"] if p["combined"]["high"] < 0.0]
+    failed = found.get("failed")
     needed = len(found["parts"]) - len(idle) - len(harmful)
     if found["parts"]:
         lines.append(
-            f"ablation: {needed} of {len(found['parts'])} parts of {who} are shown to be worth "
-            "something on validation"
+            f"ablation: {needed} of {len(found['parts'])} parts of {who} are worth something on "
+            "validation, whose documents chose it too"
             + (f"; not shown of {', '.join(map(part_words, idle))}" if idle else "")
-            + (f"; worse with {', '.join(map(part_words, harmful))}" if harmful else "")
+            + (f"; better without {', '.join(map(part_words, harmful))}" if harmful else "")
+            + (f"; not scored: {', '.join(map(part_words, found['failed']))}" if failed else "")
         )
     simplest = found["simplest"]
     if simplest is None:

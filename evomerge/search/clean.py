@@ -6,7 +6,9 @@ The journal, documents, recipes and pages of a run are never touched.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +18,18 @@ from evomerge.journal.folder import (
     DOCUMENTS_DIR,
     EXPORT_DIR,
     INBOX_DIR,
-    MLFLOW_FILE,
-    MLFLOW_LOCK_FILE,
-    OWNER_FILE,
     PROMOTED_DIR,
     RECIPES_DIR,
 )
 from evomerge.journal.journal import is_in_use
+from evomerge.models.export import RECIPE_FILE
 from evomerge.search.listing import run_dirs
 
-KEPT = frozenset((MLFLOW_FILE, MLFLOW_LOCK_FILE, OWNER_FILE))
-"""Hidden files that belong to a run."""
+_UNFINISHED = re.compile(r"\..+\.([0-9a-f]{16}|[a-z0-9_]{8})")
+"""Names under which files and folders are written before they have their own."""
+
+QUIET_S = 3600.0
+"""What somebody has written to within this time may be under way."""
 
 WRITTEN_INTO = (".", DOCUMENTS_DIR, INBOX_DIR, PROMOTED_DIR, RECIPES_DIR)
 """Folders of a run in which files appear whole: a hidden one has not appeared."""
@@ -90,16 +93,30 @@ def _leftovers(run_dir: Path) -> Iterator[Removable]:
         if not inner.is_dir() or inner.is_symlink():
             continue
         for path in sorted(inner.iterdir()):
-            if path.name.startswith(".") and path.name not in KEPT:
+            is_quiet = time.time() - _latest(path) > QUIET_S
+            if _UNFINISHED.fullmatch(path.name) and is_quiet:
                 yield Removable(path, "left by a process that was killed", _size(path))
 
 
 def _models(run_dir: Path) -> Iterator[Removable]:
     promoted_dir = run_dir / PROMOTED_DIR
-    promoted = sorted(promoted_dir.iterdir()) if promoted_dir.is_dir() else []
+    is_own = promoted_dir.is_dir() and not promoted_dir.is_symlink()
+    promoted = sorted(promoted_dir.iterdir()) if is_own else []
     for path in (run_dir / EXPORT_DIR, *promoted):
-        if path.is_dir() and not path.name.startswith("."):
-            yield Removable(path, "a model that can be built again", _size(path))
+        if path.is_symlink() or path.name.startswith("."):
+            continue
+        if (path / RECIPE_FILE).is_file() or (path.is_file() and path.suffix == ".gguf"):
+            what = "a model that can be built again"
+            if path in promoted:
+                what += ", and that MLflow's registry may name"
+            yield Removable(path, what, _size(path))
+
+
+def _latest(path: Path) -> float:
+    """When it was written to last, seconds since 1970."""
+    inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    times: list[float] = [each.lstat().st_mtime for each in (path, *inner)]
+    return max(times)
 
 
 def _size(path: Path) -> int:

@@ -208,7 +208,7 @@ class SearchLoop:
 
     def _enqueue_starts(self) -> None:
         queued = {c.recipe_sha256 for c in self.run.state.searched(self.phase)}
-        chosen = self.run.setup.start_from if self.phase == 0 else []
+        chosen = self.run.setup.starts.recipes if self.phase == 0 else []
         first = [*self.space.first, *chosen]
         landmarks = {r.sha256: r for r in map(self.space.to_recipe, self._landmarks())}
         known = {recipe.sha256 for recipe in first}

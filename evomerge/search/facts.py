@@ -10,6 +10,7 @@ from evomerge.pool import load_tokenizer
 from evomerge.score.chance import chances
 from evomerge.score.chat import chat_of
 from evomerge.search.setup import Setup
+from evomerge.search.warm_start import documents_sha256
 
 
 def facts_of(setup: Setup) -> dict[str, Any]:
@@ -39,6 +40,8 @@ def facts_of(setup: Setup) -> dict[str, Any]:
             for task, shares in setup.leaks.items()
         },
         "splits": {task: dict(by_split) for task, by_split in setup.splits.items()},
+        "documents": documents_sha256(setup.tasks),
+        "ancestors": setup.starts.ancestors,
     }
 
 

@@ -140,8 +140,10 @@ def missing_results(state: RunState) -> dict[Split, list[Candidate]]:
         preferred = [c.id for c in state.of_origin("preferred")]
         wanted["search"] += preferred
         wanted["validation"] += preferred
-    for explained in state.decided.get(EXPLAINED, {}).values():
-        wanted["validation"] += [part["candidate"] for part in explained["parts"]]
+    for name, explained in state.decided.get(EXPLAINED, {}).items():
+        wanted["validation"] += [name, *(part["candidate"] for part in explained["parts"])]
+        if explained["simplest"] is not None:
+            wanted["validation"].append(explained["simplest"]["candidate"])
     if "random" in over:
         wanted["validation"] += state.decided.get("random-finalists", [])
     if "holdout" in over:

@@ -20,6 +20,7 @@ from evomerge.search.disk import require_disk
 from evomerge.search.facts import facts_of
 from evomerge.search.new_folder import check_free, take
 from evomerge.search.setup import Setup, set_up
+from evomerge.search.warm_start import keep_starts
 from evomerge.space import Genome, Space
 from evomerge.workers.fits import require_actors
 
@@ -173,6 +174,7 @@ def start_run(setup: Setup, run_dir: Path) -> Run:
     facts = facts_of(setup)
     journal = take(run_dir)
     try:
+        setup.config = keep_starts(setup.starts.recipes, setup.config, run_dir)
         setup.config.write(run_dir / CONFIG_FILE)
         run = Run(run_dir, setup, journal)
     except BaseException:

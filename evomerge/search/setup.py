@@ -34,7 +34,7 @@ from evomerge.search.score_section import (
     with_splits,
     with_whole_paths,
 )
-from evomerge.search.warm_start import read_starts, start_files
+from evomerge.search.warm_start import Starts, read_starts, with_whole_starts
 from evomerge.space import Space, recipes
 from evomerge.threads import one_thread
 from evomerge.workers.answer_cache import make_folder
@@ -68,7 +68,7 @@ class Setup:
         splits: Document ids by task and split.
         spaces: Which candidates each phase has; a later one's "merged" is a stand-in here, until
             the phase before has a winner.
-        start_from: Recipes to try first.
+        starts: Recipes to try first, and where they come from.
         tasks: The tasks, loaded.
         num_cut: Documents of each task, of those with the longest texts, that are longer than the
             models read.
@@ -80,7 +80,7 @@ class Setup:
     monitors: tuple[Objective, ...]
     splits: Splits
     spaces: tuple[Space, ...]
-    start_from: list[Recipe]
+    starts: Starts
     tasks: TaskSet
     num_cut: dict[str, int]
 
@@ -170,8 +170,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         tried = try_tasks(tasks, splits, chat, encoder)
     spaces = make_spaces(config, pool, engine)
     config = with_optimizers(config, spaces)
-    files = start_files(config.search, config_dir, pool, splits)
-    start_from = read_starts(files, pool, spaces[0], is_begun=config.resolved is not None)
+    starts = read_starts(config.search, config_dir, pool, spaces[0], splits, tasks)
     batching = None
     if config.resolved is None and engine.kind == "own":
         batching = _batching(config, pool, most_hops(spaces))
@@ -197,10 +196,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         update={
             "pool": pool.resolved(),
             "score": with_whole_paths(config.score, config_dir),
-            "search": config.search.model_copy(
-                # Of a run the recipes that were found in it: it may go on, or away.
-                update={"start_from": tuple(map(str, files)), "start_from_run": ()}
-            ),
+            "search": with_whole_starts(config.search, config_dir),
             "resolved": found,
         }
     )
@@ -212,7 +208,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         tuple(objective for objective in objectives if objective.monitor),
         splits,
         spaces,
-        start_from,
+        starts,
         tasks,
         tried.num_cut,
     )
@@ -275,7 +271,7 @@ def _check_optimizers(setup: Setup) -> list[Optimizer]:
     ):
         optimizer = setup.make_optimizer(number, space, goals(setup.objectives, []))
         budget = phase.budget.candidates
-        others = len(space.first) + (len(setup.start_from) if number == 0 else 0)
+        others = len(space.first) + (len(setup.starts.recipes) if number == 0 else 0)
         size = optimizer.min_evaluations
         if size and budget is not None and budget < size + others:
             first = f" behind {others} given ones" if others else ""

@@ -40,20 +40,14 @@ class Ablation:
 def ablations(pool: Pool, recipe: Recipe) -> list[Ablation]:
     """A recipe without each of its experts, of its layer groups, and of its numbers' differences.
 
-    An expert that is taken away leaves the others' numbers as they are. Where its method cannot
-    merge those that are left, the tensors are the base's; so are the layers that are taken away.
+    An expert that is taken away leaves the others' numbers as they are. A method for two models
+    leaves the other one. Layers that are taken away are the base's.
 
     Args:
         pool: The recipe's models.
         recipe: Of a merge, of a path, or of both.
     """
-    found = []
-    seen = {recipe.sha256}
-    for ablation in _all(pool, recipe):
-        if ablation.recipe.sha256 not in seen:
-            seen.add(ablation.recipe.sha256)
-            found.append(ablation)
-    return found
+    return [each for each in _all(pool, recipe) if each.recipe.sha256 != recipe.sha256]
 
 
 def _all(pool: Pool, recipe: Recipe) -> Iterator[Ablation]:
@@ -62,10 +56,12 @@ def _all(pool: Pool, recipe: Recipe) -> Iterator[Ablation]:
             yield Ablation("expert", expert.name, _without_expert(recipe, expert.name))
     if recipe.parts:
         yield from _without_groups(pool, recipe)
-    elif recipe.path is not None:
+    if recipe.path is not None and recipe.parts and recipe.path.outer == MERGED:
+        yield Ablation("difference", "between its layers' order and the base's", _straight(recipe))
+    elif recipe.path is not None and not recipe.parts:
         yield from _without_steps(recipe)
     if recipe.parts:
-        yield from _without_differences(recipe)
+        yield from _without_differences(pool, recipe)
 
 
 def models_in(recipe: Recipe) -> list[str]:
@@ -86,7 +82,7 @@ def complexity(recipe: Recipe) -> tuple[int, int, int]:
 
     Returns:
         Its experts; the places of its path where the next step is not the same model's next layer;
-        its distinct numbers.
+        the distinct numbers of its parts that are no defaults.
     """
     jumps = 0
     if recipe.path is not None:
@@ -95,7 +91,10 @@ def complexity(recipe: Recipe) -> tuple[int, int, int]:
     numbers = 0
     for part in recipe.parts:
         if part.models != ("base",):
-            numbers += sum(len(set(each)) for each in part.coefficients().values())
+            defaults = {p.name: p.default for p in METHODS.make(part.method).parameters}
+            for name, value in part.parameters.items():
+                values = set(value.values()) if isinstance(value, dict) else {value}
+                numbers += len(values - {defaults[name]})
     return len(models_in(recipe)), jumps, numbers
 
 
@@ -103,10 +102,19 @@ def _weights(part: Part) -> Sequence[float]:
     return part.coefficients().get("weight", (1.0,) * len(part.models))
 
 
+def _part_of(model: str, select: tuple[Selector, ...]) -> Part:
+    """The tensors of one model, as they are."""
+    weights = {"weight": {model: 1.0}}
+    return Part(select=select, method=LinearConfig(), models=(model,), parameters=weights)
+
+
 def _base_part(select: tuple[Selector, ...]) -> Part:
-    return Part(
-        select=select, method=LinearConfig(), models=("base",), parameters={"weight": {"base": 1.0}}
-    )
+    return _part_of("base", select)
+
+
+def _straight(recipe: Recipe) -> Recipe:
+    """The merged model alone, its layers in the base's order."""
+    return recipe.model_copy(update={"path": None})
 
 
 def _without_expert(recipe: Recipe, name: str) -> Recipe:
@@ -130,7 +138,7 @@ def _part_without(part: Part, name: str) -> Part:
     needs = METHODS.make(part.method).needs
     is_enough = len(models) >= max(needs.least_models, 1)
     if not is_enough or needs.num_models not in (None, len(models)):
-        return _base_part(part.select)
+        return _part_of(models[0] if len(models) == 1 else "base", part.select)
     parameters = {
         key: {model: value[model] for model in models} if isinstance(value, dict) else value
         for key, value in part.parameters.items()
@@ -147,11 +155,17 @@ def _without_groups(pool: Pool, recipe: Recipe) -> Iterator[Ablation]:
             what = _in_words(part.select) or "all else"
             yield Ablation("layers", what, recipe.model_copy(update={"parts": changed}))
         return
+    # What a path does not take from the merged model is worth nothing.
+    used = {hop.layer for hop in recipe.path.hops if hop.model == MERGED} if recipe.path else None
     for band in _bands(pool.layout.num_layers):
+        if used is not None and used.isdisjoint(band):
+            continue
         select = Selector(layers=tuple(band))
         changed = (_base_part((select,)), *parts)
         what = _in_words((select,))
         yield Ablation("layers", what, recipe.model_copy(update={"parts": changed}))
+    if recipe.path is not None and recipe.path.outer != MERGED:
+        return
     outside = Selector(layers=("outside",))
     changed = (_base_part((outside,)), *parts)
     what = _in_words((outside,))
@@ -174,7 +188,7 @@ def _bands(count: int) -> Iterator[range]:
         yield range(count * number // num_bands, count * (number + 1) // num_bands)
 
 
-def _without_differences(recipe: Recipe) -> Iterator[Ablation]:
+def _without_differences(pool: Pool, recipe: Recipe) -> Iterator[Ablation]:
     merging = [part for part in recipe.parts if part.models != ("base",)]
     first = merging[0] if merging else None
     is_alike = first is not None and all(
@@ -184,9 +198,9 @@ def _without_differences(recipe: Recipe) -> Iterator[Ablation]:
         for part in merging
     )
     if first is not None and is_alike and len(merging) == len(recipe.parts) > 1:
-        spans = [_span(part.select) for part in merging]
+        sizes = _sizes(pool, merging)
         parameters = {
-            key: _mean([part.parameters[key] for part in merging], spans)
+            key: _mean([part.parameters[key] for part in merging], sizes)
             for key in first.parameters
         }
         one = first.model_copy(update={"select": (), "parameters": parameters})
@@ -195,18 +209,24 @@ def _without_differences(recipe: Recipe) -> Iterator[Ablation]:
     yield Ablation("difference", "between experts", recipe.model_copy(update={"parts": alike}))
 
 
-def _span(select: tuple[Selector, ...]) -> int:
-    """Layers that a group has, what is outside of them counted as one."""
-    return sum(1 if each.layers is None else len(each.layers) for each in select) or 1
+def _sizes(pool: Pool, parts: Sequence[Part]) -> list[int]:
+    """How many of the model's numbers each part makes."""
+    sizes = [0] * len(parts)
+    for name, place in pool.layout.places.items():
+        matching = (n for n, p in enumerate(parts) if p.matches(place.layer, place.component, name))
+        number = next(matching, None)
+        if number is not None:
+            sizes[number] += math.prod(pool.layout.shapes[name])
+    return sizes
 
 
 def _mean(
-    values: Sequence[float | dict[str, float]], spans: Sequence[int]
+    values: Sequence[float | dict[str, float]], sizes: Sequence[int]
 ) -> float | dict[str, float]:
     first = values[0]
     if isinstance(first, dict):
-        return {name: _weighted([_of(v, name) for v in values], spans) for name in first}
-    return _weighted([float(v) for v in values if not isinstance(v, dict)], spans)
+        return {name: _weighted([_of(v, name) for v in values], sizes) for name in first}
+    return _weighted([float(v) for v in values if not isinstance(v, dict)], sizes)
 
 
 def _of(value: float | dict[str, float], name: str) -> float:
@@ -214,8 +234,8 @@ def _of(value: float | dict[str, float], name: str) -> float:
     return value[name]
 
 
-def _weighted(values: Sequence[float], spans: Sequence[int]) -> float:
-    return math.fsum(v * n for v, n in zip(values, spans, strict=True)) / sum(spans)
+def _weighted(values: Sequence[float], sizes: Sequence[int]) -> float:
+    return math.fsum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
 
 
 def _with_equal_experts(part: Part) -> Part:

@@ -202,8 +202,8 @@ def test_a_run_finds_it_again(tmp_path):
     run_dir.mkdir()
     setup.config.write(run_dir / "config.yaml")
     again = set_up(load_config(run_dir / "config.yaml"), run_dir)
-    assert again.start_from == setup.start_from
-    assert again.start_from[0].parts[0].models == ("expert0",)
+    assert again.starts.recipes == setup.starts.recipes
+    assert again.starts.recipes[0].parts[0].models == ("expert0",)
 
 
 @pytest.fixture

@@ -247,10 +247,28 @@ def test_an_upload_is_the_folder_and_nothing_older(merged, hub):
     assert hub.files["README.md"].decode() == planned.texts["README.md"]
 
     old = ("model-00001-of-00002.safetensors", "model.safetensors.index.json")
-    hub.files |= dict.fromkeys([*old, "LICENSE", ".gitattributes"], b"old")
+    kept = ("LICENSE", ".gitattributes", "onnx/model.safetensors")
+    hub.files |= dict.fromkeys([*old, *kept], b"old")
     done = upload(model_dir, planned, is_private=True)
     assert done.replaced == old and f"  {old[0]}: removed, of an earlier upload" in done.lines()
-    assert set(hub.files) == {*planned.files, "LICENSE", ".gitattributes"}
+    assert set(hub.files) == {*planned.files, *kept}
+
+
+def test_a_model_of_somebody_else_is_not_replaced(merged, hub):
+    hub.files = {"config.json": b"{}", "model.safetensors": b"theirs"}
+    with pytest.raises(InputError, match="has a model that evomerge did not upload"):
+        upload(merged[1], prepare(merged[1], "me/toy"), is_private=True)
+    assert hub.files["model.safetensors"] == b"theirs"
+
+
+def test_a_place_under_an_unknown_key_is_refused(merged, tmp_path):
+    _, model_dir = merged
+    shutil.copytree(model_dir, tmp_path / "model")
+    config = json.loads((model_dir / "config.json").read_text())
+    more = {"tokenizer_path": "/mnt/x/y", "special": {"dataset": "/data/secret.json"}}
+    (tmp_path / "model/config.json").write_text(json.dumps(config | more))
+    with pytest.raises(InputError, match=r"'/data/secret.json' under 'dataset'"):
+        prepare(tmp_path / "model", "org/merge")
 
 
 @pytest.mark.parametrize(("was", "words"), [(False, "is public; add --public"), (True, "private")])

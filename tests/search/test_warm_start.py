@@ -11,10 +11,12 @@ import yaml
 import evomerge
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.journal import read_journal
 from evomerge.journal.state import replay
 from evomerge.models.weights import recipe_weights_sha256
 from evomerge.recipe import read_recipe
 from evomerge.search.setup import set_up
+from evomerge.search.warm_start import _lineage, _require_unseen
 from fixtures import make_config, make_pool, make_workspace
 
 INLINE = {"kind": "inline"}
@@ -52,33 +54,43 @@ def test_the_best_of_an_earlier_run_come_first(folder, tmp_path):
     # They are points of the space, of which the optimizer learns.
     assert all(c.genome is not None and c.told is not None for c in given)
     written = yaml.safe_load((tmp_path / "second/config.yaml").read_text())["search"]
-    assert len(written["start_from"]) == len(expected) and written["start_from_run"] == []
+    # The run has copies of its own: the earlier one may go on, or away.
+    assert written["start_from"] == [f"start/{number:02d}.yaml" for number in range(len(expected))]
+    assert written["start_from_run"] == []
 
 
 def test_a_larger_space_begins_there_too(folder, tmp_path):
     space = {"kind": "parameter", "method": {"kind": "task_arithmetic"}, "groups": "layer"}
     setup = set_up(load_config(begin(folder, space=space)), folder)
-    assert setup.start_from
-    assert all(setup.spaces[0].to_genome(recipe) is not None for recipe in setup.start_from)
+    assert setup.starts.recipes
+    assert all(setup.spaces[0].to_genome(each) is not None for each in setup.starts.recipes)
     # In other words they are the same models.
     chosen = evomerge.Result(folder / "first").best
     recipe = read_recipe(folder / f"first/recipes/{chosen}.yaml")
     if len(recipe.parts[0].models) > 1:
         hashes = [
             recipe_weights_sha256(setup.pool, each, torch.device("cpu"))
-            for each in (recipe, setup.start_from[0])
+            for each in (recipe, setup.starts.recipes[0])
         ]
-        assert hashes[0] == hashes[1] and recipe.sha256 != setup.start_from[0].sha256
+        assert hashes[0] == hashes[1] and recipe.sha256 != setup.starts.recipes[0].sha256
 
 
-def test_an_earlier_run_that_is_gone_stops_nothing(folder, tmp_path):
-    first = shutil.copytree(folder / "first", folder / "passing")
-    search = {"budget": {"candidates": 7}, "finalists": 2, "start_from_run": ["passing"]}
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_what_becomes_of_an_earlier_run_changes_nothing(is_gone, folder, tmp_path):
+    first = shutil.copytree(folder / "first", folder / f"passing{is_gone}")
+    search = {"budget": {"candidates": 7}, "finalists": 2, "start_from_run": [first.name]}
     evomerge.run(make_config(folder, workers=INLINE, search=search), tmp_path / "second")
-    shutil.rmtree(first)
+    if is_gone:
+        shutil.rmtree(first)
+    else:
+        for path in first.glob("recipes/*.yaml"):
+            path.write_text("members: none")
     changes = ["search.budget.candidates=8"]
-    result = evomerge.resume(tmp_path / "second", overrides=changes)
-    assert result.results.state.num_searched == 8
+    state = evomerge.resume(tmp_path / "second", overrides=changes).results.state
+    assert state.num_searched == 8
+    assert len({c.recipe_sha256 for c in state.of_origin("enqueued")}) == len(
+        state.of_origin("enqueued")
+    )
 
 
 def test_what_it_has_chosen_by_is_not_what_a_search_is_judged_by(folder):
@@ -87,6 +99,36 @@ def test_what_it_has_chosen_by_is_not_what_a_search_is_judged_by(folder):
     config = begin(folder, score={"splits": splits, "objectives": objectives})
     with pytest.raises(InputError, match=r"start_from_run: .* that are holdout documents here"):
         set_up(load_config(config), folder)
+
+
+def test_what_earlier_runs_of_an_earlier_run_have_seen_counts_too(folder, tmp_path):
+    evomerge.run(begin(folder, seed=2), folder / "later")
+    splits = {"search": 10, "validation": 10, "holdout": 20, "seed": 5}
+    objectives = [{"task": "toy_choose"}, {"task": "toy_write"}]
+    (started,) = [e for e in read_journal(folder / "later/journal.jsonl")[0] if e.seq == 0]
+    (ancestor,) = started.data["ancestors"]
+    assert ancestor["run_dir"] == str(folder / "first")
+    # As if the later run had measured another task than the first.
+    journal = replay(folder / "later")
+    seen = {"toy_other": {"search": [0], "validation": [1], "holdout": [2]}}
+    journal.started["splits"], journal.started["documents"] = seen, {"toy_other": "0"}
+    found = list(_lineage(folder / "later", journal))
+    assert [set(each["seen"]) for each in found] == [{"toy_other"}, {"toy_choose", "toy_write"}]
+    config = make_config(folder, score={"splits": splits, "objectives": objectives})
+    setup = set_up(load_config(config), folder)
+    with pytest.raises(InputError, match="holdout documents here"):
+        for each in found:
+            _require_unseen(folder / "later", each, setup.splits, setup.tasks)
+
+
+def test_data_that_has_changed_since_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "pool", tmp_path / "pool")
+    shutil.copytree(folder / "tasks", tmp_path / "tasks")
+    shutil.copytree(folder / "first", tmp_path / "first")
+    lines = (tmp_path / "tasks/choose.jsonl").read_text().splitlines()
+    (tmp_path / "tasks/choose.jsonl").write_text("\n".join(reversed(lines)))
+    with pytest.raises(InputError, match="nobody can say which documents of toy_choose"):
+        set_up(load_config(begin(tmp_path)), tmp_path)
 
 
 def test_runs_that_cannot_be_begun_from_are_refused(folder, tmp_path):

@@ -76,9 +76,14 @@ def test_the_groups_of_a_recipe_are_taken_away_one_by_one(pool):
     found = by_what(pool, recipe)
     assert {"layers 0 to 1", "layers 2 to 3", "all else", "between layers"} <= set(found)
     one = found["between layers"].parts
-    # Of two layers each, and of what is left, which counts as one.
+    # By how much of the model each part makes.
+    sizes = [0, 0, 0]
+    for name, place in pool.layout.places.items():
+        number = 2 if place.layer is None else place.layer // 2
+        sizes[number] += pool.base.tensor(name).numel()
+    mean = (0.4 * sizes[0] + 0.7 * sizes[1] + 0.1 * sizes[2]) / sum(sizes)
     assert len(one) == 1
-    assert one[0].parameters["weight"] == {"expert0": pytest.approx((0.8 + 1.4 + 0.1) / 5)}
+    assert one[0].parameters["weight"] == {"expert0": pytest.approx(mean)}
 
 
 def test_numbers_are_made_equal(pool):
@@ -89,17 +94,34 @@ def test_numbers_are_made_equal(pool):
     assert "between experts" not in by_what(pool, recipes.uniform(pool))
 
 
-def test_what_cannot_be_merged_any_more_is_the_base(pool):
+def test_of_two_models_the_other_one_is_left(pool):
     slerp = Part(
         method=SlerpConfig(),
         models=("expert0", "expert1"),
         parameters={"t": 0.3},
     )
-    base = recipe_weights_sha256(pool, recipes.member(pool, "base"), CPU)
+
+    def weights(recipe: Recipe) -> str:
+        return recipe_weights_sha256(pool, recipe, CPU)
+
     found = by_what(pool, merge(pool, slerp))
-    assert recipe_weights_sha256(pool, found["expert0"], CPU) == base
+    for name, other in (("expert0", "expert1"), ("expert1", "expert0")):
+        assert weights(found[name]) == weights(recipes.member(pool, other))
+    # Of one alone nothing is left, as without each of its layers where it has all of them.
     found = by_what(pool, merge(pool, part({"expert0": 0.4})))
-    assert recipe_weights_sha256(pool, found["expert0"], CPU) == base
+    assert weights(found["expert0"]) == weights(recipes.member(pool, "base"))
+
+
+def test_the_order_of_a_merged_models_layers_is_taken_away(pool):
+    hops = tuple(Hop(model="merged", layer=layer) for layer in (0, 1, 0, 1, 1))
+    path = LayerPath(outer="merged", hops=hops)
+    recipe = merge(pool, part({"expert0": 0.4, "expert1": 0.7}), path=path)
+    found = by_what(pool, recipe)
+    straight = found["between its layers' order and the base's"]
+    assert straight.path is None and straight.parts == recipe.parts
+    # Layers that the path does not run are left out.
+    assert "layer 0" in found and "layer 2" not in found and "layer 3" not in found
+    assert complexity(recipe)[1] == 2
 
 
 def test_a_path_without_an_expert_runs_the_bases_layers(pool):
