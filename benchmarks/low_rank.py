@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from evomerge.demo import CONFIG_PATH
 from evomerge.models import export_checkpoint
@@ -34,6 +34,7 @@ from evomerge.promote.forms import write_low_rank
 from evomerge.search.alone import score_model
 from evomerge.space import recipes
 from harness import describe_machine, parse_arguments, print_table, write_figures
+from scoring_subjects import llama_of_30m
 
 RANKS = {"quick": (4, 64), "bar": (1, 4, 16, 64, 192), "full": (1, 2, 4, 8, 16, 32, 64, 128, 192)}
 SCALE = 0.7
@@ -125,17 +126,7 @@ def _against_peft(base_dir: Path, adapter_dir: Path, built_dir: Path) -> float:
 def trained_pool(folder: Path, num_steps: int = 20) -> tuple[Pool, Score]:
     """A base of 30 M numbers and two experts; and a score of its models."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1152,
-        num_hidden_layers=10,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-    )
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(llama_of_30m())
     follows = [torch.randint(3, VOCABULARY, (VOCABULARY, NUM_NEXT)) for _ in range(2)]
     _train(model, [_chains(each, seed) for seed, each in enumerate(follows * num_steps)])
     model.save_pretrained(folder / "base")

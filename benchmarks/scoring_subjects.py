@@ -59,10 +59,9 @@ def stories_subject() -> Subject:
     return Subject("stories260k", model.eval(), tokenizer, _writer(tokenizer, ""))
 
 
-def random_subject() -> Subject:
-    """A random Llama of 30 M parameters, whose tokens are words."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
+def llama_of_30m() -> LlamaConfig:
+    """A Llama of 30 M parameters."""
+    return LlamaConfig(
         vocab_size=32_000,
         hidden_size=384,
         intermediate_size=1152,
@@ -74,6 +73,12 @@ def random_subject() -> Subject:
         bos_token_id=1,
         eos_token_id=2,
     )
+
+
+def random_subject() -> Subject:
+    """A random Llama of 30 M parameters, whose tokens are words."""
+    torch.manual_seed(0)
+    config = llama_of_30m()
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():

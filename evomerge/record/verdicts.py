@@ -162,10 +162,19 @@ def explanation_lines(found: dict[str, Any] | None, table: dict[str, Any]) -> li
     ours, theirs = zip(*(simplest[name] for name in ("experts", "jumps", "numbers")), strict=True)
     change = _change(table, _turned(simplest))
     lines.append(
-        f"simplest: {simplest['candidate']} has {_size(*theirs)}, {who} {_size(*ours)}; it differs "
+        f"simplest: {_called(found)} has {_size(*theirs)}, {who} {_size(*ours)}; it differs "
         f"by {change} on validation, at most one standard error for the worse"
     )
     return lines
+
+
+def _called(found: dict[str, Any]) -> str:
+    """The simplest model's id; and what it is, where it is the candidate without a part."""
+    name = str(found["simplest"]["candidate"])
+    for part in found["parts"]:
+        if part["candidate"] == name:
+            return f"{name} ({found['candidate']} without {part_words(part)})"
+    return name
 
 
 def _size(experts: int, jumps: int, numbers: int) -> str:

@@ -30,8 +30,11 @@ def print_result(result: Result, *, verbose: bool = False) -> None:
     found, *lines = verdict_lines(table)
     console.print(found, style="bold", highlight=False)
     title = f"{table['name']}: {table['num_candidates']} candidates searched"
-    chosen = {table["chosen"]: Marked("(chosen)", "bold")}
-    print_grids(console, title, columns_of(table), rows_of(table), chosen)
+    marks = {table["chosen"]: Marked("(chosen)", "bold")}
+    simplest = (table.get("explanation") or {}).get("simplest")
+    if simplest is not None:
+        marks[simplest["candidate"]] = Marked("(simplest)", "")
+    print_grids(console, title, columns_of(table), rows_of(table), marks)
     console.print("Columns of single objectives are on holdout; ± is one standard error.")
     for line in lines:
         console.print(line, highlight=False)

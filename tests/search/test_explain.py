@@ -13,7 +13,7 @@ from evomerge.choice.explanation import explanation, is_as_good
 from evomerge.choice.table import final_table
 from evomerge.errors import InputError
 from evomerge.journal.state import replay
-from evomerge.record.verdicts import verdict_lines
+from evomerge.record.verdicts import explanation_lines, verdict_lines
 from evomerge.search.explain import explain_candidate
 from evomerge.search.run import reopen_run
 from fixtures import make_config, make_workspace
@@ -114,6 +114,23 @@ def test_a_search_explains_what_it_has_chosen(folder, tmp_path):
         # It is compared on holdout as well.
         assert state.candidates[simplest].scores("holdout") is not None
         assert "simplest" in [entry["role"] for entry in table["comparisons"]]
+
+
+def test_what_the_simplest_is_stands_beside_its_id():
+    gain = {"value": 0.01, "low": -0.01, "high": 0.03, "distinguishable": False}
+    differences = {"combined": gain, "objectives": {"a": gain}}
+    part = {"kind": "expert", "what": "math", "candidate": "ablation-0001", **differences}
+    sizes = {"experts": [2, 1], "jumps": [0, 0], "numbers": [2, 1]}
+    simplest = {"candidate": "ablation-0001", **sizes, **differences}
+    found = {"candidate": "c00007", "parts": [part], "failed": [], "simplest": simplest}
+    unit = {"metric": "acc", "unit": "", "is_share": True, "higher_is_better": True}
+    ablation, line = explanation_lines(found, {"units": {"a": unit}, "combined_unit": unit})
+    assert ablation.startswith("ablation: 0 of 1 parts of c00007") and "expert math" in ablation
+    assert line == (
+        "simplest: ablation-0001 (c00007 without expert math) has 1 expert, 1 number, c00007 2 "
+        "experts, 2 numbers; it differs by -1.0 points, 95 % interval -3.0 to +1.0 on validation, "
+        "at most one standard error for the worse"
+    )
 
 
 def test_a_model_of_the_pool_has_no_parts(run_dir):
