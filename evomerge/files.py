@@ -7,14 +7,10 @@ import json
 import math
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from evomerge.errors import InputError
 
 
 @contextmanager
@@ -53,29 +49,6 @@ def write_new(path: Path, content: bytes | memoryview) -> None:
     with replacing(path, durable=False) as temporary_path, temporary_path.open("wb") as file:
         file.write(content)
     flush_to_disk(path)
-
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which gets its name if the block succeeds.
-
-    Raises:
-        InputError: The folder exists.
-    """
-    if folder.exists():
-        raise InputError(f"{folder} exists already; name a folder that does not")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary_dir = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary_dir
-        for path in temporary_dir.iterdir():
-            flush_to_disk(path)
-        temporary_dir.chmod(0o755)
-        temporary_dir.rename(folder)
-        flush_to_disk(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary_dir, ignore_errors=True)
-        raise
 
 
 def flush_to_disk(path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.files import appearing
+from evomerge.files import flush_to_disk
 from evomerge.merge import Engine, Residence
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models.stack import stack_config, stack_files, stack_tensors
@@ -34,6 +37,29 @@ RECIPE_FILE = "recipe.yaml"
 MERGEKIT_FILE = "mergekit.yaml"
 
 NOT_COPIED = frozenset({"config.json", CARD_FILE})
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which gets its name if the block succeeds.
+
+    Raises:
+        InputError: The folder exists.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists already; name a folder that does not")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary_dir = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary_dir
+        for path in temporary_dir.iterdir():
+            flush_to_disk(path)
+        temporary_dir.chmod(0o755)
+        temporary_dir.rename(folder)
+        flush_to_disk(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary_dir, ignore_errors=True)
+        raise
 
 
 def export_checkpoint(

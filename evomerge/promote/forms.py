@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.files import appearing
 from evomerge.merge import TORCH_DTYPES
-from evomerge.models.export import CARD_FILE, RECIPE_FILE, write_tensors
+from evomerge.models.export import CARD_FILE, RECIPE_FILE, appearing, write_tensors
 from evomerge.models.weights import stored_tensors
 from evomerge.pool import ModelConfig, Pool, open_models
 from evomerge.pool.checkpoint import INDEX_FILE
