@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -129,6 +130,20 @@ class Part(Section):
                 if (low is not None and number < low) or (high is not None and number > high):
                     raise ValueError(f"parameter {name!r} is {number}, valid: {low} to {high}")
         return self
+
+
+def first_part(
+    parts: Sequence[Part], layer: int | None, component: Component, name: str
+) -> int | None:
+    """Place of the part that makes a tensor, the first that it belongs to; None where none does.
+
+    Args:
+        parts: In order.
+        layer: The tensor's block; None: outside.
+        component: Its kind.
+        name: Its name.
+    """
+    return next((n for n, p in enumerate(parts) if p.matches(layer, component, name)), None)
 
 
 MERGED = "merged"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evomerge.choice.results import Results
-from evomerge.score import Difference, paired_difference
+from evomerge.score import Difference
 from evomerge.score.statistics import Z_95
 
 EXPLAINED, SIMPLEST = "explained", "simplest"
@@ -60,7 +60,7 @@ def _is_measured(results: Results, name: str) -> bool:
 
 def differences(results: Results, first: str, second: str) -> dict[str, Any]:
     """How much better the first of two is on validation documents, paired."""
-    by_objective = _by_objective(results, first, second)
+    by_objective = results.differences(first, second, "validation")
     return {
         "combined": _told(results.difference(first, second, "validation")),
         "objectives": {name: _told(difference) for name, difference in by_objective.items()},
@@ -73,23 +73,10 @@ def is_as_good(results: Results, first: str, second: str) -> bool:
     Of a front on each objective, else in the combined score.
     """
     if results.finds_front:
-        found = list(_by_objective(results, first, second).values())
+        found = list(results.differences(first, second, "validation").values())
     else:
         found = [results.difference(first, second, "validation")]
     return all(each.value <= (each.high - each.low) / (2.0 * Z_95) for each in found)
-
-
-def _by_objective(results: Results, first: str, second: str) -> dict[str, Difference]:
-    pairs = zip(
-        results.objectives,
-        results.loss_shares(first, "validation"),
-        results.loss_shares(second, "validation"),
-        strict=True,
-    )
-    return {
-        objective.name: paired_difference([theirs], [ours], [1.0])
-        for objective, ours, theirs in pairs
-    }
 
 
 def _told(difference: Difference) -> dict[str, Any]:

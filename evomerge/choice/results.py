@@ -141,6 +141,19 @@ class Results:
             self._preferences,
         )
 
+    def differences(self, first: str, second: str, split: Split) -> dict[str, Difference]:
+        """Paired difference of two candidates on a split's documents, of each objective."""
+        pairs = zip(
+            self.objectives,
+            self.loss_shares(second, split),
+            self.loss_shares(first, split),
+            strict=True,
+        )
+        return {
+            objective.name: paired_difference([theirs], [ours], [1.0])
+            for objective, theirs, ours in pairs
+        }
+
     @property
     def parents(self) -> list[str]:
         """Ids of the baselines that are a model of the pool itself: the base and the experts."""
@@ -249,7 +262,10 @@ class Results:
                         "candidate": rival,
                         **asdict(difference),
                         "distinguishable": difference.distinguishable,
-                        "objectives": self._differences(chosen, rival),
+                        "objectives": {
+                            name: asdict(each)
+                            for name, each in self.differences(chosen, rival, "holdout").items()
+                        },
                     }
                 )
         return {
@@ -284,19 +300,6 @@ class Results:
         if not is_known or any(first | {"metric": o["metric"]} != o for o in counted):
             return None
         return first | {"metric": metrics.pop() if len(metrics) == 1 else ""}
-
-    def _differences(self, first: str, second: str) -> dict[str, Any]:
-        """Paired differences on holdout by objective."""
-        pairs = zip(
-            self.objectives,
-            self.loss_shares(second, "holdout"),
-            self.loss_shares(first, "holdout"),
-            strict=True,
-        )
-        return {
-            objective.name: asdict(paired_difference([theirs], [ours], [1.0]))
-            for objective, theirs, ours in pairs
-        }
 
     def _more(self, chosen: str | None) -> dict[str, Any]:
         """What stands in the table where there is some: earlier choices, groups, held-out tasks."""

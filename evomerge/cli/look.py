@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import LOOK, JsonOption, RunDirArgument, VerboseOption, app, say
+from evomerge.cli.options import (
+    LOOK,
+    JsonOption,
+    RunDirArgument,
+    VerboseOption,
+    app,
+    say,
+    sync_if_recorded,
+)
 from evomerge.errors import InputError
 from evomerge.journal.folder import RUNS_DIR
 
@@ -57,9 +65,6 @@ def front(
 
 def _measure(run_dir: Path, preference: dict[str, float] | None) -> str:
     """Measure a model for a preference; the candidate's id."""
-    from evomerge.config import load_config
-    from evomerge.journal.folder import CONFIG_FILE
-    from evomerge.record.follow import sync_now
     from evomerge.search.preferences import measure_preference
     from evomerge.terminal import Display
 
@@ -67,8 +72,7 @@ def _measure(run_dir: Path, preference: dict[str, float] | None) -> str:
         raise InputError("--measure proposes a model for a preference: give --prefer A=0.7,B=0.3")
     with Display() as display:
         proposed = measure_preference(run_dir, preference, display.progress)
-    if load_config(run_dir / CONFIG_FILE).record.enabled:
-        sync_now(run_dir)
+    sync_if_recorded(run_dir)
     return proposed
 
 

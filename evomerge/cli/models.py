@@ -20,6 +20,7 @@ from evomerge.cli.forms import (
 )
 from evomerge.cli.options import (
     MODELS,
+    CandidateOption,
     JsonOption,
     OutOption,
     RecipeArgument,
@@ -142,9 +143,7 @@ def sample(
 def export(
     run_dir: RunDirArgument,
     out: OutOption,
-    candidate: Annotated[
-        str | None, typer.Option(metavar="ID", help="By default the best.")
-    ] = None,
+    candidate: CandidateOption = None,
     dtype: DtypeOption = None,
     shard_gib: ShardOption = None,
     lora_rank: RankOption = None,
@@ -168,9 +167,7 @@ def export(
 @app.command(rich_help_panel=MODELS)
 def promote(
     run_dir: RunDirArgument,
-    candidate: Annotated[
-        str | None, typer.Option(metavar="ID", help="By default the chosen one.")
-    ] = None,
+    candidate: CandidateOption = None,
     dtype: DtypeOption = None,
     shard_gib: ShardOption = None,
     lora_rank: RankOption = None,

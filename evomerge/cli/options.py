@@ -44,6 +44,9 @@ SetOption = Annotated[
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe, or a mergekit configuration (YAML).")
 ]
+CandidateOption = Annotated[
+    str | None, typer.Option("--candidate", metavar="ID", help="By default the chosen one.")
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Figures of the front and its surrogates too.")
 ]
@@ -56,3 +59,17 @@ def say(as_json: bool, text: str, **facts: Any) -> None:
     from evomerge.files import to_json
 
     typer.echo(to_json(facts) if as_json else text)
+
+
+def sync_if_recorded(run_dir: Path) -> None:
+    """Bring MLflow to what a run's journal says, where the run's configuration records it.
+
+    Raises:
+        EvomergeError: MLflow could not be written.
+    """
+    from evomerge.config import load_config
+    from evomerge.journal.folder import CONFIG_FILE
+    from evomerge.record.follow import sync_now
+
+    if load_config(run_dir / CONFIG_FILE).record.enabled:
+        sync_now(run_dir)

@@ -13,6 +13,7 @@ from evomerge.cli.notify import NotifyOption, notifying
 from evomerge.cli.options import (
     BEGIN,
     SEARCH,
+    CandidateOption,
     ConfigArgument,
     JsonOption,
     RunDirArgument,
@@ -20,6 +21,7 @@ from evomerge.cli.options import (
     VerboseOption,
     app,
     say,
+    sync_if_recorded,
 )
 from evomerge.errors import InputError
 from evomerge.journal.folder import RUNS_DIR
@@ -127,17 +129,12 @@ def enqueue(
 @app.command(rich_help_panel=SEARCH)
 def explain(
     run_dir: RunDirArgument,
-    candidate: Annotated[
-        str | None, typer.Option(metavar="ID", help="By default the chosen one.")
-    ] = None,
+    candidate: CandidateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model without each of its parts, and look for a simpler one that is as good."""
     from evomerge.choice.explanation import explanation
-    from evomerge.config import load_config
     from evomerge.journal import check_is_run
-    from evomerge.journal.folder import CONFIG_FILE
-    from evomerge.record.follow import sync_now
     from evomerge.search import Result
     from evomerge.search.explain import explain_candidate
     from evomerge.terminal import Display, print_explanation
@@ -145,8 +142,7 @@ def explain(
     check_is_run(run_dir)
     with Display() as display:
         name = explain_candidate(run_dir, candidate, display.progress)
-    if load_config(run_dir / CONFIG_FILE).record.enabled:
-        sync_now(run_dir)
+    sync_if_recorded(run_dir)
     result = Result(run_dir)
     found = explanation(result.results, name)
     assert found is not None

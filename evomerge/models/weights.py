@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from evomerge.errors import InputError
@@ -82,7 +81,6 @@ def stored_tensors(model_dir: Path) -> Iterator[tuple[str, Tensor]]:
         InputError: It has no safetensors, or a file is missing or damaged.
     """
     # Straight from the files: a pool's memory map may be older than what lies there now.
-    for file_path in open_checkpoint(model_dir.name, model_dir, str(model_dir)).files:
-        with safe_open(file_path, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118  (no mapping)
-                yield name, handle.get_tensor(name)
+    checkpoint = open_checkpoint(model_dir.name, model_dir, str(model_dir))
+    for info in checkpoint.tensors.values():
+        yield info.stored_name, checkpoint.read(info)

@@ -22,7 +22,7 @@ from torch import Tensor
 from evomerge.errors import InputError
 from evomerge.files import replacing
 from evomerge.models.weights import stored_tensors
-from evomerge.pool.layout import hollow_model
+from evomerge.pool.layout import read_config
 
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "LLAMA",
@@ -93,7 +93,7 @@ def write_gguf(model_dir: Path, path: Path) -> GgufFile:
 
     if path.exists():
         raise InputError(f"{path} exists already; move it away")
-    config: Any = hollow_model(model_dir).config
+    config: Any = read_config(model_dir)
     name = ARCHITECTURES.get(config.model_type)
     if name is None:
         raise InputError(

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from evomerge.backends.hugging_face import max_length_of
 from evomerge.errors import InputError
+from evomerge.models.build import config_of
 from evomerge.models.candidates import Candidates
 from evomerge.models.export import RECIPE_FILE
 from evomerge.models.from_recipe import open_recipe
 from evomerge.models.resident import ResidentModel
 from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
 from evomerge.pool.adapters.adapter import is_adapter
-from evomerge.pool.layout import hollow_model
 from evomerge.pool.pool import entry_of
 from evomerge.recipe import Recipe
 from evomerge.space import recipes
@@ -75,7 +76,7 @@ def sample(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(pool)
     tokens = [_tokens(tokenizer, prompt, is_chat) for prompt in prompts]
-    _require_places(pool, prompts, tokens, max_tokens)
+    _require_places(max_length_of(config_of(pool), tokenizer), prompts, tokens, max_tokens)
     resident = ResidentModel(pool, device)
     candidates = Candidates(pool, device, resident)
     written: dict[str, list[str]] = {}
@@ -147,12 +148,11 @@ def _tokens(tokenizer: Any, prompt: str, is_chat: bool) -> list[int]:
 
 
 def _require_places(
-    pool: Pool, prompts: Sequence[str], tokens: Sequence[Sequence[int]], max_tokens: int
+    most: int, prompts: Sequence[str], tokens: Sequence[Sequence[int]], max_tokens: int
 ) -> None:
-    config: Any = hollow_model(pool.base.model_dir).config
-    most = getattr(config, "max_position_embeddings", None)
+    """Refuse prompts that with their answers are longer than a model reads."""
     for prompt, each in zip(prompts, tokens, strict=True):
-        if most is not None and len(each) + max_tokens > most:
+        if len(each) + max_tokens > most:
             start = f"{prompt[:40]}..." if len(prompt) > 40 else prompt
             raise InputError(
                 f"prompt {start!r} has {len(each)} tokens, which with --max-tokens {max_tokens} is "

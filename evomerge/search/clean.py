@@ -20,6 +20,7 @@ from evomerge.journal.folder import (
     INBOX_DIR,
     PROMOTED_DIR,
     RECIPES_DIR,
+    START_DIR,
 )
 from evomerge.journal.journal import is_in_use
 from evomerge.models.export import RECIPE_FILE
@@ -31,7 +32,7 @@ _UNFINISHED = re.compile(r"\..+\.([0-9a-f]{16}|[a-z0-9_]{8})")
 QUIET_S = 3600.0
 """What somebody has written to within this time may be under way."""
 
-WRITTEN_INTO = (".", DOCUMENTS_DIR, INBOX_DIR, PROMOTED_DIR, RECIPES_DIR)
+WRITTEN_INTO = (".", DOCUMENTS_DIR, INBOX_DIR, PROMOTED_DIR, RECIPES_DIR, START_DIR)
 """Folders of a run in which files appear whole: a hidden one has not appeared."""
 
 

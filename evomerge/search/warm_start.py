@@ -68,12 +68,13 @@ def read_starts(
     """
     files = [(config_dir / name).resolve() for name in search.start_from]
     ancestors: list[dict[str, Any]] = []
+    documents = documents_sha256(tasks) if search.start_from_run else {}
     for name in search.start_from_run:
         run_dir = (config_dir / name).resolve()
         state = _opened(run_dir)
         lineage = list(_lineage(run_dir, state))
         for ancestor in lineage:
-            _require_unseen(run_dir, ancestor, splits, tasks)
+            _require_unseen(run_dir, ancestor, splits, documents)
         ancestors += lineage
         files += _best_of(run_dir, state, pool)
     found = []
@@ -168,14 +169,14 @@ def _lineage(run_dir: Path, state: RunState) -> Iterator[dict[str, Any]]:
 
 
 def _require_unseen(
-    run_dir: Path, ancestor: Mapping[str, Any], splits: Splits, tasks: TaskSet
+    run_dir: Path, ancestor: Mapping[str, Any], splits: Splits, ours: Mapping[str, str]
 ) -> None:
     """Refuse a run that has chosen by documents on which this search is judged.
 
     A document is known by its place among its task's, which says something where these are the
     same documents.
     """
-    ours, theirs = documents_sha256(tasks), ancestor["documents"]
+    theirs = ancestor["documents"]
     for task, seen in ancestor["seen"].items():
         if theirs is None or (task in ours and ours[task] != theirs[task]):
             raise InputError(

@@ -11,7 +11,7 @@ from typing import Literal
 from evomerge.methods import METHODS
 from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Pool
-from evomerge.recipe import MERGED, Hop, Part, Recipe, Selector
+from evomerge.recipe import MERGED, Hop, Part, Recipe, Selector, first_part
 
 BANDS = 4
 """Parts of the layers, or of a path, that are taken away where the recipe has no groups."""
@@ -213,8 +213,7 @@ def _sizes(pool: Pool, parts: Sequence[Part]) -> list[int]:
     """How many of the model's numbers each part makes."""
     sizes = [0] * len(parts)
     for name, place in pool.layout.places.items():
-        matching = (n for n, p in enumerate(parts) if p.matches(place.layer, place.component, name))
-        number = next(matching, None)
+        number = first_part(parts, place.layer, place.component, name)
         if number is not None:
             sizes[number] += math.prod(pool.layout.shapes[name])
     return sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evomerge.errors import CandidateError
 from evomerge.pool import Pool
-from evomerge.recipe import Part, Recipe
+from evomerge.recipe import Recipe, first_part
 from evomerge.space.protocol import Space
 
 
@@ -30,20 +30,16 @@ def as_point(recipe: Recipe, space: Space, pool: Pool) -> Recipe:
     found: dict[int, int] = {}
     for name, place in pool.layout.places.items():
         theirs, ours = (
-            next(
-                (n for n, p in enumerate(parts) if p.matches(place.layer, place.component, name)),
-                None,
-            )
+            first_part(parts, place.layer, place.component, name)
             for parts in (pattern.parts, recipe.parts)
         )
         if theirs is None or ours is None or found.setdefault(theirs, ours) != ours:
             return recipe
     if len(found) < len(pattern.parts):
         return recipe
-    parts = tuple(_in_place(recipe.parts[found[n]], part) for n, part in enumerate(pattern.parts))
+    parts = tuple(
+        recipe.parts[found[number]].model_copy(update={"select": part.select})
+        for number, part in enumerate(pattern.parts)
+    )
     finer = recipe.model_copy(update={"parts": parts})
     return recipe if space.to_genome(finer) is None else finer
-
-
-def _in_place(part: Part, pattern: Part) -> Part:
-    return part.model_copy(update={"select": pattern.select})

@@ -16,7 +16,7 @@ from evomerge.journal.state import replay
 from evomerge.models.weights import recipe_weights_sha256
 from evomerge.recipe import read_recipe
 from evomerge.search.setup import set_up
-from evomerge.search.warm_start import _lineage, _require_unseen
+from evomerge.search.warm_start import _lineage, _require_unseen, documents_sha256
 from fixtures import make_config, make_pool, make_workspace
 
 INLINE = {"kind": "inline"}
@@ -67,12 +67,11 @@ def test_a_larger_space_begins_there_too(folder, tmp_path):
     # In other words they are the same models.
     chosen = evomerge.Result(folder / "first").best
     recipe = read_recipe(folder / f"first/recipes/{chosen}.yaml")
-    if len(recipe.parts[0].models) > 1:
-        hashes = [
-            recipe_weights_sha256(setup.pool, each, torch.device("cpu"))
-            for each in (recipe, setup.starts.recipes[0])
-        ]
-        assert hashes[0] == hashes[1] and recipe.sha256 != setup.starts.recipes[0].sha256
+    hashes = [
+        recipe_weights_sha256(setup.pool, each, torch.device("cpu"))
+        for each in (recipe, setup.starts.recipes[0])
+    ]
+    assert hashes[0] == hashes[1] and recipe.sha256 != setup.starts.recipes[0].sha256
 
 
 @pytest.mark.parametrize("is_gone", [True, False])
@@ -118,7 +117,7 @@ def test_what_earlier_runs_of_an_earlier_run_have_seen_counts_too(folder, tmp_pa
     setup = set_up(load_config(config), folder)
     with pytest.raises(InputError, match="holdout documents here"):
         for each in found:
-            _require_unseen(folder / "later", each, setup.splits, setup.tasks)
+            _require_unseen(folder / "later", each, setup.splits, documents_sha256(setup.tasks))
 
 
 def test_data_that_has_changed_since_is_refused(folder, tmp_path):
