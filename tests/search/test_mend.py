@@ -34,7 +34,8 @@ def go_on(run):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mend")
-    run = new_run(folder, search={"budget": {"candidates": 5}, "finalists": 2})
+    search = {"budget": {"candidates": 5}, "finalists": 2, "explain": True}
+    run = new_run(folder, search=search)
     go_on(run)
     return run.run_dir
 
@@ -110,6 +111,20 @@ def test_two_lines_that_a_damaged_newline_joins_are_both_kept(run_dir):
         Journal(run_dir / "journal.jsonl")
     repair(run_dir)
     assert read_journal(run_dir / "journal.jsonl")[0] == before
+
+
+@pytest.mark.parametrize("kind", ["enqueued", "decided"])
+def test_what_says_something_of_another_goes_on_to_do_so(kind, finished, run_dir):
+    whole = replay(finished)
+    explained = {"what": "explained"}
+    data = {"candidate": "ablation-0001"} if kind == "enqueued" else explained
+    damage(run_dir, find(run_dir, kind, **data))
+    repair(run_dir)
+    go_on(reopen_run(run_dir))
+    state = replay(run_dir)
+    assert state.candidates["ablation-0001"].origin == "ablation"
+    assert state.decided["explained"] == whole.decided["explained"]
+    assert state.holdout_opened == whole.holdout_opened
 
 
 def test_what_is_said(run_dir):
