@@ -12,12 +12,13 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from evomerge.backends import Batching
-from evomerge.config_mistakes import Override, explain, first_mistake
 from evomerge.errors import InputError
 from evomerge.fidelity.config import FidelityConfig, FullConfig
 from evomerge.files import write_text
+from evomerge.mistakes import Override, explain, first_mistake
 from evomerge.optimize import DEFAULT_OPTIMIZER, OPTIMIZERS, OptimizerConfig
 from evomerge.pool import PoolConfig
+from evomerge.reading import compose_and_load, read_text
 from evomerge.record import RecordConfig
 from evomerge.registry import Section
 from evomerge.score import ScoreSection
@@ -243,17 +244,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         InputError: The file with the line of the wrong field, or the override, what was expected
             and the nearest valid name.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot read the configuration: {reason}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    node, data = compose_and_load(read_text(path, "the configuration"), path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping; valid: {', '.join(Config.model_fields)}")
+    for field, other in (("members", "a recipe"), ("merge_method", "a mergekit configuration")):
+        if field in data and "pool" not in data:
+            raise InputError(
+                f"{path}: this is {other}, not the configuration of a search\n"
+                "valid: a file with pool, space, score and search; `evomerge init` writes one"
+            )
     version = data.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(

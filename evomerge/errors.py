@@ -10,8 +10,24 @@ class EvomergeError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+MOST_LINES = 5
+
+MOST_LETTERS = 400
+"""Of a line of a message; what was given may be much longer."""
+
+
 class InputError(EvomergeError, ValueError):
-    """What a person gave cannot be used: one message with what, where, and what would be valid."""
+    """What a person gave cannot be used: one message with what, where, and what would be valid.
+
+    The message has five lines of 400 letters at most; longer ones are cut in the middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        lines = [shorten(line, MOST_LETTERS) for line in message.split("\n")]
+        if len(lines) > MOST_LINES:
+            first = MOST_LINES - 2
+            lines[first:-1] = [f"({len(lines) - MOST_LINES + 1} more lines)"]
+        super().__init__("\n".join(lines))
 
 
 class NotNowError(InputError):
@@ -28,6 +44,14 @@ class SpoiltError(CandidateError):
 
 class StoppedError(EvomergeError):
     """The run stopped before its end and can be resumed."""
+
+
+def shorten(text: str, length: int) -> str:
+    """A text without its middle, where it is longer than so many characters."""
+    if len(text) <= length:
+        return text
+    half = (length - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def closest(name: str, valid: Iterable[str]) -> str:

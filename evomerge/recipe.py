@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from evomerge.errors import InputError
 from evomerge.files import canonical_json, sha256_json
 from evomerge.methods import METHODS, MethodConfig
 from evomerge.methods.linear import LinearConfig
+from evomerge.mistakes import explain
 from evomerge.plain_yaml import dump_plain
+from evomerge.reading import compose_and_load, read_text
 from evomerge.registry import Section
 
 SCHEMA_VERSION = 1
@@ -307,14 +308,11 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         InputError: It is missing or not a recipe of a version that this release reads.
     """
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the recipe: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    node, data = compose_and_load(read_text(path, "the recipe"), path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping with members and parts")
+    if "members" not in data and {"pool", "score"} & data.keys():
+        raise InputError(f"{path}: this is a configuration, not a recipe{_RECIPES}")
     version = data.get("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(
@@ -324,6 +322,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise InputError(explain(Recipe, path, node, data, (), error)) from None
+
+
+_RECIPES = "; valid: a file with members and parts, as a run's folder has in recipes/"

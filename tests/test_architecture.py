@@ -24,7 +24,7 @@ def test_every_room_is_there():
     modules = {path.stem for path in (ROOT / "evomerge").glob("[a-z]*.py")}
     named = set().union(*rooms_of_the_table())
     assert folders - {"demo"} <= named
-    assert modules - {"config_mistakes"} <= named
+    assert modules - {"mistakes"} <= named
     assert named <= folders | modules | {"flows"}
 
 

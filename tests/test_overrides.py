@@ -58,10 +58,10 @@ def test_a_wrong_override_is_refused_like_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["seed=abc"], "--set seed=abc: seed: input should be a valid integer"),
+        (["seed=abc"], "--set seed=abc: seed: expected an integer"),
         (
             ["seed=2", "search.budget={candidates: abc}"],
-            "--set 'search.budget={candidates: abc}': search.budget.candidates: input should be",
+            "--set 'search.budget={candidates: abc}': search.budget.candidates: expected an",
         ),
         (
             ["score.objectives.1.preference=-2", "seed=2"],
@@ -102,7 +102,7 @@ def test_what_an_override_makes_wrong_is_its_own(overrides, message, tmp_path):
             "seed: 1",
             "seed: abc",
             ["search.budget.candidates=3"],
-            "2: seed: input should be a valid",
+            "2: seed: expected an integer",
         ),
         (
             "candidates: 6",

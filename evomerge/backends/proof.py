@@ -17,6 +17,7 @@ from evomerge.backends.log_likelihoods import PreparedLogLikelihoods
 from evomerge.backends.passes import WAYS, Runner, Way
 from evomerge.backends.settings import Settings
 from evomerge.backends.sizes import most_of
+from evomerge.pool.from_transformers import model_of
 from evomerge.score.backend import Continuation, Generation, Prepared, Prompt
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def exact_way(config: PreTrainedConfig, seed: int = 0) -> Way:
 
 def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
     """A model of the same class and kinds of layers, random and small, in float32 on the CPU."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
     for changes in (_SMALL | _few_heads(config), {"vocab_size": 96}):
         # Sizes that do not go together fail in many ways.
@@ -105,12 +106,10 @@ def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
             small = _with(config, changes)
             torch.manual_seed(seed)
             with torch.device("meta"):
-                empty = AutoModelForCausalLM.from_config(small, trust_remote_code=False)
+                empty = model_of(small)
             if empty.num_parameters() > _MOST_PARAMETERS:
                 continue
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                small, dtype=torch.float32, trust_remote_code=False
-            )
+            model = model_of(small, dtype=torch.float32)
             for parameter in model.parameters():
                 parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
             model.requires_grad_(False).eval()

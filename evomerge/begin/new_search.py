@@ -18,9 +18,9 @@ from evomerge.begin.proposal import propose
 from evomerge.begin.sources import entries_of, objective_of, source_of, tasks_of
 from evomerge.choice.results import goals
 from evomerge.config import BudgetConfig, Config, with_overrides
-from evomerge.config_mistakes import Override
 from evomerge.errors import InputError
 from evomerge.files import write_text
+from evomerge.mistakes import Override
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Vocabulary
 from evomerge.score import SPLITS, TaskSet

@@ -10,12 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evomerge.errors import InputError, closest
 from evomerge.pool.adapters.adapter import ADAPTER_CONFIG, is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.foreign_code import CONFIG_FILE
+from evomerge.reading import compose_yaml, read_text
 from evomerge.recipe import MERGED
 from evomerge.score.code import names_in
 from evomerge.score.load import check_known
@@ -155,12 +154,7 @@ def task_of(given: str, folder: Path) -> tuple[str, str | None]:
                 f"no task file {given!r}; valid: a YAML file, or the name of an lm-eval task"
             )
         return given, None
-    try:
-        names = names_in(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-    except OSError as error:
-        raise InputError(f"no task file {given!r}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{given}: not YAML: {' '.join(str(error).split())}") from None
+    names = names_in(compose_yaml(read_text(path, "the task"), given))
     if path.suffix == ".yml":
         raise InputError(f"{given}: lm-eval reads task files whose name ends in .yaml; rename it")
     if not names:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import yaml
-
 from evomerge.errors import InputError, closest
 from evomerge.mergekit.chat import read_template
 from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
 from evomerge.mergekit.rules import Keyword, Rule, rule_of
 from evomerge.mergekit.values import Settings, Where, read_setting
+from evomerge.reading import load_yaml, read_text
 from evomerge.recipe import Dtype, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -112,8 +111,8 @@ class Document:
 def is_mergekit(path: Path) -> bool:
     """Whether a file is a mergekit configuration, told by its fields."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        data = load_yaml(read_text(path, "the configuration"), path)
+    except InputError:
         return False
     return isinstance(data, dict) and "members" not in data and "merge_method" in data
 
@@ -125,12 +124,7 @@ def read_document(path: Path) -> Document:
         InputError: It is missing, has a key or a value that is not valid, or something that has no
             counterpart here.
     """
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the configuration: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    data = load_yaml(read_text(path, "the configuration"), path)
     where = Where(path)
     data = _mapping(data, KEYS, where)
     rule = rule_of(data.get("merge_method"), where / "merge_method")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.pool import Pool, read_config
+from evomerge.pool.from_transformers import generation_config_in, model_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,24 +34,18 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
     Raises:
         InputError: The base's generation_config.json cannot be read.
     """
-    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
     config = config_of(pool)
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=TORCH_DTYPES[pool.dtype], trust_remote_code=False
-        )
+        model = model_of(config, dtype=TORCH_DTYPES[pool.dtype])
     # Without initialization transformers leaves a tied head apart, on memory never written.
     model.tie_weights()
     model_dir = pool.base.model_dir
     if (model_dir / GENERATION_FILE).is_file():
-        try:
-            model.generation_config = GenerationConfig.from_pretrained(model_dir)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"model 'base': {model_dir / GENERATION_FILE}: {reason}") from None
+        model.generation_config = generation_config_in(model_dir)
     model.requires_grad_(False)
     model.eval()
-    moved: PreTrainedModel = model.to(device)
-    return moved
+    moved: Any = model
+    placed: PreTrainedModel = moved.to(device)
+    return placed

@@ -136,6 +136,25 @@ def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
     return fields
 
 
+def path_class(pool: Pool, path: LayerPath) -> Any:
+    """The class that the modeling file of a path's checkpoint has; None where it has none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if stack(pool, path).is_plain:
+        return None
+    config = type(read_config(pool.base.model_dir))
+    path_config = type("PathConfig", (config,), {"model_type": f"{config.model_type}_path"})
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config]
+    return type(
+        "PathForCausalLM",
+        (modeling_path.PathMixin, model),
+        {
+            "config_class": path_config,
+            "layers_name": layers_name(pool.base.config, pool.base.model_dir),
+        },
+    )
+
+
 def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
     """Texts of the files that go with a path's checkpoint, by name."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

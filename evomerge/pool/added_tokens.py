@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.pool.checkpoint import INDEX_FILE, read_json
+from evomerge.pool.checkpoint import INDEX_FILE, model_json
 from evomerge.pool.foreign_code import CODE_FILES, copy_without_code, named_code
+from evomerge.pool.from_transformers import tokenizer_in
 from evomerge.pool.pool import Pool
 from evomerge.pool.vocabulary.tokenizers import TOKENIZER_FILE
 
@@ -67,7 +68,7 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
             return _load(Path(name), model_dir)
     with tempfile.TemporaryDirectory() as name:
         copy_companions(model_dir, Path(name))
-        data = read_json("base", Path(name) / TOKENIZER_FILE)
+        data = model_json("base", Path(name) / TOKENIZER_FILE)
         if data.get("added_tokens") is None:  # which transformers cannot read
             _write(Path(name) / TOKENIZER_FILE, data | {"added_tokens": []})
         before = _load(Path(name), model_dir).get_vocab()
@@ -79,16 +80,10 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
 
 def _load(folder: Path, model_dir: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, which has the files of a model."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].replace(str(folder), str(model_dir))
-        raise InputError(f"model 'base': {model_dir} has no tokenizer: {reason}") from None
-    tokenizer.name_or_path = str(model_dir)
-    return tokenizer
+        return tokenizer_in(folder, shown=model_dir)
+    except InputError as error:
+        raise InputError(f"model 'base': {error}") from None
 
 
 def _check_ids(pool: Pool, before: Mapping[str, int], after: Mapping[str, int]) -> None:
@@ -107,19 +102,24 @@ def _check_ids(pool: Pool, before: Mapping[str, int], after: Mapping[str, int]) 
 
 
 def _add(pool: Pool, folder: Path) -> None:
-    tokenizer = read_json("base", folder / TOKENIZER_FILE)
+    tokenizer = model_json("base", folder / TOKENIZER_FILE)
     listed = tokenizer.get("added_tokens") or []
     _write(folder / TOKENIZER_FILE, tokenizer | {"added_tokens": [*listed, *pool.added_tokens]})
     # Releases of transformers before 5 read these too, where they are.
     if (folder / DECODER_FILE).is_file():
-        config = read_json("base", folder / DECODER_FILE)
+        config = model_json("base", folder / DECODER_FILE)
         decoder = config.get("added_tokens_decoder")
         if decoder is not None:
+            if not isinstance(decoder, dict) or not all(map(_is_token, decoder.items())):
+                raise InputError(
+                    f"model 'base': {pool.base.model_dir / DECODER_FILE}: added_tokens_decoder is "
+                    "no mapping of ids to tokens"
+                )
             _check_free(pool, {int(index): entry["content"] for index, entry in decoder.items()})
             config["added_tokens_decoder"] = decoder | _by_id(pool.added_tokens)
             _write(folder / DECODER_FILE, config)
     if (folder / IDS_FILE).is_file():
-        ids = read_json("base", folder / IDS_FILE)
+        ids = model_json("base", folder / IDS_FILE)
         _check_free(pool, {index: token for token, index in ids.items()})
         _write(folder / IDS_FILE, ids | {t["content"]: t["id"] for t in pool.added_tokens})
 
@@ -140,6 +140,11 @@ def _unlisted(pool: Pool, token: str, index: int) -> InputError:
         f"save the base's tokenizer again (`AutoTokenizer.from_pretrained(folder)"
         f".save_pretrained(folder)`), or give `tokens: base`"
     )
+
+
+def _is_token(entry: tuple[str, Any]) -> bool:
+    index, token = entry
+    return index.isdecimal() and isinstance(token, dict) and "content" in token
 
 
 def _by_id(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from evomerge.files import sha256_file
 from evomerge.pool.conversion import Conversion
 from evomerge.pool.hashing import hash_and_check
 from evomerge.pool.stored import FLOATING, TensorInfo
+from evomerge.reading import read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -144,7 +144,7 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's config.json."""
-        return read_json(self.name, self.model_dir / "config.json")
+        return model_json(self.name, self.model_dir / "config.json")
 
     @cached_property
     def license(self) -> str:
@@ -180,23 +180,20 @@ def open_checkpoint(name: str, model_dir: Path, source: str) -> Checkpoint:
     return Checkpoint(name, model_dir, source, tensors)
 
 
-def read_json(name: str, path: Path) -> dict[str, Any]:
+def model_json(name: str, path: Path) -> dict[str, Any]:
     """A JSON object of a model folder.
 
     Raises:
         InputError: It is missing or not a JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model {name!r}: cannot read {path}: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"model {name!r}: {path} is not a JSON object")
-    return data
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"model {name!r}: {error}") from None
 
 
 def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str, TensorInfo]]:
-    weight_map = read_json(name, index_path).get("weight_map")
+    weight_map = model_json(name, index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"model {name!r}: {index_path} has no weight_map")
     headers: dict[str, dict[str, TensorInfo]] = {}

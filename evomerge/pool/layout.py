@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
 from evomerge.pool.foreign_code import CONFIG_FILE, config_dir_without_code, named_code
+from evomerge.pool.from_transformers import check_sizes, config_in, model_of
+from evomerge.reading import read_json
 from evomerge.recipe import Component
 
 if TYPE_CHECKING:
@@ -64,17 +66,12 @@ def read_config(model_dir: Path) -> PreTrainedConfig:
     Raises:
         InputError: The folder has none, or its architecture is not known to transformers.
     """
-    from transformers import AutoConfig, PreTrainedConfig
-
+    check_sizes(model_dir, read_json(model_dir / CONFIG_FILE))
     with config_dir_without_code(model_dir) as config_dir:
         try:
-            config = AutoConfig.from_pretrained(config_dir, trust_remote_code=False)
-        except (ValueError, OSError, KeyError) as error:
-            reason = str(error).splitlines()[0].replace(str(config_dir), str(model_dir))
-            raise InputError(f"{model_dir}: {reason}{_of_code(model_dir)}") from None
-    assert isinstance(config, PreTrainedConfig)
-    config.name_or_path = str(model_dir)
-    return config
+            return config_in(config_dir, shown=model_dir)
+        except InputError as error:
+            raise InputError(f"{error}{_of_code(model_dir)}") from None
 
 
 def _of_code(model_dir: Path) -> str:
@@ -95,19 +92,13 @@ def hollow_model(model_dir: Path) -> PreTrainedModel:
             reads and writes text.
     """
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = read_config(model_dir)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _not_text_only(model_dir, config)
     with torch.device("meta"):
-        try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=False
-            )
-        except ValueError as error:
-            raise InputError(f"{model_dir}: {str(error).splitlines()[0]}") from None
+        model = model_of(config)
     if type(model.config) is not type(config):
         # transformers gives the text part alone, and all else in the files would be lost.
         raise _not_text_only(model_dir, config)

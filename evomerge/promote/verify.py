@@ -11,9 +11,10 @@ import torch
 from evomerge.backends import HuggingFaceBackend
 from evomerge.errors import InputError
 from evomerge.journal import Candidate, read_values
-from evomerge.models.stack import MODELING_FILE, stack_files
+from evomerge.models.stack import path_class
 from evomerge.models.weights import check_companions, recipe_weights_sha256, stored_weights_sha256
 from evomerge.objectives import Measure
+from evomerge.pool.from_transformers import model_in, tokenizer_in
 from evomerge.recipe import Dtype, Recipe
 from evomerge.score import (
     SCORERS,
@@ -169,15 +170,12 @@ def _score(
     splits: Sequence[Split] = CHECKED_SPLITS,
 ) -> dict[tuple[Split, str], Values]:
     """A checkpoint's values by split and measure, scored in this process: no Ray for one."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     quiet_libraries()
     setup, spec = run.setup, run.setup.worker_spec()
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
-    # A path's own modeling file and the config.json that names it: `check_weights` has compared
-    # both byte by byte with what an export writes.
-    has_code = recipe.path is not None and MODELING_FILE in stack_files(setup.pool, recipe.path)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, trust_remote_code=has_code)
+    tokenizer = tokenizer_in(model_dir, model_dir)
+    # The class is the one that the folder's modeling file has, and not the file's.
+    own_class = None if recipe.path is None else path_class(setup.pool, recipe.path)
+    model: Any = model_in(model_dir, own_class)
     model = model.requires_grad_(False).to(device).eval()
     backend = HuggingFaceBackend(model, tokenizer, spec.batching)
     scorer = SCORERS.make(

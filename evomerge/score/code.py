@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError
+from evomerge.reading import compose_yaml, read_text
 from evomerge.registry import whole_path
 
 
@@ -119,10 +120,7 @@ def code_of(path: Path) -> Iterator[Code]:
         if current in seen:
             continue
         seen.add(current)
-        try:
-            node = yaml.compose(current.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{current}: {' '.join(str(error).split())}") from None
+        node = compose_yaml(read_text(current, "the task"), current)
         for inner in _nodes(node):
             if inner.tag == "!function" and not is_own_function(str(inner.value), current.parent):
                 yield Code(_place(current, inner), f"the function {inner.value}")

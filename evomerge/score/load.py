@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from evomerge.errors import InputError, closest
+from evomerge.reading import LimitError, compose_yaml, read_text
 from evomerge.score.code import AllowedCode, check_names, names_in
 from evomerge.score.factory import Guard, make_factory
 from evomerge.score.faults import told_as
@@ -203,18 +203,14 @@ def _manager(folders: list[Path], *, with_own: bool = False) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     for path in _yaml_files(folders):
-        with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
-            check_names(path, yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader))
+        check_names(path, _nodes_of(path))
     return TaskManager(include_path=[str(f) for f in folders], include_defaults=with_own)
 
 
 def _check_files(name: str, folders: list[Path]) -> None:
     """Refuse a task file that lm-eval would pass over in silence: no YAML, or this task's."""
     for path in _yaml_files(folders):
-        try:
-            node = yaml.compose(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        node = compose_yaml(read_text(path, "the task"), path)
         if names_in(node) == {name}:
             with told_as(InputError, f"{path} cannot be read"):
                 _yaml(path)
@@ -225,13 +221,26 @@ def _check_unique(names: Sequence[str], folders: list[Path]) -> None:
     """Refuse a task or group that two files define: lm-eval would take one of them."""
     found: dict[str, Path] = {}
     for path in _yaml_files(folders):
-        with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
-            for name in names_in(yaml.compose(path.read_text(encoding="utf-8"))) & set(names):
-                if name in found:
-                    raise InputError(
-                        f"{found[name]} and {path} both define {name!r}; rename or remove one"
-                    )
-                found[name] = path
+        for name in names_in(_nodes_of(path)) & set(names):
+            if name in found:
+                raise InputError(
+                    f"{found[name]} and {path} both define {name!r}; rename or remove one"
+                )
+            found[name] = path
+
+
+def _nodes_of(path: Path) -> yaml.Node | None:
+    """A task file's tree; None where it cannot be read, which is said where the task is wanted.
+
+    Raises:
+        LimitError: The file is too large or too deep: lm-eval, which reads all, would not end.
+    """
+    try:
+        return compose_yaml(read_text(path, "the task"), path)
+    except LimitError:
+        raise
+    except InputError:
+        return None
 
 
 def _yaml_files(folders: list[Path]) -> list[Path]:

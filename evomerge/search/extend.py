@@ -8,10 +8,10 @@ from pathlib import Path
 from evomerge.choice.explanation import SIMPLEST
 from evomerge.choice.health import require_health
 from evomerge.config import SIMPLE, Config, load_config
-from evomerge.config_mistakes import Override
 from evomerge.errors import InputError
 from evomerge.journal import RunState
 from evomerge.journal.folder import CONFIG_FILE
+from evomerge.mistakes import Override
 from evomerge.search.run import Run, ranking_of, winner_of
 
 CHANGEABLE = (

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from evomerge.backends import engine_of, require_paths
 from evomerge.config import load_config
-from evomerge.errors import EvomergeError, InputError
+from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.journal import RunState, check_is_run
 from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR
 from evomerge.pool.pool import check_vocabulary
+from evomerge.reading import first_line
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search.run import Run
 
@@ -54,9 +55,9 @@ def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
             run.setup.pool.check_recipe(recipe)
             require_paths(engine_of(run.setup.config.score), recipe)
             found.append((path.name, recipe))
-        # A file that is nested too deep is no end of the search.
-        except (EvomergeError, ValueError, OSError, RecursionError) as error:
-            found.append((path.name, str(error).splitlines()[0].removeprefix(f"{path}: ")))
+        # Whatever lies there, it is no end of the search.
+        except Exception as error:  # noqa: BLE001
+            found.append((path.name, _reason(path, error)))
     return found
 
 
@@ -67,8 +68,8 @@ def unused(run_dir: Path, state: RunState) -> dict[str, str]:
     for path in _new(run_dir, state):
         try:
             recipe = read_recipe(path)
-        except (EvomergeError, ValueError, OSError, RecursionError) as error:
-            found[path.name] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+        except Exception as error:  # noqa: BLE001
+            found[path.name] = _reason(path, error)
             continue
         foreign = [n for n, m in recipe.members.items() if hashes.get(n) != m.sha256]
         found[path.name] = (
@@ -77,6 +78,11 @@ def unused(run_dir: Path, state: RunState) -> dict[str, str]:
             else LATE.format(run_dir=run_dir)
         )
     return found
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file was not used, without the name of its folder."""
+    return first_line(error).removeprefix(f"{path}: ").replace(f"{path}:", "line ", 1)
 
 
 def _new(run_dir: Path, state: RunState) -> list[Path]:

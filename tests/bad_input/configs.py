@@ -141,7 +141,7 @@ CASES = {
         nothing,
         (
             "error: --set search.budget.candidates=abc: search.budget.candidates: input should be",
-            "a valid integer",
+            "expected an integer",
             "got 'abc'",
         ),
         (

@@ -173,7 +173,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
         ({"tasks": ("toy_choose",)}, "no task 'toy_choose'"),
         ({"tasks": ("tasks/toy_choose.yaml",) * 2}, "task 'toy_choose' is named twice"),
         ({"front": True}, "a front trades two tasks or more"),
-        ({"overrides": ("seed=x",)}, "--set: seed: input should be a valid integer.*got 'x'"),
+        ({"overrides": ("seed=x",)}, "--set: seed: expected an integer.*got 'x'"),
         ({"overrides": ("search.buget=x",)}, "--set: search.buget: unknown field; did you mean"),
         ({"base": ""}, "no model folder ''"),
         ({"base": "pool/bsae"}, "no model folder 'pool/bsae'; did you mean 'base'?"),

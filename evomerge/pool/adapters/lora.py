@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.pool.checkpoint import read_json
+from evomerge.pool.checkpoint import model_json
 from evomerge.threads import torch_threads
 
 HARMLESS = {
@@ -87,7 +87,7 @@ def read_settings(name: str, path: Path) -> LoraSettings:
     Raises:
         InputError: It is no LoRA, or of a variant that is another function of its tensors.
     """
-    data = read_json(name, path)
+    data = model_json(name, path)
     peft_type = data.get("peft_type")
     if peft_type != "LORA":
         raise InputError(

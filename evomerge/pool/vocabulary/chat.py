@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evomerge.pool.checkpoint import read_json
+from evomerge.pool.checkpoint import model_json
 from evomerge.pool.foreign_code import TOKENIZER_CONFIG
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -27,7 +27,7 @@ def read_chat_template(name: str, model_dir: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     if not (model_dir / TOKENIZER_CONFIG).is_file():
         return None
-    template = read_json(name, model_dir / TOKENIZER_CONFIG).get("chat_template")
+    template = model_json(name, model_dir / TOKENIZER_CONFIG).get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template}
         template = named.get("default")

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, shorten
 from evomerge.files import sha256_file
-from evomerge.pool.checkpoint import Checkpoint, read_json
+from evomerge.pool.checkpoint import Checkpoint, model_json
 from evomerge.pool.foreign_code import TOKENIZER_CONFIG, named_code
+from evomerge.reading import first_line
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -108,7 +109,7 @@ def has_own_tokenizer(expert: Checkpoint, base: Checkpoint) -> bool:
 
 def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
     """Every token's id, added ones included."""
-    data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
+    data = _tokenizer_json(checkpoint)
     vocabulary = _model_vocabulary(data)
     for token in data.get("added_tokens") or []:
         vocabulary[token["content"]] = token["id"]
@@ -117,14 +118,13 @@ def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
 
 def read_added(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The added tokens' entries, by id."""
-    data = read_json(checkpoint.name, checkpoint.model_dir / TOKENIZER_FILE)
+    data = _tokenizer_json(checkpoint)
     return sorted(data.get("added_tokens") or [], key=lambda token: int(token["id"]))
 
 
 def only_added_differ(base: Checkpoint, expert: Checkpoint) -> str | None:
     """What two tokenizers differ by beside added tokens; None where it is nothing."""
-    ours = read_json(base.name, base.model_dir / TOKENIZER_FILE)
-    theirs = read_json(expert.name, expert.model_dir / TOKENIZER_FILE)
+    ours, theirs = _tokenizer_json(base), _tokenizer_json(expert)
     if all(ours.get(part) == theirs.get(part) for part in READING):
         return None
     difference = _difference(_model_vocabulary(ours), _model_vocabulary(theirs), base, expert)
@@ -146,7 +146,9 @@ def _canonical(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(Tokenizer.from_file(str(path)).to_str())
     except Exception as error:  # noqa: BLE001  (tokenizers raises nothing narrower)
-        raise InputError(f"model {checkpoint.name!r}: cannot read {path}: {error}") from None
+        raise InputError(
+            f"model {checkpoint.name!r}: cannot read {path}: {first_line(error)}"
+        ) from None
     return data
 
 
@@ -162,8 +164,35 @@ def _difference(
     )
 
 
+def _tokenizer_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A model's tokenizer.json, whose tokens have texts and ids."""
+    path = checkpoint.model_dir / TOKENIZER_FILE
+    data = model_json(checkpoint.name, path)
+    added, model = data.get("added_tokens") or [], data.get("model") or {}
+    vocabulary = model.get("vocab", {}) if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):
+        is_whole = all(isinstance(e, list) and e and isinstance(e[0], str) for e in vocabulary)
+    else:
+        is_whole = isinstance(vocabulary, dict) and all(
+            type(index) is int for index in vocabulary.values()
+        )
+    if not is_whole:
+        raise InputError(
+            f"model {checkpoint.name!r}: {path}: model.vocab is no vocabulary; valid: ids by "
+            "token, or a list of [token, score]"
+        )
+    for entry in added if isinstance(added, list) else [added]:
+        token = entry if isinstance(entry, dict) else {}
+        if not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
+            raise InputError(
+                f"model {checkpoint.name!r}: {path}: added_tokens has an entry without content or "
+                f"id: {shorten(repr(entry), 100)}"
+            )
+    return data
+
+
 def _model_vocabulary(data: dict[str, Any]) -> dict[str, int]:
     model = (data.get("model") or {}).get("vocab", {})
     if isinstance(model, list):  # Unigram: pairs of (token, score), the id is the position
-        return {token: index for index, (token, _) in enumerate(model)}
+        return {entry[0]: index for index, entry in enumerate(model)}
     return dict(model)

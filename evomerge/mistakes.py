@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: in which line of its file, or by which override."""
+"""What is wrong with a configuration or recipe: in which line of its file, or by which override."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from evomerge.errors import InputError, closest
+from evomerge.errors import InputError, closest, shorten
+from evomerge.reading import load_yaml
 from evomerge.registry import Registry
 
 Location = tuple[int | str, ...]
@@ -43,14 +44,12 @@ class Override:
         name, equals, value = text.partition("=")
         steps = tuple(name.split("."))
         if not equals or not all(steps):
-            raise InputError(f"--set {shlex.quote(text)}: expected a.b=value")
-        try:
-            return cls(text, steps, yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise InputError(f"--set {shlex.quote(text)}: the value is not YAML") from None
+            raise InputError(f"--set {shlex.quote(shorten(text, 100))}: expected a.b=value")
+        source = f"--set {shlex.quote(shorten(text, 100))}"
+        return cls(text, steps, load_yaml(value, source, numbered=False))
 
     def __str__(self) -> str:
-        return f"--set {shlex.quote(self.text)}"
+        return f"--set {shlex.quote(shorten(self.text, 100))}"
 
     def apply(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration with the field set; sections that are missing are made.
@@ -69,7 +68,7 @@ class Override:
                 inner[key] = {}
             inner = inner[key]
             if not isinstance(inner, dict | list):
-                raise InputError(f"{self}: {step!r} is no section, it is {inner!r}")
+                raise InputError(f"{self}: {step!r} is no section, it is {_said(inner)}")
         return result
 
     def _position(self, step: str, items: list[Any]) -> int:
@@ -92,8 +91,8 @@ def explain(
     """At most five lines: up to two mistakes, each with its place, and how many more there are.
 
     Args:
-        model: What a configuration must be.
-        path: Its file.
+        model: What the file must be.
+        path: The file.
         node: The file's YAML, composed.
         data: What the file says.
         overrides: What was set instead.
@@ -108,8 +107,7 @@ def explain(
         steps = _steps(states[-1], mistake)
         culprit = _culprit(model, states, overrides, steps, mistake)
         place = str(culprit) if culprit is not None else f"{path}:{_line(node, steps)}"
-        name = ".".join(steps) or "the configuration"
-        lines.append(f"{place}: {name}: {_message(model, mistake)}")
+        lines.append(f"{place}: {_named(model, steps)}: {_message(model, mistake)}")
     if len(mistakes) > 2:
         lines.append(f"({len(mistakes) - 2} more)")
     return "\n".join(lines)
@@ -119,13 +117,18 @@ def first_mistake(model: type[BaseModel], data: Mapping[str, Any], error: Valida
     """The first thing that is wrong with a configuration that stands in no file.
 
     Args:
-        model: What a configuration must be.
+        model: What it must be.
         data: What it says.
         error: What is wrong with it.
     """
     mistake = error.errors()[0]
-    name = ".".join(_steps(data, mistake)) or "the configuration"
-    return f"{name}: {_message(model, mistake)}"
+    return f"{_named(model, _steps(data, mistake))}: {_message(model, mistake)}"
+
+
+def _named(model: type[BaseModel], steps: Sequence[str]) -> str:
+    """A field by its steps, each cut where it is long; the whole by what it is."""
+    whole = "the recipe" if model.__name__ == "Recipe" else "the configuration"
+    return shorten(".".join(shorten(step, 60) for step in steps), 200) or whole
 
 
 def _culprit(
@@ -207,20 +210,47 @@ def _line(node: Any, steps: Sequence[str]) -> int:
 def _message(model: Any, mistake: ErrorDetails) -> str:
     given = mistake.get("input")
     if mistake["type"] == "extra_forbidden":
-        return (
-            f"unknown field; {closest(str(mistake['loc'][-1]), _fields_at(model, mistake['loc']))}"
-        )
+        name = shorten(str(mistake["loc"][-1]), 60)
+        return f"unknown field; {closest(name, _fields_at(model, mistake['loc']))}"
     if mistake["type"] == "missing":
         return "this field is required"
+    if mistake["type"] == "invalid_key":
+        return f"a name must be text, got {_said(given)}"
     if mistake["type"] == "union_tag_invalid":
-        tag = str(mistake["ctx"]["tag"])
+        tag = shorten(str(mistake["ctx"]["tag"]), 60)
         expected = [word.strip(" '") for word in mistake["ctx"]["expected_tags"].split(",")]
         return f"no kind {tag!r}; {closest(tag, expected)}"
     if mistake["type"] == "union_tag_not_found":
         return "`kind` is missing"
-    message = mistake["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f", got {given!r}"
+    message = _IN_YAML.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
+    # What a whole section's check refuses is said in its message.
+    is_section = isinstance(given, dict | list | BaseModel) and mistake["type"] not in _IN_YAML
+    shown = "" if is_section else f", got {_said(given)}"
     return f"{message[0].lower()}{message[1:]}{shown}"
+
+
+_IN_YAML = {
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "expected a list"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type"), "expected a mapping"
+    ),
+    "string_type": "expected text",
+    "finite_number": "expected a finite number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected an integer"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+}
+"""What Pydantic says in Python's words."""
+
+
+def _said(value: Any) -> str:
+    """A value as YAML has it, cut where it is long."""
+    if isinstance(value, dict | BaseModel):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else shorten(repr(value), 100)
 
 
 def _fields_at(model: Any, loc: Location) -> list[str]:

@@ -1,0 +1,157 @@
+"""The one place where transformers reads a model's folder, or makes a model of a configuration.
+
+No code of a folder is run, nobody is asked, nothing is fetched from a hub, and whatever
+transformers and its libraries raise is one message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import InputError
+from evomerge.reading import first_line
+
+if TYPE_CHECKING:
+    from transformers import (
+        GenerationConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+MOST_LAYERS = 2048
+"""More than any model has; transformers makes a list of as many before anything else."""
+
+MOST_MODULES = 262_144
+"""Layers times experts."""
+
+
+def config_in(folder: Path, shown: Path) -> PreTrainedConfig:
+    """The configuration of a model.
+
+    Args:
+        folder: Where its config.json lies.
+        shown: The model's own folder, for messages; it is the configuration's `name_or_path`.
+
+    Raises:
+        InputError: It cannot be read, or its architecture is not known to transformers.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    config = _read(AutoConfig, folder, shown, "", trust_remote_code=False)
+    assert isinstance(config, PreTrainedConfig)
+    config.name_or_path = str(shown)
+    return config
+
+
+def tokenizer_in(folder: Path, shown: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; arguments as of `config_in`.
+
+    Raises:
+        InputError: It has none, or one that cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = _read(
+        AutoTokenizer, folder, shown, "has no tokenizer: ", trust_remote_code=False
+    )
+    tokenizer.name_or_path = str(shown)
+    return tokenizer
+
+
+def generation_config_in(folder: Path) -> GenerationConfig:
+    """A model's settings for generation.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    from transformers import GenerationConfig
+
+    config: GenerationConfig = _read(GenerationConfig, folder, folder, "generation_config.json: ")
+    return config
+
+
+def model_in(folder: Path, model_class: Any = None) -> PreTrainedModel:
+    """A model with its weights.
+
+    Args:
+        folder: Where it lies.
+        model_class: Its class, where it is none of transformers'.
+
+    Raises:
+        InputError: It cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    kind = AutoModelForCausalLM if model_class is None else model_class
+    # The class itself asks for nothing that it might run.
+    settings = {"trust_remote_code": False} if model_class is None else {}
+    model: PreTrainedModel = _read(kind, folder, folder, "", **settings)
+    return model
+
+
+def model_of(config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
+    """A model of a configuration, with numbers of its class's own making.
+
+    Args:
+        config: The configuration.
+        settings: Such as `dtype`.
+
+    Raises:
+        InputError: Its fields do not go together.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, **settings
+        )
+    except Exception as error:  # noqa: BLE001
+        raise InputError(f"{config.name_or_path}: {first_line(error)}") from None
+    return model
+
+
+def check_sizes(folder: Path, told: Any) -> None:
+    """Refuse numbers of layers and experts that no model has, before anything is made of them.
+
+    Args:
+        folder: The model's, for the message.
+        told: What its config.json says.
+
+    Raises:
+        InputError: There is such a number.
+    """
+    layers = _largest(told, "layer")
+    experts = _largest(told, "expert")
+    for (key, number), most in (
+        (layers, MOST_LAYERS),
+        (experts, MOST_MODULES // max(1, layers[1])),
+    ):
+        if number > most:
+            raise InputError(f"{folder}: config.json says {key}: {number:,}; valid: up to {most:,}")
+
+
+def _largest(told: Any, word: str) -> tuple[str, int]:
+    """The largest integer of all fields with a word in their names, and its field."""
+    found = ("", 0)
+    waiting = [told]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, list):
+            waiting += current
+        elif isinstance(current, dict):
+            waiting += current.values()
+            for key, value in current.items():
+                if word in key and type(value) is int and value > found[1]:
+                    found = (key, value)
+    return found
+
+
+def _read(kind: Any, folder: Path, shown: Path, cannot: str, **settings: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **settings)
+    # Broken files end in errors of every kind, tokenizers' in bare exceptions.
+    except Exception as error:  # noqa: BLE001
+        reason = first_line(error).replace(str(folder), str(shown))
+        raise InputError(f"{shown}: {cannot}{reason}") from None
