@@ -143,7 +143,7 @@ class Child:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_answer, args=(theirs, self._readers, self._folder), daemon=True
+            target=_answer, args=(theirs, self._pipe, self._readers, self._folder), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -153,10 +153,13 @@ class Child:
         self._start()
 
 
-def _answer(pipe: Connection, readers: dict[str, Reader], folder: Path) -> None:
+def _answer(
+    pipe: Connection, parents: Connection, readers: dict[str, Reader], folder: Path
+) -> None:
+    parents.close()
     with Path(os.devnull).open("r+") as nothing:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            os.dup2(nothing.fileno(), stream.fileno())
+        for standard in range(3):
+            os.dup2(nothing.fileno(), standard)
     place = Path(tempfile.mkdtemp(dir=folder))
     while True:
         with contextlib.suppress(EOFError):

@@ -7,6 +7,7 @@ here. Nothing is made from it but plain values; dates stay text.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,33 @@ def read_text(path: Path, what: str, max_bytes: int = MAX_YAML_BYTES) -> str:
         raise InputError(
             f"{path}:{line}: cannot read {what}: not UTF-8 ({error.reason} at byte {error.start})"
         ) from None
+
+
+def whole_path(name: str, folder: Path, setting: str) -> Path:
+    """A path that somebody names; whether there is anything is another matter.
+
+    Args:
+        name: As it is written; "~" is the home of a user.
+        folder: What it is relative to.
+        setting: Where it is written, for the message.
+
+    Raises:
+        InputError: No file can have such a path.
+    """
+    try:
+        # No file system has longer ones.
+        if any(len(os.fsencode(part)) > 255 for part in Path(name).parts):
+            raise ValueError("a name in it has more than 255 bytes")
+        path = (folder / Path(name).expanduser()).resolve()
+        if len(os.fsencode(path)) > 4095:
+            raise ValueError("it has more than 4,095 bytes")
+        return path
+    except RuntimeError:
+        user = shorten(repr(name.partition("/")[0]), 100)
+        raise InputError(f"{setting}: there is no user {user}") from None
+    except (ValueError, OSError) as error:
+        said = shorten(repr(name), 100)
+        raise InputError(f"{setting}: {said} is no path: {first_line(error)}") from None
 
 
 def load_yaml(text: str, source: str | Path, *, numbered: bool = True) -> Any:
@@ -272,18 +300,16 @@ def _check_keys(node: yaml.Node) -> None:
         if isinstance(current, yaml.SequenceNode):
             waiting += current.value
         elif isinstance(current, yaml.MappingNode):
-            found: dict[tuple[str, str], int] = {}
+            found: dict[tuple[str, str], yaml.Mark] = {}
             for key, value in current.value:
                 waiting += (key, value)
                 if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_YAML}merge":
                     continue
-                line = key.start_mark.line + 1
-                first = found.setdefault((key.tag, key.value), line)
-                if first != line:
-                    said = shorten(key.value, 60)
-                    raise _Refused(
-                        f"{said!r} stands in line {first} already; remove one", key.start_mark
-                    )
+                mark = key.start_mark
+                first = found.setdefault((key.tag, key.value), mark)
+                if first is not mark:
+                    said, line = shorten(key.value, 60), first.line + 1
+                    raise _Refused(f"{said!r} stands in line {line} already; remove one", mark)
 
 
 @contextmanager

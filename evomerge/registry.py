@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -171,20 +170,3 @@ class Registry(Generic[T]):
         if isinstance(value, dict):
             return value.get("kind", self.default)
         return getattr(value, "kind", None)
-
-
-def whole_path(name: str, folder: Path, setting: str) -> Path:
-    """A path that a configuration names.
-
-    Args:
-        name: As it is written; "~" is the home of a user.
-        folder: What it is relative to.
-        setting: Where it is written, for the message.
-
-    Raises:
-        InputError: No file can have such a path.
-    """
-    try:
-        return (folder / Path(name).expanduser()).resolve()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{setting}: {name!r} is no path: {error}") from None

@@ -14,7 +14,7 @@ from evomerge.errors import InputError, closest
 from evomerge.pool.adapters.adapter import ADAPTER_CONFIG, is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.foreign_code import CONFIG_FILE
-from evomerge.reading import compose_yaml, read_text
+from evomerge.reading import compose_yaml, read_text, whole_path
 from evomerge.recipe import MERGED
 from evomerge.score.code import names_in
 from evomerge.score.load import check_known
@@ -56,10 +56,8 @@ def expanded(given: str) -> Path:
     Raises:
         InputError: The user whose home folder is named is not there.
     """
-    try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        raise InputError(f"{given}: there is no user {given.partition('/')[0]!r}") from None
+    whole_path(given, Path(), "path")
+    return Path(given).expanduser()
 
 
 def _relative(path: Path, folder: Path) -> str:

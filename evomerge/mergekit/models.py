@@ -10,6 +10,7 @@ from typing import Any
 from evomerge.errors import InputError, closest
 from evomerge.mergekit.values import Where
 from evomerge.pool import Adapter, ModelConfig, Pool
+from evomerge.reading import whole_path
 from evomerge.recipe import MERGED
 
 
@@ -72,7 +73,7 @@ def model_entries(models: Iterable[str], path: Path) -> dict[str, ModelConfig]:
         source, _, revision = model.rpartition("+")[2].partition("@")
         for step in model.split("+"):
             folder, _, of_folder = step.partition("@")
-            if of_folder and Path(folder).expanduser().is_dir():
+            if of_folder and whole_path(folder, Path(), str(path)).is_dir():
                 raise InputError(f"{path}: {step!r}: a folder has no revision")
         stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).name).lstrip("_.-") or "model"
         name, number = stem, 1
@@ -130,5 +131,5 @@ def _joined(data: dict[Any, Any], where: Where) -> str:
 def _is_same(one: str, other: str) -> bool:
     if one == other:
         return True
-    folders = [Path(model).expanduser() for model in (one, other)]
-    return all(f.is_dir() for f in folders) and folders[0].resolve() == folders[1].resolve()
+    folders = [whole_path(model, Path(), "model") for model in (one, other)]
+    return all(folder.is_dir() for folder in folders) and folders[0] == folders[1]

@@ -18,6 +18,7 @@ from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.hub import split_source
 from evomerge.pool.vocabulary.chat import read_chat_template
+from evomerge.reading import whole_path
 from evomerge.recipe import MERGED, Part, Recipe, read_recipe
 
 
@@ -91,7 +92,7 @@ def _check_vocabulary(document: Document, pool: Pool) -> None:
 
 
 def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
-    model_dir = (document.path.parent / Path(entry.source).expanduser()).resolve()
+    model_dir = whole_path(entry.source, document.path.parent, str(document.path))
     for checkpoint in pool:
         if model_dir == checkpoint.model_dir:
             return checkpoint

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evomerge.errors import InputError
 from evomerge.pool.config import ModelConfig
+from evomerge.reading import first_line, whole_path
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "tokenizer.model", "*.jinja", "README.md")
 
@@ -36,7 +37,7 @@ def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
     Raises:
         InputError: Neither a folder nor a hub id that can be had.
     """
-    local_dir = (config_dir / Path(entry.source).expanduser()).resolve()
+    local_dir = whole_path(entry.source, config_dir, "model")
     if local_dir.is_dir():
         return local_dir, str(local_dir)
     parts = entry.source.split("/")
@@ -52,7 +53,7 @@ def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
             entry.source, revision=entry.revision, allow_patterns=list(PATTERNS)
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise InputError(
             f"model {entry.source!r}: no such folder ({local_dir}), and not to be had from the "
             f"hub or its cache: {reason}"

@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import InputError
-from evomerge.reading import compose_yaml, read_text
-from evomerge.registry import whole_path
+from evomerge.reading import compose_yaml, read_text, whole_path
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from evomerge.errors import CandidateError, InputError
 from evomerge.files import sha256_json
 from evomerge.objectives import ANSWER_TOKENS
-from evomerge.registry import whole_path
+from evomerge.reading import whole_path
 from evomerge.score.code import AllowedCode, plain
 from evomerge.score.config import SPLITS, ScoreConfig, Split, SplitsConfig
 from evomerge.score.duplicates import text_of

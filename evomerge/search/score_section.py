@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.backends import BATCHED, EngineConfig
 from evomerge.errors import InputError
 from evomerge.objectives import ANSWER_TOKENS
-from evomerge.registry import whole_path
+from evomerge.reading import whole_path
 from evomerge.score import SPLITS, Splits, TaskSet
 from evomerge.score.config import HFLM
 from evomerge.score.leaks import longest_matches

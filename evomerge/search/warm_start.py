@@ -16,6 +16,7 @@ from evomerge.journal.folder import RECIPES_DIR, START_DIR
 from evomerge.journal.state import replay
 from evomerge.mergekit.start import read_start
 from evomerge.pool import Pool
+from evomerge.reading import whole_path
 from evomerge.recipe import Recipe
 from evomerge.score import Splits, TaskSet
 from evomerge.score.splits import content_key
@@ -66,11 +67,11 @@ def read_starts(
         InputError: A file or run is not there or is of other models; a run has chosen nothing, or
             has chosen by documents that are this search's holdout.
     """
-    files = [(config_dir / name).resolve() for name in search.start_from]
+    files = [whole_path(name, config_dir, "search.start_from") for name in search.start_from]
     ancestors: list[dict[str, Any]] = []
     documents = documents_sha256(tasks) if search.start_from_run else {}
     for name in search.start_from_run:
-        run_dir = (config_dir / name).resolve()
+        run_dir = whole_path(name, config_dir, "search.start_from_run")
         state = _opened(run_dir)
         lineage = list(_lineage(run_dir, state))
         for ancestor in lineage:
@@ -87,7 +88,9 @@ def read_starts(
 def with_whole_starts(search: SearchConfig, config_dir: Path) -> SearchConfig:
     """The section with whole paths."""
     changes = {
-        field: tuple(str((config_dir / name).resolve()) for name in getattr(search, field))
+        field: tuple(
+            str(whole_path(name, config_dir, f"search.{field}")) for name in getattr(search, field)
+        )
         for field in ("start_from", "start_from_run")
     }
     return search.model_copy(update=changes)
