@@ -5,7 +5,7 @@ stumble (dates out of range, huge numbers, surrogates, deep nesting, aliases tha
 renamed, parts doubled or taken away. Every reader gets its share of the files.
 
 - escapes: something else was raised than evomerge's own error.
-- hangs: no end after twenty seconds.
+- hangs: no end after thirty seconds.
 - long_messages: a message of more than five lines, or a line of more than 400 letters.
 """
 
@@ -32,7 +32,7 @@ from harness import describe_machine, make_parser, print_table, size_of, write_f
 
 NUM_INPUTS = {"quick": 300, "bar": 10_000, "full": 100_000}
 
-HANG_S = 20.0
+HANG_S = 30.0
 
 
 @dataclass(frozen=True)

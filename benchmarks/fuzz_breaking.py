@@ -160,7 +160,7 @@ def _header(content: bytes, random: Random) -> bytes:
         return _byte(content, random)
     header, rest = content[8 : 8 + length], content[8 + length :]
     if random.random() < 0.3:
-        said = random.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1))
+        said = random.choice((0, 1, abs(length - 1), length + 1, 2**31, 2**63, 2**64 - 1))
         return said.to_bytes(8, "little") + header + rest
     header = random.choice((_json_tree, _byte, _cut, _word))(header, random)
     return len(header).to_bytes(8, "little") + header + rest

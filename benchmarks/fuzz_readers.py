@@ -22,7 +22,7 @@ from evomerge.models.build import empty_model
 from evomerge.pool import ModelConfig, Pool, PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe, Vocabulary, read_recipe
 from evomerge.score.code import AllowedCode
-from evomerge.score.load import load
+from evomerge.score.load import check_known, load
 from evomerge.search.inbox import read_inbox
 from evomerge.search.run import Run, start_run
 from evomerge.search.setup import set_up
@@ -56,6 +56,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     Args:
         folder: Where to put what they need.
     """
+    # Listing lm-eval's own tasks takes seconds, once in a process.
+    check_known("arc_easy", [])
     config = load_config(CONFIG_PATH)
     run = start_run(set_up(config, DEMO), folder / "run")
     merges = _recipes(run.setup.pool)

@@ -152,6 +152,8 @@ def task_of(given: str, folder: Path) -> tuple[str, str | None]:
                 f"no task file {given!r}; valid: a YAML file, or the name of an lm-eval task"
             )
         return given, None
+    if not path.exists():
+        raise InputError(f"no task file {given!r}")
     names = names_in(compose_yaml(read_text(path, "the task"), given))
     if path.suffix == ".yml":
         raise InputError(f"{given}: lm-eval reads task files whose name ends in .yaml; rename it")

@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evomerge.errors import InputError
+from evomerge.errors import InputError, shorten
 from evomerge.files import sha256_file
 from evomerge.pool.conversion import Conversion
 from evomerge.pool.hashing import hash_and_check
 from evomerge.pool.stored import FLOATING, TensorInfo
-from evomerge.reading import read_json
+from evomerge.reading import read_json, whole_path
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -199,7 +199,9 @@ def _sharded(name: str, model_dir: Path, index_path: Path) -> Iterator[tuple[str
     headers: dict[str, dict[str, TensorInfo]] = {}
     for tensor_name, file_name in weight_map.items():
         if not isinstance(file_name, str) or Path(file_name).name != file_name:
-            raise InputError(f"model {name!r}: {index_path} names a file outside: {file_name!r}")
+            said = shorten(repr(file_name), 100)
+            raise InputError(f"model {name!r}: {index_path} names a file outside: {said}")
+        whole_path(file_name, model_dir, f"model {name!r}: {index_path}")
         if file_name not in headers:
             headers[file_name] = read_header(name, model_dir / file_name)
         if tensor_name not in headers[file_name]:

@@ -45,7 +45,7 @@ CASES = {
     ),
     "not YAML": Case(
         lambda folder: (folder / "config.yaml").write_text("name: [toy\nseed: 1\n"),
-        ("config.yaml", "not YAML", "line 2"),
+        ("config.yaml:2: not YAML",),
     ),
     "not a mapping": Case(
         lambda folder: (folder / "config.yaml").write_text("- toy\n"),
@@ -57,7 +57,7 @@ CASES = {
     ),
     "not text": Case(
         lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe\x00\x80"),
-        ("config.yaml: cannot read",),
+        ("config.yaml:1: cannot read",),
     ),
     "newer schema": Case(
         text("name: toy\n", "name: toy\nschema_version: 9\n"),
@@ -140,7 +140,7 @@ CASES = {
     "set of a wrong value": Case(
         nothing,
         (
-            "error: --set search.budget.candidates=abc: search.budget.candidates: input should be",
+            "error: --set search.budget.candidates=abc: search.budget.candidates: expected an",
             "expected an integer",
             "got 'abc'",
         ),

@@ -41,7 +41,7 @@ CASES = {
     ),
     "task file is no YAML": Case(
         lambda folder: (folder / "tasks/toy_write.yaml").write_text("task: [toy_write\n"),
-        ("tasks/toy_write.yaml: not YAML",),
+        ("tasks/toy_write.yaml:2: not YAML",),
         CHECK,
     ),
     "task file is no task": Case(
