@@ -8,8 +8,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from evomerge.workers.config import WorkersConfig
 
 OBJECT_STORE_BYTES = 128 << 20
 """Local Ray's shared memory: jobs and results are small, weights never pass through it."""
+
+LOOPBACK = "127.0.0.1"
 
 HEAD_TIMEOUT_S = 5.0
 
@@ -52,15 +54,17 @@ def _connect(config: WorkersConfig) -> bool:
         "logging_level": logging.ERROR,
         "configure_logging": False,
     }
-    if config.address == "local":
+    is_local = config.address == "local"
+    if is_local:
         arguments |= {
             "include_dashboard": False,
             "num_cpus": _local_cpus(config),
             "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": LOOPBACK,
         }
-    quiet = nullcontext() if config.address == "local" else _with_errors_only()
+    place = _on_loopback() if is_local else _with_errors_only()
     try:
-        with _signals_left_to_us(), _core_worker_never_lost(), quiet:
+        with _signals_left_to_us(), _core_worker_never_lost(), place:
             ray.init(**arguments)
     except (ConnectionError, ValueError) as error:
         raise InputError(
@@ -72,6 +76,17 @@ def _connect(config: WorkersConfig) -> bool:
         stop_ray()
         raise
     return True
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray's processes listen for this machine alone.
+
+    Ray puts the machine's address in the place of a loopback address, and they listen on all.
+    """
+    services: Any = ray._private.services
+    with _changed([(services, "resolve_ip_for_localhost", lambda host: host)]):
+        yield
 
 
 @contextmanager
@@ -119,6 +134,13 @@ def _signals_left_to_us() -> Iterator[None]:
         # Elsewhere Ray ends its processes by their group, should this one be killed.
         popen = partial(internal.services.ConsolePopen, start_new_session=True)
         changes.append((internal.services, "ConsolePopen", popen))
+    with _changed(changes):
+        yield
+
+
+@contextmanager
+def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Give objects other attributes for a while: an owner, a name and a value each."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     try:
         for owner, name, value in changes:
