@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from evomerge.hidden import hide
+
 
 class EvomergeError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; its message has no secrets."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide(message))
 
 
 MOST_LINES = 5
@@ -23,7 +28,7 @@ class InputError(EvomergeError, ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        lines = [shorten(line, MOST_LETTERS) for line in message.split("\n")]
+        lines = [shorten(line, MOST_LETTERS) for line in hide(message).split("\n")]
         if len(lines) > MOST_LINES:
             first = MOST_LINES - 2
             lines[first:-1] = [f"({len(lines) - MOST_LINES + 1} more lines)"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-import yaml
 from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from evomerge.config import Config, load_config
-from evomerge.errors import InputError
+from evomerge.reading import load_yaml, read_text
+from evomerge.record.config import refuse_secrets
 
 MOST_TABS = 8
 """Kinds of one thing that the form can show as tabs."""
@@ -86,14 +84,6 @@ def read(path: str) -> dict[str, Any]:
     Raises:
         InputError: It is no configuration, or has a password in it.
     """
-    address = load_config(Path(path)).record.tracking_uri
-    if address is not None and urlsplit(address).password is not None:
-        raise InputError(
-            f"{path}: record.tracking_uri has a password, which everybody who sees the deployment "
-            "could read; leave it out, and set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD where the worker runs"
-        )
-    written = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    # YAML has dates, which JSON has as text.
-    config = json.loads(json.dumps(written, default=lambda value: value.isoformat()))
+    refuse_secrets(load_config(Path(path)).record, f"{path}: ")
+    config = load_yaml(read_text(Path(path), "the configuration"), path)
     return {"config": config, "config_dir": str(Path(path).parent)}

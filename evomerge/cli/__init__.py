@@ -5,12 +5,12 @@ Exit codes: 0 well, 1 internal error, 2 wrong input, 3 stopped and resumable.
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from evomerge.cli import begin, look, models, work
 from evomerge.cli.options import app
 from evomerge.errors import EvomergeError, InputError, StoppedError
+from evomerge.hidden import log_to_stderr
 from evomerge.stopping import StopNow, stopping
 
 __all__ = ["app", "begin", "look", "main", "models", "work"]
@@ -18,7 +18,7 @@ __all__ = ["app", "begin", "look", "main", "models", "work"]
 
 def main() -> int:
     """Run the command; errors that a person can mend are one message without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    log_to_stderr("%(levelname)s: %(message)s")
     with stopping():
         try:
             app()

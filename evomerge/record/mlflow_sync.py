@@ -25,6 +25,7 @@ from mlflow.entities import Metric, RunTag
 from evomerge.choice.results import Results
 from evomerge.choice.table import final_table
 from evomerge.errors import EvomergeError
+from evomerge.hidden import log_to_stderr
 from evomerge.journal import JOURNAL_FILE, Candidate, RunState, apply_all, iterate
 from evomerge.journal.folder import (
     ARTIFACTS_DIR,
@@ -351,7 +352,7 @@ def main() -> int:
     how.add_argument("--follow", action="store_true", help="the journal, while its driver lives")
     how.add_argument("--locked", action="store_true", help="the parent process is the sole writer")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
+    log_to_stderr(logging.BASIC_FORMAT)
     run_dir: Path = arguments.run_dir
     try:
         if arguments.locked:

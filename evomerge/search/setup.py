@@ -19,6 +19,7 @@ from evomerge.models.build import config_of
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
 from evomerge.pool import Pool, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
+from evomerge.record.config import refuse_secrets
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
 from evomerge.score.chat import PLAIN, chat_of
 from evomerge.score.encoding import Encoder
@@ -140,6 +141,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         InputError: Something is missing, wrong, or other than when the run began.
     """
     if config.resolved is None:
+        refuse_secrets(config.record, "")
         if config.phases and "random" in config.search.baselines:
             raise InputError(
                 "search.baselines: random is for searches of one phase: of several the last one "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from evomerge.errors import CandidateError, InputError, SpoiltError
+from evomerge.hidden import hide
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def attempt(call: Callable[[], Answer]) -> Answer | Fault:
 def fault_of(error: BaseException) -> Fault:
     """An exception as text."""
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
-    trace = "\n".join(line[:300] for line in lines[-NUM_TRACE_LINES:])
+    trace = hide("\n".join(line[:300] for line in lines[-NUM_TRACE_LINES:]))
     kind: FaultKind = "error"
     if isinstance(error, CandidateError):
         kind = "spoilt" if isinstance(error, SpoiltError) else "candidate"
@@ -92,7 +93,7 @@ def _said(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     """The message; what `str` raises, as that of a foreign class can, is not raised here."""
     lines = traceback.format_exception_only(error)
-    text = lines[-1] if isinstance(error, SyntaxError) else "".join(lines)
+    text = hide(lines[-1] if isinstance(error, SyntaxError) else "".join(lines))
     return text.strip().partition(": ")[2]
 
 

@@ -1,0 +1,58 @@
+"""Text that others may read, without passwords and tokens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+HIDDEN = "***"
+
+SHORTEST = 8
+"""Shorter values of variables are words such as "true", which stand in any text."""
+
+_NAMES = re.compile(r"PASSWORD|PASSWD|SECRET|CREDENTIAL|(^|_)(TOKEN|(API|ACCESS|PRIVATE)_KEY)(_|$)")
+
+_OF_FILES = re.compile(r"_(PATH|FILE|DIR)$")
+
+_IN_ADDRESSES = re.compile(r"(?<=://)[^/\s@'\"]*:[^/\s'\"]*(?=@)|(?<=https://)[^/\s@'\"]+(?=@)")
+"""A user with a password, and what stands before the host of a server on the web."""
+
+_OF_HUB = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
+
+
+def hide(text: str) -> str:
+    """A text with `***` in the place of what nobody else should know.
+
+    That is: users and passwords in addresses, tokens of the Hugging Face hub, and the values of
+    environment variables whose names say that they are secret (HF_TOKEN, PGPASSWORD,
+    AWS_SECRET_ACCESS_KEY).
+    """
+    for value in _secrets():
+        text = text.replace(value, HIDDEN)
+    return _OF_HUB.sub(HIDDEN, _IN_ADDRESSES.sub(HIDDEN, text))
+
+
+def _secrets() -> list[str]:
+    """Values of secret variables, the longest first: one may be a part of another."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= SHORTEST and _NAMES.search(name.upper()) and not _OF_FILES.search(name)
+    }
+    return sorted(values, key=len, reverse=True)
+
+
+class HidingFormatter(logging.Formatter):
+    """Writes records of a log without secrets, those in traces too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return hide(super().format(record))
+
+
+def log_to_stderr(form: str) -> None:
+    """Let the root logger write warnings to stderr, without secrets."""
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(HidingFormatter(form))
