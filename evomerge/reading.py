@@ -6,6 +6,7 @@ here. Nothing is made from it but plain values; dates stay text.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -54,6 +55,9 @@ def read_text(path: Path, what: str, max_bytes: int = MAX_YAML_BYTES) -> str:
         InputError: It cannot be read, is too large, or is no text.
     """
     try:
+        # Opening a pipe waits for whoever writes; a shell's own lies in /dev.
+        if path.is_fifo() and not path.is_relative_to("/dev"):
+            raise OSError(errno.EINVAL, "it is a pipe")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:

@@ -27,10 +27,12 @@ def promote_model(run_dir: Path, candidate: str, uri: str | None) -> Promotion:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def promote_pick(run_id: str, uri: str, *, can_wait: bool) -> Promotion | None:
+def promote_pick(
+    run_id: str, uri: str, runs_dir: Path | None, *, can_wait: bool
+) -> Promotion | None:
     """Promote the candidate of an MLflow run; None where its run is in use and it can wait."""
     try:
-        return promote_mlflow_run(run_id, uri)
+        return promote_mlflow_run(run_id, uri, runs_dir)
     except NotNowError as error:
         if not can_wait:
             raise
@@ -45,6 +47,7 @@ def promote(
     candidate: str | None = None,
     prefer: dict[str, float] | str | None = None,
     tracking_uri: str | None = None,
+    runs_dir: Path | None = None,
 ) -> Any:
     """Write, check and register models; by default those picked in MLflow since the last time.
 
@@ -55,6 +58,8 @@ def promote(
         prefer: Instead of a candidate, preferences by objective, such as "sort=0.7,reverse=0.3":
             the model of the run's front that is best for them.
         tracking_uri: The MLflow store; by default runs/mlflow.db, with `run_dir` that of its run.
+        runs_dir: Run folders of picked models lie in here, whatever MLflow says; by default beside
+            the store's database, or in runs where the store is a server.
 
     Returns:
         The models' folders.
@@ -62,7 +67,7 @@ def promote(
     uri = tracking_uri or f"sqlite:///{(RUNS_DIR / DATABASE_FILE).resolve()}"
     states: list[State[Any]]
     if run_id is not None and run_dir is None and candidate is None and prefer is None:
-        states = [promote_pick(run_id, uri, can_wait=False, return_state=True)]
+        states = [promote_pick(run_id, uri, runs_dir, can_wait=False, return_state=True)]
     elif run_dir is not None and run_id is None:
         name = _candidate(run_dir, candidate, prefer)
         states = [promote_model(run_dir, name, tracking_uri, return_state=True)]
@@ -73,7 +78,9 @@ def promote(
         get_run_logger().info("%d picked in %s", len(picks), uri)
         if not picks:
             return Completed(message=f"nothing is picked in {uri}", data=[])
-        states = [promote_pick(pick, uri, can_wait=True, return_state=True) for pick in picks]
+        states = [
+            promote_pick(pick, uri, runs_dir, can_wait=True, return_state=True) for pick in picks
+        ]
     outcomes = [state.result(raise_on_failure=False) for state in states]
     promotions = [outcome for outcome in outcomes if isinstance(outcome, Promotion)]
     create_markdown_artifact(

@@ -16,7 +16,7 @@ from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.foreign_code import CONFIG_FILE
 from evomerge.reading import compose_yaml, read_text, whole_path
 from evomerge.recipe import MERGED
-from evomerge.score.code import names_in
+from evomerge.score.code import data_in, names_in
 from evomerge.score.load import check_known
 
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[0-9a-f]+$")
@@ -130,8 +130,8 @@ def _name_of(path: Path, depth: int) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "expert"
 
 
-def task_of(given: str, folder: Path) -> tuple[str, str | None]:
-    """A task's name, and the folder to look for it in.
+def task_of(given: str, folder: Path) -> tuple[str, list[str]]:
+    """A task's name, and the folders to look for it and its data in; none of lm-eval's own.
 
     Args:
         given: A task file, or the name of one of lm-eval's tasks.
@@ -151,18 +151,24 @@ def task_of(given: str, folder: Path) -> tuple[str, str | None]:
             raise InputError(
                 f"no task file {given!r}; valid: a YAML file, or the name of an lm-eval task"
             )
-        return given, None
+        return given, []
     if not path.exists():
         raise InputError(f"no task file {given!r}")
-    names = names_in(compose_yaml(read_text(path, "the task"), given))
+    node = compose_yaml(read_text(path, "the task"), given)
+    names = names_in(node)
     if path.suffix == ".yml":
         raise InputError(f"{given}: lm-eval reads task files whose name ends in .yaml; rename it")
     if not names:
         raise InputError(f"{given} defines no task: it has no `task:` with a name")
     (name,) = names
-    place = path.parent
-    inside = str(place.resolve()) if path.is_absolute() else _relative(place, folder)
-    return name, inside
+    places = [path.parent]
+    for data in data_in(node):
+        file_path = whole_path(data, path.parent, f"{given}: data_files")
+        if file_path.is_file() and not file_path.is_relative_to(path.parent.resolve()):
+            places.append(path.parent / Path(data).parent)
+    return name, [
+        str(place.resolve()) if path.is_absolute() else _relative(place, folder) for place in places
+    ]
 
 
 def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
@@ -176,7 +182,7 @@ def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"task {name!r} is named twice")
-    places = list(dict.fromkeys(place for _, place in found if place is not None))
+    places = list(dict.fromkeys(place for _, own in found for place in own))
     for name in names:
         check_known(name, [folder / place for place in places])
     return names, places

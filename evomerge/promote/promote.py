@@ -14,7 +14,7 @@ import torch
 from evomerge.errors import InputError, NotNowError
 from evomerge.files import flush_to_disk, write_text
 from evomerge.journal import Candidate
-from evomerge.journal.folder import PROMOTED_DIR
+from evomerge.journal.folder import PROMOTED_DIR, RUNS_DIR
 from evomerge.models import export_checkpoint
 from evomerge.models.export import CARD_FILE, RECIPE_FILE
 from evomerge.pool import ModelConfig, open_models
@@ -128,20 +128,25 @@ def promote(
         run.close()
 
 
-def promote_pick(mlflow_run_id: str, uri: str) -> Promotion:
+def promote_pick(mlflow_run_id: str, uri: str, runs_dir: Path | None = None) -> Promotion:
     """Promote the candidate of an MLflow run; what is refused is said by a tag of that run.
 
     Args:
         mlflow_run_id: The candidate's run.
         uri: The MLflow store that has it.
+        runs_dir: Run folders lie in here, or deeper; by default in the folder of the store's
+            database, or in `runs` where the store is a server.
 
     Raises:
-        InputError: It is no candidate's run, its run folder is gone, or see `promote`.
+        InputError: It is no candidate's run, its run folder is gone or lies elsewhere, or see
+            `promote`.
     """
     from evomerge.record import picks
 
     try:
-        run_dir, candidate_id = picks.locate(uri, mlflow_run_id)
+        database = uri.removeprefix("sqlite:///")
+        runs_dir = runs_dir or (RUNS_DIR if database == uri else Path(database).parent)
+        run_dir, candidate_id = picks.locate(uri, mlflow_run_id, runs_dir)
         return promote(run_dir, candidate_id, uri=uri, mlflow_run_id=mlflow_run_id)
     except NotNowError:
         raise

@@ -82,11 +82,16 @@ def picked(uri: str) -> list[str]:
         return [run.info.run_id for run in runs if not done & run.data.tags.keys()]
 
 
-def locate(uri: str, run_id: str) -> tuple[Path, str]:
+def locate(uri: str, run_id: str, runs_dir: Path) -> tuple[Path, str]:
     """The run folder and the candidate's id of an MLflow run.
 
+    Args:
+        uri: The tracking store.
+        run_id: The candidate's run.
+        runs_dir: Where run folders lie: whoever can write tags names any folder.
+
     Raises:
-        InputError: It is no candidate's run, or the folder has another run by now.
+        InputError: It is no candidate's run, the folder lies elsewhere, or has another run by now.
         NotNowError: The folder is not here.
         EvomergeError: MLflow cannot be reached, or has no such run.
     """
@@ -98,6 +103,11 @@ def locate(uri: str, run_id: str) -> tuple[Path, str]:
             )
         parent = client.get_run(tags[keys.PARENT]).data.tags
     run_dir = Path(parent[keys.RUN_DIR])
+    if not run_dir.resolve().is_relative_to(runs_dir.resolve()):
+        raise InputError(
+            f"MLflow run {run_id}: its run folder {run_dir} lies outside of {runs_dir.resolve()}, "
+            "where runs may be promoted from"
+        )
     if not (run_dir / JOURNAL_FILE).is_file():
         raise NotNowError(f"MLflow run {run_id}: its run folder {run_dir} is not here")
     event, _ = next(iterate(run_dir / JOURNAL_FILE, 0, 0))

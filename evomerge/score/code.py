@@ -112,6 +112,18 @@ def code_of(path: Path) -> Iterator[Code]:
     Raises:
         InputError: A file cannot be read.
     """
+    for current, node in files_of(path):
+        for inner in _nodes(node):
+            if inner.tag == "!function" and not is_own_function(str(inner.value), current.parent):
+                yield Code(_place(current, inner), f"the function {inner.value}")
+
+
+def files_of(path: Path) -> Iterator[tuple[Path, yaml.Node | None]]:
+    """A task file and all that it includes, each with its tree.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     seen: set[Path] = set()
     waiting = [path.resolve()]
     while waiting:
@@ -120,13 +132,13 @@ def code_of(path: Path) -> Iterator[Code]:
             continue
         seen.add(current)
         node = compose_yaml(read_text(current, "the task"), current)
-        for inner in _nodes(node):
-            if inner.tag == "!function" and not is_own_function(str(inner.value), current.parent):
-                yield Code(_place(current, inner), f"the function {inner.value}")
+        yield current, node
         for key, value in _entries(node):
             if key == "include":
                 names = [n.value for n in _nodes(value) if isinstance(n, yaml.ScalarNode)]
-                waiting += [(current.parent / name).resolve() for name in names]
+                waiting += [
+                    whole_path(name, current.parent, f"{current}: include") for name in names
+                ]
 
 
 def check_names(path: Path, node: yaml.Node | None) -> None:
@@ -171,6 +183,15 @@ def names_in(node: yaml.Node | None) -> set[str]:
         if isinstance(value, yaml.ScalarNode):
             return {str(value.value)}
     return set()
+
+
+def data_in(node: yaml.Node | None) -> Iterator[str]:
+    """Names of data files that a task file has."""
+    for key, value in _entries(node):
+        for inner, files in _entries(value) if key == "dataset_kwargs" else ():
+            for each in _nodes(files) if inner == "data_files" else ():
+                if isinstance(each, yaml.ScalarNode):
+                    yield str(each.value)
 
 
 def metrics_of(config: Any) -> Iterator[str]:

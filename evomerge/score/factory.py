@@ -7,14 +7,13 @@ however the file comes to name it.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from evomerge.errors import InputError
 from evomerge.score.code import AllowedCode, is_own_function, own_folder, runs_answers
+from evomerge.score.places import Places
 
 
 class Guard:
@@ -87,8 +86,13 @@ class Guard:
             self.allowed.require_all(name, path, f"runs a script, its metric {metric!r}")
 
 
-def make_factory(guard: Guard) -> Any:
-    """The factory."""
+def make_factory(guard: Guard, places: Places) -> Any:
+    """The factory.
+
+    Args:
+        guard: Refuses code.
+        places: Refuses files of elsewhere.
+    """
     from lm_eval.tasks._factory import TaskFactory
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -108,40 +112,12 @@ def make_factory(guard: Guard) -> Any:
                 # What a group says in its place does not make it harmless.
                 if load_yaml(path, resolve_func=False).get("unsafe_code"):
                     guard.allowed.require_execution(entry.name, path)
+                if not path.resolve().is_relative_to(own_folder()):
+                    places.require_includes(path)
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
             if path is None:
                 return config
             guard.allowed.require_metrics(entry.name, path, config)
-            kwargs = config.get("dataset_kwargs")
-            if not isinstance(kwargs, dict) or kwargs.get("data_files") is None:
-                return config
-            files = _beside(path.parent, kwargs["data_files"])
-            return {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
+            return places.beside(path, config)
 
     return LocalFactory()
-
-
-def _beside(folder: Path, value: Any) -> Any:
-    """Names and patterns of files in a folder as whole paths; all else as it is.
-
-    Raises:
-        InputError: No file of the folder has the pattern.
-    """
-    if isinstance(value, dict):
-        return {key: _beside(folder, inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_beside(folder, inner) for inner in value]
-    if not isinstance(value, str) or "://" in value:
-        return value
-    if (folder / value).is_file():
-        return str((folder / value).resolve())
-    if glob.has_magic(value):
-        try:
-            found = sorted(str(path) for path in folder.glob(value) if path.is_file())
-        except (ValueError, NotImplementedError, IndexError):
-            # A whole path, and what is no pattern of files in a folder.
-            return value
-        if not found:
-            raise InputError(f"data_files: no file in {folder} matches {value!r}")
-        return found
-    return value

@@ -17,6 +17,7 @@ from evomerge.reading import LimitError, compose_yaml, read_text
 from evomerge.score.code import AllowedCode, check_names, names_in
 from evomerge.score.factory import Guard, make_factory
 from evomerge.score.faults import told_as
+from evomerge.score.places import Places
 from evomerge.score.randomness import draw_once, lm_evals_seeds
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
                 )
     _check_unique([name, *(wanted if is_group else ())], folders)
     guard = Guard(allowed)
-    cast(Any, manager)._factory = make_factory(guard)
+    cast(Any, manager)._factory = make_factory(guard, Places(folders))
     cannot = f"{what} {name!r} cannot be loaded"
     with told_as(InputError, cannot), lm_evals_seeds(), guard.on_watch():
         found = manager.load([name])

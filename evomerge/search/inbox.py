@@ -51,7 +51,7 @@ def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
     found: list[tuple[str, Recipe | str]] = []
     for path in _new(run.run_dir, run.state):
         try:
-            recipe = read_recipe(path)
+            recipe = _read(path)
             run.setup.pool.check_recipe(recipe)
             require_paths(engine_of(run.setup.config.score), recipe)
             found.append((path.name, recipe))
@@ -67,7 +67,7 @@ def unused(run_dir: Path, state: RunState) -> dict[str, str]:
     found = {}
     for path in _new(run_dir, state):
         try:
-            recipe = read_recipe(path)
+            recipe = _read(path)
         except Exception as error:  # noqa: BLE001
             found[path.name] = _reason(path, error)
             continue
@@ -78,6 +78,13 @@ def unused(run_dir: Path, state: RunState) -> dict[str, str]:
             else LATE.format(run_dir=run_dir)
         )
     return found
+
+
+def _read(path: Path) -> Recipe:
+    """A recipe of the inbox, and nothing that a link leads to elsewhere: its lines may be shown."""
+    if path.resolve().parent != path.parent.resolve():
+        raise InputError("it is a link to a file elsewhere; copy the file")
+    return read_recipe(path)
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow import MlflowClient
 
+from evomerge.errors import InputError
 from evomerge.record import mlflow_sync, picks
 from evomerge.record.follow import Syncer
 from evomerge.record.mlflow_store import experiment_id, tagged
@@ -32,7 +33,9 @@ def test_any_folder_is_recorded_once(name, empty_store, tmp_path):
     experiment = client.get_experiment_by_name("toy").experiment_id
     assert len(client.search_runs([experiment])) == 2
     child = picks.run_of(uri, run.run_dir, run.state.started_at, "parent-it's")
-    assert picks.locate(uri, child) == (run.run_dir, "parent-it's")
+    assert picks.locate(uri, child, runs_dir) == (run.run_dir, "parent-it's")
+    with pytest.raises(InputError, match="lies outside of .*elsewhere"):
+        picks.locate(uri, child, tmp_path / "elsewhere")
     parent = client.get_run(client.get_run(child).data.tags["mlflow.parentRunId"])
     # As releases before this one wrote it.
     assert parent.data.tags["evomerge.run"] == f"{run.run_dir}@{run.state.started_at!r}"

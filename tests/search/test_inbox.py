@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import evomerge
@@ -36,9 +38,15 @@ def test_what_comes_behind_the_end_is_taken_up_by_resume(folder):
     name = f"{recipe.sha256[:16]}.yaml"
     (run_dir / "inbox/broken.yaml").write_text("members: [")
     (run_dir / "inbox/deep.yaml").write_text("[" * 100_000)
+    # Nothing elsewhere is shown, and nobody is waited for.
+    (folder / "secret").write_text("password: [planted")
+    (run_dir / "inbox/link.yaml").symlink_to(folder / "secret")
+    os.mkfifo(run_dir / "inbox/pipe.yaml")
     reasons = unused(run_dir, replay(run_dir))
     assert "came after the search had ended" in reasons[name]
-    assert reasons["broken.yaml"].startswith("not YAML")
+    assert reasons["broken.yaml"].startswith("line 2: not YAML")
+    assert "is a link to a file elsewhere" in reasons["link.yaml"]
+    assert "it is a pipe" in reasons["pipe.yaml"]
 
     done = run_here("resume", "run", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -46,9 +54,10 @@ def test_what_comes_behind_the_end_is_taken_up_by_resume(folder):
     assert state.candidates["e0000"].told is not None
     assert state.stages["report"] == "ended"
     assert state.earlier
-    assert "inbox: broken.yaml was not used: not YAML" in done.stdout
+    assert "inbox: broken.yaml was not used: line 2: not YAML" in done.stdout
     assert "inbox: deep.yaml was not used: " in done.stdout
     assert f"inbox: {name}" not in done.stdout
+    assert "planted" not in done.stdout + done.stderr
     # Files that are of no use begin nothing.
     before = (run_dir / "journal.jsonl").read_bytes()
     assert run_here("resume", "run", cwd=folder).returncode == 0
