@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -213,7 +214,9 @@ def _load(
     Raises:
         InputError: lm-eval cannot load the task, or reads something else than the file says.
     """
-    (folder / "task.yaml").write_text(_to_yaml(task, str(data.resolve())), encoding="utf-8")
+    # A task reads its own folder alone.
+    shutil.copyfile(data, folder / "documents.jsonl")
+    (folder / "task.yaml").write_text(_to_yaml(task, "documents.jsonl"), encoding="utf-8")
     name = task["task"]
     config = ScoreConfig.model_validate(
         {"objectives": [{"task": name}], "include_path": [str(folder)]}

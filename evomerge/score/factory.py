@@ -112,8 +112,7 @@ def make_factory(guard: Guard, places: Places) -> Any:
                 # What a group says in its place does not make it harmless.
                 if load_yaml(path, resolve_func=False).get("unsafe_code"):
                     guard.allowed.require_execution(entry.name, path)
-                if not path.resolve().is_relative_to(own_folder()):
-                    places.require_includes(path)
+                places.require_includes(path)
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
             if path is None:
                 return config

@@ -25,22 +25,25 @@ class Places:
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = [folder.resolve() for folder in folders]
 
-    def require(self, path: Path, what: str) -> None:
+    def require(self, path: Path, by: Path, setting: str) -> None:
         """Refuse a file that lies elsewhere, or that a link leads to.
 
         Args:
             path: The file, or a folder.
-            what: Who names it, and where, for the message.
+            by: The task's file that names it; lm-eval's own may name any.
+            setting: Where.
 
         Raises:
             InputError: It does.
         """
         place = path.resolve()
+        if by.resolve().is_relative_to(own_folder()):
+            return
         if not any(place.is_relative_to(folder) for folder in (*self._folders, own_folder())):
             known = ", ".join(map(str, self._folders)) or "none"
             raise InputError(
-                f"{what}: {place} lies outside of the folders of score.include_path ({known})\n"
-                f"to let tasks read there, add {place if place.is_dir() else place.parent} to it"
+                f"{by}: {setting}: {place} lies outside of the folders of score.include_path "
+                f"({known})\nto let tasks read there, add {place if place.is_dir() else place.parent} to it"
             )
 
     def require_includes(self, path: Path) -> None:
@@ -49,8 +52,10 @@ class Places:
         Raises:
             InputError: It does.
         """
+        if path.resolve().is_relative_to(own_folder()):
+            return
         for included, _ in files_of(path):
-            self.require(included, f"{path}: include")
+            self.require(included, path, "include")
 
     def beside(self, path: Path, config: dict[str, Any]) -> dict[str, Any]:
         """A task's configuration with whole paths of its data, which lie where they may.
@@ -79,7 +84,7 @@ class Places:
         """Refuse a folder that is there, seen from where datasets looks."""
         place = whole_path(name, Path(), f"{path}: {setting}")
         if place.exists():
-            self.require(place, f"{path}: {setting}")
+            self.require(place, path, setting)
 
     def _whole(self, path: Path, value: Any) -> Any:
         if isinstance(value, dict):
@@ -100,7 +105,7 @@ class Places:
             return value
         place = whole_path(value, path.parent, what)
         if place.is_file():
-            self.require(place, what)
+            self.require(place, path, "data_files")
             return str(place)
         if not glob.has_magic(value):
             # datasets looks for it from the current folder.
@@ -112,5 +117,5 @@ class Places:
         if not found:
             raise InputError(f"{what}: no file in {path.parent} matches {value!r}")
         for name in found:
-            self.require(Path(name), what)
+            self.require(Path(name), path, "data_files")
         return found
