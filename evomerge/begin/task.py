@@ -68,6 +68,7 @@ class NewTask:
         num_documents: How many documents it has.
         lines: What the columns are taken for.
         shown: The first documents.
+        places: The folders that a search must be told of: the file's, and the documents' own.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class NewTask:
     num_documents: int
     lines: tuple[str, ...]
     shown: tuple[Shown, ...]
+    places: tuple[Path, ...]
 
 
 def write_task(
@@ -122,7 +124,9 @@ def write_task(
         shown = _load(Path(temporary), task, data, rows, columns)
     place = os.path.relpath(data.resolve(), out.parent.resolve())
     write_text(out, _to_yaml(task, place))
-    return NewTask(out, name, columns.kind, len(rows), tuple(shown_columns(columns)), shown)
+    is_inside = data.resolve().is_relative_to(out.parent.resolve())
+    places = (out.parent,) if is_inside else (out.parent, data.parent)
+    return NewTask(out, name, columns.kind, len(rows), tuple(shown_columns(columns)), shown, places)
 
 
 def _task(name: str, columns: Columns, rows: Sequence[Row], prompt: str | None) -> dict[str, Any]:

@@ -37,13 +37,14 @@ class Places:
             InputError: It does.
         """
         place = path.resolve()
+        folder = place if place.is_dir() else place.parent
         if by.resolve().is_relative_to(own_folder()):
             return
         if not any(place.is_relative_to(folder) for folder in (*self._folders, own_folder())):
             known = ", ".join(map(str, self._folders)) or "none"
             raise InputError(
                 f"{by}: {setting}: {place} lies outside of the folders of score.include_path "
-                f"({known})\nto let tasks read there, add {place if place.is_dir() else place.parent} to it"
+                f"({known})\nto let tasks read there, add {folder} to it"
             )
 
     def require_includes(self, path: Path) -> None:

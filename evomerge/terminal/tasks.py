@@ -29,6 +29,7 @@ def print_task(task: NewTask) -> None:
         else:
             answer = shown.answers[0]
             typer.echo(f"  {'text' if task.kind == 'perplexity' else 'answer'} {answer[:200]!r}")
-    score = {"include_path": [str(task.path.parent)], "objectives": [{"task": task.name}]}
+    places = [str(place) for place in task.places]
+    score = {"include_path": places, "objectives": [{"task": task.name}]}
     typer.echo("\nIn a configuration that lies in this folder:\n")
     typer.echo(yaml.safe_dump({"score": score}, sort_keys=False).rstrip())
