@@ -21,6 +21,8 @@ from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
 from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.pool import entry_of
 from evomerge.recipe import Recipe
+from evomerge.score.faults import told_as
+from evomerge.score.templates import fill_in
 from evomerge.space import recipes
 from evomerge.workers.worker import quiet_libraries
 
@@ -138,7 +140,8 @@ def _tokens(tokenizer: Any, prompt: str, is_chat: bool) -> list[int]:
         if not tokenizer.chat_template:
             raise InputError("--chat: the base's tokenizer has no chat template; leave it out")
         turns = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        with told_as(InputError, "--chat: the chat template of the base fails"):
+            text = fill_in(tokenizer, tokenizer.get_chat_template(), turns, owner="the base")
         tokens = tokenizer.encode(text, add_special_tokens=False)
     else:
         tokens = tokenizer.encode(prompt)

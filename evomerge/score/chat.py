@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
@@ -16,6 +15,7 @@ from evomerge.errors import InputError
 from evomerge.files import sha256_json
 from evomerge.score.config import ScoreConfig
 from evomerge.score.faults import told_as
+from evomerge.score.templates import fill_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def chat_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, owner: str)
             raise InputError(
                 f"score.{key}: the chat template of {owner} has no variable {name!r}; leave it out"
             )
-    apply = partial(_apply, tokenizer, template, config.chat_date, arguments)
+    apply = partial(_apply, tokenizer, template, owner, config.chat_date, arguments)
     takes_system = _takes_system(apply, owner)
     if config.system_instruction is not None and not takes_system:
         raise InputError(
@@ -109,6 +109,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, wanted: bool | str, owner: str
 def _apply(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
+    owner: str,
     day: date | None,
     arguments: Mapping[str, Any],
     messages: Messages,
@@ -118,53 +119,23 @@ def _apply(
     """The text of a chat; where a template takes no system message, without it, as in lm-eval."""
 
     def fill(chat: Messages) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in chat],
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                **arguments,
-            )
+        return fill_in(
+            tokenizer,
+            template,
+            chat,
+            owner=owner,
+            day=day,
+            add_generation_prompt=add_generation_prompt,
+            arguments=arguments,
         )
 
-    with _today(day):
-        try:
-            return fill(messages)
-        except TemplateError:
-            without = [message for message in messages if message["role"] != "system"]
-            if len(without) == len(messages):
-                raise
-            return fill(without)
-
-
-@contextmanager
-def _today(day: date | None) -> Iterator[None]:
-    """Let templates take a day for today: transformers gives them a function that tells the time.
-
-    Arguments of a template are made texts, so that none can be a function.
-    """
-    from transformers.utils import chat_template_utils
-
-    utils = cast(Any, chat_template_utils)
-    clock = utils.datetime
-    if day is not None:
-        utils.datetime = _Clock(datetime.combine(day, time()))
     try:
-        yield
-    finally:
-        utils.datetime = clock
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """A `datetime` whose present never changes."""
-
-    present: datetime
-
-    def now(self) -> datetime:
-        return self.present
+        return fill(messages)
+    except TemplateError:
+        without = [message for message in messages if message["role"] != "system"]
+        if len(without) == len(messages):
+            raise
+        return fill(without)
 
 
 def _takes_system(apply: Callable[..., str], owner: str) -> bool:
