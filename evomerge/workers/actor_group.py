@@ -70,7 +70,6 @@ class ActorGroup:
 
     def __init__(self, config: WorkersConfig, actors: Actors) -> None:
         self.config = config
-        self.num_actors = actors.num_wanted
         self._actors = actors
         self._crew: dict[int, _Actor] = {}
         self._idle: dict[int, _Actor] = {}
@@ -95,6 +94,11 @@ class ActorGroup:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def num_actors(self) -> int:
+        """See `WorkerGroup`."""
+        return self._actors.num_wanted
 
     @property
     def num_idle(self) -> int:
@@ -196,8 +200,15 @@ class ActorGroup:
         return finished
 
     def _staff(self) -> None:
-        """Start those that are missing, in time."""
-        if len(self._crew) == self.num_actors:
+        """Start those that are missing, in time; end those for whom there is no machine any more.
+
+        Who is ready has one.
+        """
+        num_missing = self.num_actors - len(self._crew)
+        if num_missing < 0:
+            for actor in self._in("starting")[num_missing:]:
+                self._dismiss(actor)
+        if num_missing <= 0:
             return
         avoid = {
             node for node, count in self._failed_starts.items() if node and count >= SHUNNED_AT

@@ -84,7 +84,7 @@ class Actors(Protocol):
     a time.
 
     Attributes:
-        num_wanted: How many are to be had.
+        num_wanted: How many are to be had, now; as machines come and go, others may be.
     """
 
     num_wanted: int

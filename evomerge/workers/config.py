@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from evomerge.registry import Section
 
 GIB = 1 << 30
+
+
+def _from_auto(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+NumActors = Annotated[
+    Annotated[int, Field(gt=0)] | None,
+    BeforeValidator(
+        _from_auto,
+        json_schema_input_type=Annotated[int, Field(gt=0)] | Literal["auto"] | None,
+    ),
+]
+"""A number; None is what "auto" says."""
 
 
 class WorkersConfig(Section):
@@ -18,7 +33,9 @@ class WorkersConfig(Section):
         kind: "ray": actors, here or on a cluster; "inline": one worker in the process that
             searches, without Ray, for notebooks, debuggers and small machines.
         address: "local" starts Ray here; else an existing cluster's address, or "auto".
-        num_actors: How many actors work; by default as many as the machine's CPUs or GPUs allow.
+        num_actors: How many actors work. "auto", the default, is as many as the CPUs or GPUs of
+            all machines allow, at any time: of a cluster, actors join with a machine that joins,
+            and leave with it.
         num_cpus: How many CPUs each actor has; it runs as many threads.
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.
@@ -43,7 +60,7 @@ class WorkersConfig(Section):
 
     kind: Literal["ray", "inline"] = "ray"
     address: str = "local"
-    num_actors: int | None = Field(default=None, gt=0)
+    num_actors: NumActors = None
     num_cpus: float = Field(default=1.0, gt=0.0)
     num_gpus: float | None = Field(default=None, ge=0.0)
     pool_gib: float | None = Field(default=None, ge=0.0)
@@ -74,15 +91,33 @@ class WorkersConfig(Section):
         return None if self.pool_gib is None else int(self.pool_gib * GIB)
 
 
-def num_fitting(resources: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    """Actors that find room, at least one.
+def num_fitting(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
+    """Actors that find room on a machine, at least one.
 
     Args:
         resources: Ray's, "CPU" and "GPU"; one that is not named does not limit them.
         num_cpus: Of each actor.
         num_gpus: Of each actor.
     """
+    return max(1, _num_fitting(resources, num_cpus, num_gpus))
+
+
+def num_in_cluster(
+    machines: Iterable[Mapping[str, float]], num_cpus: float, num_gpus: float
+) -> int:
+    """Actors that find room on machines, each whole on one; at least one.
+
+    Args:
+        machines: Each one's resources as Ray names them; it has none of what is not named.
+        num_cpus: Of each actor.
+        num_gpus: Of each actor.
+    """
+    none = {"CPU": 0.0, "GPU": 0.0}
+    return max(1, sum(_num_fitting({**none, **has}, num_cpus, num_gpus) for has in machines))
+
+
+def _num_fitting(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
     wanted = {"CPU": num_cpus, "GPU": num_gpus}
     # A tenth goes ten times into one, and 1.0 // 0.1 is 9.
     counts = [int(has / wanted[name] + 1e-9) for name, has in resources.items() if wanted.get(name)]
-    return max(1, min(counts, default=1))
+    return min(counts, default=0)

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from evomerge.errors import InputError, StoppedError
 from evomerge.workers.actors import Came, Gone, News, Proved, Raised, Ready
-from evomerge.workers.config import WorkersConfig, num_fitting
+from evomerge.workers.config import WorkersConfig, num_in_cluster
 from evomerge.workers.faults import Fault, attempt, reason_of
 from evomerge.workers.protocol import Job, JobResult
 from evomerge.workers.ray_cluster import start_ray, stop_ray, what_died
@@ -24,7 +24,7 @@ from evomerge.workers.worker import MergeWorker, WorkerSpec
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
-"""How often it is looked whether Ray lives."""
+"""How often it is looked whether Ray lives, and which machines it has."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class RayActors:
             if num_gpus is None:
                 num_gpus = 1.0 if resources.get("GPU", 0.0) >= 1.0 else 0.0
             self._num_gpus = num_gpus
-            self.num_wanted = config.num_actors or num_fitting(resources, config.num_cpus, num_gpus)
             self._require(resources)
+            self.num_wanted = self._num_wanted()
             # They were hashed when the run was opened.
             note_verified(spec)
             self._spec = ray.put(spec)
@@ -152,7 +152,7 @@ class RayActors:
 
     def wait(self, timeout_s: float) -> list[News]:
         """See `Actors`."""
-        lost = self._mind_head()
+        lost = self._look()
         if lost:
             return lost
         calls = list(self._calls)
@@ -181,6 +181,26 @@ class RayActors:
         if self._owns_ray:
             stop_ray()
 
+    def _look(self) -> list[News]:
+        """Look from time to time whether Ray lives, and whether machines have come or gone."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_EVERY_S
+        lost = self._mind_head()
+        wanted = self._num_wanted()
+        if wanted != self.num_wanted:
+            logger.warning("the cluster has room for %d actors, before %d", wanted, self.num_wanted)
+            self.num_wanted = wanted
+        return lost
+
+    def _num_wanted(self) -> int:
+        """The actors of a configuration, or as many as the machines that are there allow."""
+        if self.config.num_actors is not None:
+            return self.config.num_actors
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return num_in_cluster(machines, self.config.num_cpus, self._num_gpus)
+
     def _mind_head(self) -> list[News]:
         """Start Ray again, once, where a part of it has died that was started here.
 
@@ -190,10 +210,6 @@ class RayActors:
         Raises:
             StoppedError: It is another's Ray, or it has died before.
         """
-        now = time.monotonic()
-        if now < self._look_at:
-            return []
-        self._look_at = now + LOOK_EVERY_S
         dead = what_died(is_ours=self._owns_ray)
         if dead is None:
             return []

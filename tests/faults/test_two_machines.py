@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import ray
+from ray._private.state import actors
 
 import evomerge
 from evomerge.journal import normal_form, read_journal
@@ -26,15 +27,47 @@ def two_machines():
     cluster.shutdown()
 
 
+def run_beside(cluster, folder, workers, hooks, candidates=40):
+    """Normal forms of a search without Ray, and of the same on a cluster; and the latter's run."""
+    search = {"budget": {"candidates": candidates}, "finalists": 1}
+    make_workspace(folder)
+    whole = make_config(folder, search=search, workers={"kind": "inline"})
+    evomerge.run(whole, folder / "whole")
+    config = make_config(folder, search=search, workers={"address": cluster.address, **workers})
+    evomerge.run(config, folder / "run", hooks)
+    events = [read_journal(folder / name / "journal.jsonl")[0] for name in ("whole", "run")]
+    return normal_form(events[0]), normal_form(events[1]), events[1]
+
+
+@pytest.mark.long
+def test_actors_come_with_a_machine_and_go_with_it(two_machines, tmp_path, caplog):
+    cluster, other = two_machines
+    cluster.remove_node(other, allow_graceful=True)
+    joined, seen = [], []
+
+    class Joiner(Quiet):
+        def progress(self, progress):
+            if progress.stage != "search":
+                return
+            seen.append(sum(each["State"] == "ALIVE" for each in actors().values()))
+            if progress.done >= 5 and not joined:
+                joined.append(cluster.add_node(num_cpus=2))
+            if progress.done >= 150 and len(joined) == 1:
+                joined.append(cluster.remove_node(joined[0], allow_graceful=True))
+
+    whole, run, events = run_beside(cluster, tmp_path, {"num_actors": "auto"}, Joiner(), 300)
+    assert len(joined) == 2
+    assert seen[0] == 1 and max(seen) == 3
+    assert "room for 3 actors, before 1" in caplog.text
+    assert "room for 1 actors, before 3" in caplog.text
+    assert whole == run
+    failed = [event.data for event in events if event.kind == "failed"]
+    assert all(not data["final"] and data["blame"] == "incident" for data in failed)
+
+
 @pytest.mark.long
 def test_a_search_goes_on_with_the_machine_that_is_left(two_machines, tmp_path):
     cluster, other = two_machines
-    search = {"budget": {"candidates": 40}, "finalists": 1}
-    make_workspace(tmp_path)
-    whole = make_config(tmp_path, search=search, workers={"kind": "inline"})
-    evomerge.run(whole, tmp_path / "whole")
-    workers = {"address": cluster.address, "num_actors": 2}
-    config = make_config(tmp_path, search=search, workers=workers)
     removed = []
 
     class Killer(Quiet):
@@ -42,8 +75,7 @@ def test_a_search_goes_on_with_the_machine_that_is_left(two_machines, tmp_path):
             if progress.stage == "search" and progress.done == 5 and not removed:
                 removed.append(cluster.remove_node(other, allow_graceful=False))
 
-    evomerge.run(config, tmp_path / "run", Killer())
-    events = [read_journal(tmp_path / name / "journal.jsonl")[0] for name in ("whole", "run")]
-    assert removed and normal_form(events[0]) == normal_form(events[1])
-    failed = [event.data for event in events[1] if event.kind == "failed"]
+    whole, run, events = run_beside(cluster, tmp_path, {"num_actors": 2}, Killer())
+    assert removed and whole == run
+    failed = [event.data for event in events if event.kind == "failed"]
     assert all(not data["final"] and data["blame"] == "incident" for data in failed)
