@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -60,11 +60,17 @@ def _connect(config: WorkersConfig) -> bool:
             "include_dashboard": False,
             "num_cpus": _local_cpus(config),
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_node_ip_address": LOOPBACK,
         }
-    place = _on_loopback() if is_local else _with_errors_only()
+    if is_local or _is_on_loopback(config.address):
+        arguments["_node_ip_address"] = LOOPBACK
     try:
-        with _signals_left_to_us(), _core_worker_never_lost(), place:
+        with ExitStack() as around:
+            around.enter_context(_signals_left_to_us())
+            around.enter_context(_core_worker_never_lost())
+            if "_node_ip_address" in arguments:
+                around.enter_context(_loopback_left_as_it_is())
+            if not is_local:
+                around.enter_context(_with_errors_only())
             ray.init(**arguments)
     except (ConnectionError, ValueError) as error:
         raise InputError(
@@ -78,11 +84,28 @@ def _connect(config: WorkersConfig) -> bool:
     return True
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let Ray's processes listen for this machine alone.
+def _is_on_loopback(address: str) -> bool:
+    """Whether a Ray listens for its own machine alone, as one that a search has started."""
+    host, _, port = address.rpartition(":")
+    if host not in (LOOPBACK, "localhost") or not port.isdecimal():
+        return False
+    elsewhere = (ray.util.get_node_ip_address(), int(port))
+    return _answers((LOOPBACK, int(port))) and not _answers(elsewhere)
 
-    Ray puts the machine's address in the place of a loopback address, and they listen on all.
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=HEAD_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _loopback_left_as_it_is() -> Iterator[None]:
+    """Let Ray's processes listen on a loopback address, and be looked for there.
+
+    Ray puts the machine's address in its place, and they listen on all addresses.
     """
     services: Any = ray._private.services
     with _changed([(services, "resolve_ip_for_localhost", lambda host: host)]):
