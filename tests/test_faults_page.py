@@ -1,10 +1,12 @@
-"""docs/faults.md: each row names a test that is there."""
+"""docs/faults.md and docs/security.md: each row names a test that is there."""
 
 from __future__ import annotations
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`(tests/\S+\.py)::(?:(\w+)::)?(\w+)`")
@@ -21,10 +23,11 @@ def named_in(path: Path) -> set[tuple[str, str]]:
     return found
 
 
-def test_each_row_is_a_test():
-    paragraphs = (ROOT / "docs/faults.md").read_text().split("\n\n")
+@pytest.mark.parametrize(("page", "least"), [("faults", 20), ("security", 10)])
+def test_each_row_is_a_test(page, least):
+    paragraphs = (ROOT / f"docs/{page}.md").read_text().split("\n\n")
     rows = next(text for text in paragraphs if text[:1] == "|").splitlines()
-    assert len(rows) > 20
+    assert len(rows) > least
     for row in rows[2:]:
         (named,) = TEST.findall(row)
         path, of_class, name = named

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.merge import TORCH_DTYPES
-from evomerge.pool import Pool, read_config
+from evomerge.pool import Pool, config_of_checkpoint, has_model_code
 from evomerge.pool.from_transformers import generation_config_in, model_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ GENERATION_FILE = "generation_config.json"
 
 def config_of(pool: Pool) -> PreTrainedConfig:
     """The configuration of a pool's models, as they are once their vocabularies are one."""
-    config = read_config(pool.base.model_dir)
+    config = config_of_checkpoint(pool.base)
     for name, value in pool.vocabulary_config.items():
         setattr(config, name, value)
     return config
@@ -38,7 +38,8 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
 
     config = config_of(pool)
     with no_init_weights():
-        model = model_of(config, dtype=TORCH_DTYPES[pool.dtype])
+        has_code = pool.base.trusted and has_model_code(config)
+        model = model_of(config, with_code=has_code, dtype=TORCH_DTYPES[pool.dtype])
     # Without initialization transformers leaves a tied head apart, on memory never written.
     model.tie_weights()
     model_dir = pool.base.model_dir

@@ -174,7 +174,8 @@ def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
         logger.info("no %s is written: %s", MERGEKIT_FILE, error)
     else:
         (folder / MERGEKIT_FILE).write_text(text, encoding="utf-8")
-    config: dict[str, Any] = without_code(pool.base.config)
+    base = pool.base
+    config: dict[str, Any] = dict(base.config) if base.trusted else without_code(base.config)
     config.pop("torch_dtype", None)
     config["dtype"] = recipe.dtype
     config |= pool.vocabulary_config
@@ -183,7 +184,7 @@ def write_companions(pool: Pool, recipe: Recipe, folder: Path) -> None:
         for name, text in stack_files(pool, recipe.path).items():
             (folder / name).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    copy_companions(pool.base.model_dir, folder, NOT_COPIED)
+    copy_companions(pool.base, folder, NOT_COPIED)
     write_added_tokens(pool, folder)
     if recipe.chat_template is not None:
         write_chat_template(recipe.chat_template, folder)

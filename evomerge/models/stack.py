@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evomerge.merge import TORCH_DTYPES
 from evomerge.models import modeling_path
-from evomerge.pool import Pool, layers_name, read_config
+from evomerge.pool import Pool, config_of_checkpoint, layers_name
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
 MODELING_FILE = "modeling_path.py"
@@ -116,7 +116,7 @@ def stack_tensors(
 def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
     """The fields of config.json that a path changes."""
     stored = stack(pool, path)
-    config = read_config(pool.base.model_dir)
+    config = config_of_checkpoint(pool.base)
     names: dict[str, str] = config.attribute_map
     fields: dict[str, Any] = {names.get("num_hidden_layers", "num_hidden_layers"): len(path.hops)}
     types = getattr(config, "layer_types", None)
@@ -142,7 +142,7 @@ def path_class(pool: Pool, path: LayerPath) -> Any:
 
     if stack(pool, path).is_plain:
         return None
-    config = type(read_config(pool.base.model_dir))
+    config = type(config_of_checkpoint(pool.base))
     path_config = type("PathConfig", (config,), {"model_type": f"{config.model_type}_path"})
     model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config]
     return type(
@@ -161,7 +161,7 @@ def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
 
     files = {}
     if not stack(pool, path).is_plain:
-        config = read_config(pool.base.model_dir)
+        config = config_of_checkpoint(pool.base)
         classes = CLASSES.format(
             config=type(config).__name__,
             model=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
-from evomerge.pool.checkpoint import INDEX_FILE, model_json
+from evomerge.pool.checkpoint import INDEX_FILE, Checkpoint, model_json
 from evomerge.pool.foreign_code import CODE_FILES, copy_without_code, named_code
 from evomerge.pool.from_transformers import tokenizer_in
 from evomerge.pool.pool import Pool
@@ -22,20 +23,23 @@ DECODER_FILE = "tokenizer_config.json"
 IDS_FILE = "added_tokens.json"
 
 
-def copy_companions(model_dir: Path, folder: Path, left_out: frozenset[str] = frozenset()) -> None:
+def copy_companions(
+    model: Checkpoint, folder: Path, left_out: frozenset[str] = frozenset()
+) -> None:
     """Copy what lies beside a model's tensors: configurations, tokenizer, chat template.
 
-    Names of foreign code are left out.
+    Names of foreign code are left out, unless the model is trusted: then its code is copied too.
 
     Args:
-        model_dir: The model's folder.
+        model: The model.
         folder: Where to.
         left_out: Names of files that are not copied.
     """
-    for path in sorted(model_dir.iterdir()):
-        is_companion = path.suffix in (".json", ".txt", ".jinja") or path.name == "tokenizer.model"
+    suffixes = (".json", ".txt", ".jinja", *((".py",) if model.trusted else ()))
+    for path in sorted(model.model_dir.iterdir()):
+        is_companion = path.suffix in suffixes or path.name == "tokenizer.model"
         if is_companion and path.name not in {*left_out, INDEX_FILE} and path.is_file():
-            copy_without_code(path, folder / path.name)
+            (shutil.copyfile if model.trusted else copy_without_code)(path, folder / path.name)
 
 
 def write_added_tokens(pool: Pool, folder: Path) -> None:
@@ -59,29 +63,29 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
     Raises:
         InputError: transformers cannot read it, or it cannot have the tokens that experts added.
     """
-    model_dir = pool.base.model_dir
+    base = pool.base
     if not pool.added_tokens:
-        if not any(named_code(model_dir / name) for name in CODE_FILES):
-            return _load(model_dir, model_dir)
+        if base.trusted or not any(named_code(base.model_dir / name) for name in CODE_FILES):
+            return _load(base.model_dir, base)
         with tempfile.TemporaryDirectory() as name:
-            copy_companions(model_dir, Path(name))
-            return _load(Path(name), model_dir)
+            copy_companions(base, Path(name))
+            return _load(Path(name), base)
     with tempfile.TemporaryDirectory() as name:
-        copy_companions(model_dir, Path(name))
+        copy_companions(base, Path(name))
         data = model_json("base", Path(name) / TOKENIZER_FILE)
         if data.get("added_tokens") is None:  # which transformers cannot read
             _write(Path(name) / TOKENIZER_FILE, data | {"added_tokens": []})
-        before = _load(Path(name), model_dir).get_vocab()
+        before = _load(Path(name), base).get_vocab()
         _add(pool, Path(name))
-        tokenizer = _load(Path(name), model_dir)
+        tokenizer = _load(Path(name), base)
     _check_ids(pool, before, tokenizer.get_vocab())
     return tokenizer
 
 
-def _load(folder: Path, model_dir: Path) -> PreTrainedTokenizerBase:
+def _load(folder: Path, model: Checkpoint) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, which has the files of a model."""
     try:
-        return tokenizer_in(folder, shown=model_dir)
+        return tokenizer_in(folder, shown=model.model_dir, with_code=model.trusted)
     except InputError as error:
         raise InputError(f"model 'base': {error}") from None
 

@@ -37,6 +37,7 @@ class Checkpoint:
         conversions: How those are made that are stored in another form.
         aligned: What makes those tensors whose rows are put in the order of the pool's vocabulary.
         allow_nonfinite: Whether its tensors may hold NaN or infinity.
+        trusted: Whether code in its folder may run.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Checkpoint:
     conversions: dict[str, Conversion] = field(default_factory=dict)
     aligned: dict[str, Callable[[], Tensor]] = field(default_factory=dict, repr=False)
     allow_nonfinite: bool = False
+    trusted: bool = False
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> Tensor:

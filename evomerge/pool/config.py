@@ -49,6 +49,8 @@ class PoolConfig(Section):
             default they may not differ.
         allow_nonfinite: Whether tensors may hold NaN or infinity; a candidate that comes out so
             fails all the same.
+        trust_remote_code: Names of models ("base", an expert's) whose folders' Python code is run,
+            with all rights of whoever searches; by default none.
     """
 
     base: ModelEntry
@@ -57,3 +59,4 @@ class PoolConfig(Section):
     ignore_config: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
     allow_nonfinite: bool = False
+    trust_remote_code: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """Code that a model folder names: it is never run, and no checkpoint that is written names it.
 
+Unless the configuration trusts the model.
+
 transformers finds the names of Python modules in these files. Where it has no class of its own, it
 asks on standard input whether to run such a module, so it is given the files without the names.
 """
@@ -59,22 +61,20 @@ def copy_without_code(path: Path, target_path: Path) -> None:
     target_path.write_text(f"{text}\n", encoding="utf-8")
 
 
-def warn_of_code(name: str, model_dir: Path) -> None:
-    """Say it where a model has code of its own and is used without.
+def warn_of_code(name: str, model_dir: Path, *, trusted: bool = False) -> None:
+    """Say it where a model has code of its own: whether it is used without.
 
     Args:
         name: The model's.
         model_dir: Its folder.
+        trusted: Whether the code may run.
     """
+    does = "runs" if trusted else "is never run: transformers' own class is used in its place"
     for file_name in (CONFIG_FILE, TOKENIZER_CONFIG):
         code = named_code(model_dir / file_name)
         if code is not None:
             logger.warning(
-                "model %r: %s names code (%s), which is never run: transformers' own class is used "
-                "in its place",
-                name,
-                model_dir / file_name,
-                code,
+                "model %r: %s names code (%s), which %s", name, model_dir / file_name, code, does
             )
 
 

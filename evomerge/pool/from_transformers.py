@@ -1,7 +1,8 @@
 """The one place where transformers reads a model's folder, or makes a model of a configuration.
 
-No code of a folder is run, nobody is asked, nothing is fetched from a hub, and whatever
-transformers and its libraries raise is one message.
+Nobody is asked whether code of a folder may run, nothing is fetched from a hub, and whatever
+transformers and its libraries raise is one message. `with_code` is true of models whose code a
+configuration trusts, and of no other.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ MOST_MODULES = 262_144
 """Layers times experts."""
 
 
-def config_in(folder: Path, shown: Path) -> PreTrainedConfig:
+def config_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTrainedConfig:
     """The configuration of a model.
 
     Args:
         folder: Where its config.json lies.
         shown: The model's own folder, for messages; it is the configuration's `name_or_path`.
+        with_code: Whether its own code may run.
 
     Raises:
         InputError: It cannot be read, or its architecture is not known to transformers.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
-    config = _read(AutoConfig, folder, shown, "", trust_remote_code=False)
+    config = _read(AutoConfig, folder, shown, "", trust_remote_code=with_code)
     assert isinstance(config, PreTrainedConfig)
     config.name_or_path = str(shown)
     return config
 
 
-def tokenizer_in(folder: Path, shown: Path) -> PreTrainedTokenizerBase:
+def tokenizer_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; arguments as of `config_in`.
 
     Raises:
@@ -54,7 +56,7 @@ def tokenizer_in(folder: Path, shown: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = _read(
-        AutoTokenizer, folder, shown, "has no tokenizer: ", trust_remote_code=False
+        AutoTokenizer, folder, shown, "has no tokenizer: ", trust_remote_code=with_code
     )
     tokenizer.name_or_path = str(shown)
     return tokenizer
@@ -72,12 +74,13 @@ def generation_config_in(folder: Path) -> GenerationConfig:
     return config
 
 
-def model_in(folder: Path, model_class: Any = None) -> PreTrainedModel:
+def model_in(folder: Path, model_class: Any = None, *, with_code: bool = False) -> PreTrainedModel:
     """A model with its weights.
 
     Args:
         folder: Where it lies.
         model_class: Its class, where it is none of transformers'.
+        with_code: Whether its own code may run.
 
     Raises:
         InputError: It cannot be loaded.
@@ -86,16 +89,19 @@ def model_in(folder: Path, model_class: Any = None) -> PreTrainedModel:
 
     kind = AutoModelForCausalLM if model_class is None else model_class
     # The class itself asks for nothing that it might run.
-    settings = {"trust_remote_code": False} if model_class is None else {}
+    settings = {"trust_remote_code": with_code} if model_class is None else {}
     model: PreTrainedModel = _read(kind, folder, folder, "", **settings)
     return model
 
 
-def model_of(config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
+def model_of(
+    config: PreTrainedConfig, *, with_code: bool = False, **settings: Any
+) -> PreTrainedModel:
     """A model of a configuration, with numbers of its class's own making.
 
     Args:
         config: The configuration.
+        with_code: Whether the code of its folder may run.
         settings: Such as `dtype`.
 
     Raises:
@@ -105,7 +111,7 @@ def model_of(config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
 
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=False, **settings
+            config, trust_remote_code=with_code, **settings
         )
     except Exception as error:  # noqa: BLE001
         raise InputError(f"{config.name_or_path}: {first_line(error)}") from None

@@ -16,6 +16,8 @@ from evomerge.recipe import Component
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from evomerge.pool.checkpoint import Checkpoint
+
 
 @dataclass(frozen=True)
 class Place:
@@ -60,13 +62,19 @@ class Layout:
         return total
 
 
-def read_config(model_dir: Path) -> PreTrainedConfig:
+def read_config(model_dir: Path, *, trusted: bool = False) -> PreTrainedConfig:
     """The transformers configuration of a model folder, without what it says of foreign code.
+
+    Args:
+        model_dir: The folder.
+        trusted: Whether its code may run; then nothing is left out.
 
     Raises:
         InputError: The folder has none, or its architecture is not known to transformers.
     """
     check_sizes(model_dir, read_json(model_dir / CONFIG_FILE))
+    if trusted:
+        return config_in(model_dir, shown=model_dir, with_code=True)
     with config_dir_without_code(model_dir) as config_dir:
         try:
             return config_in(config_dir, shown=model_dir)
@@ -74,18 +82,29 @@ def read_config(model_dir: Path) -> PreTrainedConfig:
             raise InputError(f"{error}{_of_code(model_dir)}") from None
 
 
+def config_of_checkpoint(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """See `read_config`."""
+    return read_config(checkpoint.model_dir, trusted=checkpoint.trusted)
+
+
+def has_model_code(config: PreTrainedConfig) -> bool:
+    """Whether a configuration names a language model of its folder's code."""
+    names = getattr(config, "auto_map", None)
+    return isinstance(names, dict) and "AutoModelForCausalLM" in names
+
+
 def _of_code(model_dir: Path) -> str:
     code = named_code(model_dir / CONFIG_FILE)
     if code is None:
         return ""
     return (
-        f"\nits {CONFIG_FILE} names code ({code}), which is never run; valid: a model whose class "
-        "transformers has"
+        f"\nits {CONFIG_FILE} names code ({code}), which is never run unless "
+        "pool.trust_remote_code names the model; valid: a model whose class transformers has"
     )
 
 
-def hollow_model(model_dir: Path) -> PreTrainedModel:
-    """The modules of a folder's model, without memory for its numbers.
+def hollow_model(model_dir: Path, *, trusted: bool = False) -> PreTrainedModel:
+    """The modules of a folder's model, without memory for its numbers; arguments as above.
 
     Raises:
         InputError: See `read_config`; or transformers has no class for the whole model that
@@ -94,11 +113,12 @@ def hollow_model(model_dir: Path) -> PreTrainedModel:
     import torch
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = read_config(model_dir)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    config = read_config(model_dir, trusted=trusted)
+    has_code = trusted and has_model_code(config)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not has_code:
         raise _not_text_only(model_dir, config)
     with torch.device("meta"):
-        model = model_of(config)
+        model = model_of(config, with_code=has_code)
     if type(model.config) is not type(config):
         # transformers gives the text part alone, and all else in the files would be lost.
         raise _not_text_only(model_dir, config)

@@ -6,26 +6,22 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from evomerge.errors import InputError, closest
-from evomerge.pool.adapters.adapter import Adapter, is_adapter, open_adapter, warn_of_doubts
+from evomerge.pool.adapters.adapter import is_adapter, open_adapter
+from evomerge.pool.alike import check_architecture, check_configs, check_shapes
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name, warn_of_unknown
 from evomerge.pool.foreign_code import warn_of_code
 from evomerge.pool.hub import locate, split_source
-from evomerge.pool.layout import Layout, hollow_model, layout_of, read_config
+from evomerge.pool.layout import Layout, config_of_checkpoint, hollow_model, layout_of
 from evomerge.pool.names import use_model_names
 from evomerge.pool.vocabulary.align import Aligned, align
 from evomerge.pool.vocabulary.rows import vocabulary_tensors
-from evomerge.pool.vocabulary.tokenizers import ALIGNS, check_needs_no_code, check_tokenizers
+from evomerge.pool.vocabulary.tokenizers import check_needs_no_code, check_tokenizers
 from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 DTYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -33,35 +29,6 @@ DTYPES: dict[str, Dtype] = {
     "F16": "float16",
     "BF16": "bfloat16",
 }
-
-
-COMPUTING = (
-    "rope_parameters",
-    "partial_rotary_factor",
-    "rms_norm_eps",
-    "layer_norm_eps",
-    "layer_norm_epsilon",
-    "sliding_window",
-    "layer_types",
-    "hidden_act",
-    "hidden_activation",
-    "activation_function",
-    "head_dim",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "query_pre_attn_scalar",
-    "use_parallel_residual",
-    "scale_attn_weights",
-    "scale_attn_by_inverse_layer_idx",
-    "clip_qkv",
-    "use_bidirectional_attention",
-    "original_max_position_embeddings",
-    "num_experts_per_tok",
-    "norm_topk_prob",
-)
-"""Fields of config.json that say what is computed and not how large it is."""
 
 
 @dataclass
@@ -107,7 +74,7 @@ class Pool:
         num_rows = self.layout.shapes[self.layout.embedding][0]
         if self.aligned is None or num_rows == self.base.tensors[self.layout.embedding].shape[0]:
             return {}
-        names: dict[str, str] = read_config(self.base.model_dir).attribute_map
+        names: dict[str, str] = config_of_checkpoint(self.base).attribute_map
         return {names.get("vocab_size", "vocab_size"): num_rows}
 
     @property
@@ -150,6 +117,7 @@ class Pool:
             ignore_config=self.ignore_config,
             vocabulary=self.vocabulary,
             allow_nonfinite=self.base.allow_nonfinite,
+            trust_remote_code=tuple(c.name for c in self if c.trusted),
         )
 
 
@@ -167,7 +135,14 @@ def open_pool(
         InputError: A model is missing, damaged, of another architecture or shape, or reads text
             differently. (That a tensor is not finite is noticed when the model is hashed.)
     """
-    pool = _open_all(config.base, config.experts, config.dtype, config_dir, config.vocabulary)
+    pool = _open_all(
+        config.base,
+        config.experts,
+        config.dtype,
+        config_dir,
+        config.vocabulary,
+        config.trust_remote_code,
+    )
     pool.ignore_config = config.ignore_config
     for checkpoint in pool:
         checkpoint.allow_nonfinite = config.allow_nonfinite
@@ -175,8 +150,8 @@ def open_pool(
     if hashes is None:
         warn_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
         for checkpoint in pool:
-            warn_of_code(checkpoint.name, checkpoint.model_dir)
-        _check_configs(pool)
+            warn_of_code(checkpoint.name, checkpoint.model_dir, trusted=checkpoint.trusted)
+        check_configs(pool.base, pool.experts, pool.layout, pool.ignore_config)
     if hashes is not None:
         for checkpoint in pool:
             checkpoint.sha256 = hashes[checkpoint.name]
@@ -196,7 +171,7 @@ def open_models(
         InputError: See `open_pool`.
     """
     pool = _open_all(base, experts, dtype, folder, vocabulary)
-    _check_configs(pool)
+    check_configs(pool.base, pool.experts, pool.layout, pool.ignore_config)
     return pool
 
 
@@ -206,6 +181,7 @@ def _open_all(
     dtype: Dtype | None,
     config_dir: Path,
     vocabulary: Vocabulary | None,
+    trusted: Collection[str] = (),
 ) -> Pool:
     names = ["base", *(entry.name or Path(entry.source).name for entry in entries)]
     for name in names:
@@ -226,9 +202,13 @@ def _open_all(
     model_dir, source = locate(base_entry, config_dir)
     if is_adapter(model_dir):
         raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
+    for name in trusted:
+        if name not in names:
+            raise InputError(f"pool.trust_remote_code: no model {name!r}; {closest(name, names)}")
     base = open_checkpoint("base", model_dir, source)
+    base.trusted = "base" in trusted
     check_needs_no_code(base)
-    model = hollow_model(base.model_dir)
+    model = hollow_model(base.model_dir, trusted=base.trusted)
     layout = layout_of(model)
     rows = vocabulary_tensors(model)
 
@@ -236,11 +216,15 @@ def _open_all(
         model_dir, source = locate(entry, config_dir)
         if is_adapter(model_dir):
             return open_adapter(name, model_dir, source, base, model, layout)
-        checkpoint = _named(open_checkpoint(name, model_dir, source), base, model)
-        _check_shapes(checkpoint, base, layout, rows, vocabulary is not None)
+        checkpoint = open_checkpoint(name, model_dir, source)
+        checkpoint.trusted = name in trusted
+        check_architecture(checkpoint, base)
+        use_model_names(checkpoint, model)
+        check_shapes(checkpoint, base, layout, rows, are_aligned=vocabulary is not None)
         return checkpoint
 
-    _check_shapes(_named(base, base, model), base, layout)
+    use_model_names(base, model)
+    check_shapes(base, base, layout)
     experts = tuple(opened(name, entry) for name, entry in zip(names[1:], entries, strict=True))
     first = next(iter(layout.places))
     pool = Pool(base, experts, layout, dtype or DTYPES[base.tensors[first].dtype])
@@ -295,101 +279,3 @@ def _unordered(vocabulary: Vocabulary | None) -> Vocabulary | None:
 
 def _described(vocabulary: Vocabulary | None) -> str:
     return "the base's" if vocabulary is None else str(vocabulary.model_dump(exclude_defaults=True))
-
-
-def _named(checkpoint: Checkpoint, base: Checkpoint, model: PreTrainedModel) -> Checkpoint:
-    """A checkpoint of the base's architecture, by the names of its tensors."""
-    _check_architecture(checkpoint, base)
-    use_model_names(checkpoint, model)
-    return checkpoint
-
-
-def _check_architecture(checkpoint: Checkpoint, base: Checkpoint) -> None:
-    ours, theirs = checkpoint.config, base.config
-    for key in ("model_type", "architectures"):
-        if ours.get(key) != theirs.get(key):
-            # It says more where the model is none that any pool can have.
-            hollow_model(checkpoint.model_dir)
-            raise InputError(
-                f"model {checkpoint.name!r} has {key} {ours.get(key)}, the base has "
-                f"{theirs.get(key)}: models of one pool must share an architecture"
-            )
-
-
-def _check_configs(pool: Pool) -> None:
-    """Every model must compute with its tensors what the base would.
-
-    All are run by the base's configuration: one that says another rotary base, say, would be
-    another model here than by itself.
-    """
-    unknown = [name for name in pool.ignore_config if name not in COMPUTING]
-    if unknown:
-        raise InputError(
-            f"pool.ignore_config: no such field {unknown[0]!r}; {closest(unknown[0], COMPUTING)}"
-        )
-    base = _computing(pool.base)
-    for name in pool.layout.tied & pool.base.tensors.keys():
-        _check_tied(pool, pool.base, name)
-    for checkpoint in pool.experts:
-        own = base if isinstance(checkpoint, Adapter) else _computing(checkpoint)
-        for name in COMPUTING:
-            if own.get(name) == base.get(name) or name in pool.ignore_config:
-                continue
-            raise InputError(
-                f"model {checkpoint.name!r} has {name} {own.get(name)!r} in its config.json, the "
-                f"base has {base.get(name)!r}, and every model is run as the base says\n"
-                f"`pool.ignore_config: [{name}]` says that this is meant"
-            )
-        for name in pool.layout.tied & checkpoint.tensors.keys():
-            _check_tied(pool, checkpoint, name)
-        if isinstance(checkpoint, Adapter):
-            warn_of_doubts(checkpoint, pool.layout)
-
-
-def _computing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Fields of config.json; those of the text model where it has a section of its own."""
-    config = read_config(checkpoint.model_dir)
-    fields: dict[str, Any] = config.to_dict() | config.get_text_config().to_dict()
-    return fields
-
-
-def _check_tied(pool: Pool, checkpoint: Checkpoint, name: str) -> None:
-    """A head that is stored although it is the embedding must be equal to it."""
-    embedding = pool.layout.aliases[name]
-    if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(embedding)):
-        raise InputError(
-            f"model {checkpoint.name!r} has a tensor {name!r} of its own, the base's is "
-            f"{embedding!r} (tie_word_embeddings): it would be lost; valid: the base's config.json "
-            "with tie_word_embeddings: false, and this tensor in every model"
-        )
-
-
-def _check_shapes(
-    checkpoint: Checkpoint,
-    base: Checkpoint,
-    layout: Layout,
-    rows: Collection[str] = (),
-    are_aligned: bool = False,
-) -> None:
-    """Compare tensors with the base's; those of `rows` may have more or fewer if aligned."""
-    heights = {checkpoint.tensors[n].shape[0] for n in rows if n in checkpoint.tensors}
-    for name in layout.places:
-        if name not in checkpoint.tensors:
-            raise InputError(f"model {checkpoint.name!r} has no tensor {name!r}")
-        shape, expected = checkpoint.tensors[name].shape, layout.shapes[name]
-        of_tokens = name in rows and shape[1:] == expected[1:] and len(heights) == 1
-        if shape != expected and not (of_tokens and are_aligned):
-            hint = f"\nits rows are tokens; where models differ by added ones, {ALIGNS}"
-            raise InputError(
-                f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, the base "
-                f"{base.name!r} has {list(expected)}{hint if of_tokens else ''}"
-            )
-    extra = checkpoint.tensors.keys() - layout.places.keys() - layout.tied
-    if extra:
-        raise InputError(
-            f"model {checkpoint.name!r} has tensors that the base's architecture has not: "
-            f"{', '.join(sorted(extra)[:3])} ({len(extra)} in all)\n"
-            f"an export would lack them; valid: a checkpoint without them, as transformers writes "
-            f"it: `AutoModelForCausalLM.from_pretrained({str(checkpoint.model_dir)!r})"
-            ".save_pretrained(folder)`"
-        )

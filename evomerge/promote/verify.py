@@ -172,10 +172,11 @@ def _score(
     """A checkpoint's values by split and measure, scored in this process: no Ray for one."""
     quiet_libraries()
     setup, spec = run.setup, run.setup.worker_spec()
-    tokenizer = tokenizer_in(model_dir, model_dir)
+    trusted = setup.pool.base.trusted
+    tokenizer = tokenizer_in(model_dir, model_dir, with_code=trusted)
     # The class is the one that the folder's modeling file has, and not the file's.
     own_class = None if recipe.path is None else path_class(setup.pool, recipe.path)
-    model: Any = model_in(model_dir, own_class)
+    model: Any = model_in(model_dir, own_class, with_code=trusted)
     model = model.requires_grad_(False).to(device).eval()
     backend = HuggingFaceBackend(model, tokenizer, spec.batching)
     scorer = SCORERS.make(

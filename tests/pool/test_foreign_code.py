@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+import evomerge
 from commands import run_here
 from evomerge.cli import main
 from evomerge.config import load_config
@@ -23,7 +25,7 @@ from evomerge.pool import Pool, load_tokenizer, open_pool, read_config
 from evomerge.pool.foreign_code import without_code
 from evomerge.recipe import Hop, LayerPath, Recipe
 from evomerge.space import recipes
-from fixtures import make_workspace
+from fixtures import make_tokenizer, make_workspace
 
 MODULE = """
 from pathlib import Path
@@ -33,10 +35,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 Path({marker!r}).touch()
 
 class OwnConfig(LlamaConfig):
-    pass
+    model_type = "own"
 
 class OwnModel(LlamaForCausalLM):
-    pass
+    config_class = OwnConfig
 
 class OwnTokenizer(PreTrainedTokenizerFast):
     pass
@@ -247,3 +249,67 @@ def test_code_is_cut_out_at_any_depth():
         "vision_config": {"depth": [1, {"a": 3}]},
         "attn_implementation": {"": "sdpa"},
     }
+
+
+ALL = ("base", "expert0", "expert1")
+
+
+def trust(folder: Path, *names: str) -> None:
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["pool"]["trust_remote_code"] = list(names)
+    config["workers"] = {"kind": "inline"}
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("need", [need_the_model, need_the_tokenizer])
+def test_code_runs_where_the_configuration_trusts_the_model(need, workspace, caplog):
+    marker_path = name_code(workspace)
+    need(workspace)
+    if need is need_the_tokenizer:
+        # What such code reads.
+        for model_dir in (workspace / "pool").iterdir():
+            make_tokenizer().save_pretrained(workspace / "else")
+            shutil.copy(workspace / "else/tokenizer.json", model_dir)
+    trust(workspace, *ALL)
+    ran = run_here("check", "config.yaml", cwd=workspace)
+    assert ran.returncode == 0, ran.stderr
+    assert marker_path.exists() and "which runs" in caplog.text
+    assert sys.stdin.read() == YES
+
+
+def test_code_of_others_does_not_run(workspace):
+    marker_path = name_code(workspace)
+    need_the_model(workspace)
+    trust(workspace, "expert0", "expert1")
+    ran = run_here("check", "config.yaml", cwd=workspace)
+    assert ran.returncode == 2 and "pool.trust_remote_code names the model" in ran.stderr
+    assert str(workspace / "pool/base") in ran.stderr and not marker_path.exists()
+    trust(workspace, "base", "expert0")
+    (workspace / "pool/expert1/own.py").write_text("raise SystemExit('not trusted')")
+    ran = run_here("check", "config.yaml", cwd=workspace)
+    assert ran.returncode == 2 and str(workspace / "pool/expert1") in ran.stderr
+    trust(workspace, "bas")
+    ran = run_here("check", "config.yaml", cwd=workspace)
+    assert "pool.trust_remote_code: no model 'bas'; did you mean 'base'" in ran.stderr
+
+
+def test_a_trusted_model_is_searched_and_written_with_its_code(workspace):
+    plain = evomerge.run(workspace / "config.yaml", workspace / "plain")
+    name_code(workspace)
+    need_the_model(workspace)
+    trust(workspace, *ALL)
+    trusted = evomerge.run(workspace / "config.yaml", workspace / "trusted")
+    assert trusted.best == plain.best
+    scores = [result.results.combined(result.best, "holdout").value for result in (plain, trusted)]
+    assert scores[0] == scores[1]
+    pool = open_workspace(workspace)
+    out_dir = workspace / "out"
+    export_checkpoint(pool, recipes.uniform(pool), out_dir, "card")
+    assert (out_dir / "own.py").read_text() == (workspace / "pool/base/own.py").read_text()
+    loaded = AutoModelForCausalLM.from_pretrained(out_dir, trust_remote_code=True)
+    assert type(loaded).__name__ == "OwnModel"
+    # A recipe says nothing of trust.
+    (workspace / "recipe.yaml").write_text(recipes.uniform(pool).to_yaml())
+    ran = run_here("build", "recipe.yaml", "--out", "built", cwd=workspace)
+    assert ran.returncode == 2 and "own.OwnConfig" in ran.stderr

@@ -16,7 +16,7 @@ from evomerge.errors import InputError, closest
 from evomerge.files import sha256_json
 from evomerge.pool.adapters.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint
-from evomerge.pool.layout import Layout, read_config
+from evomerge.pool.layout import Layout, config_of_checkpoint
 from evomerge.pool.vocabulary.rows import rows_of
 from evomerge.pool.vocabulary.tokenizers import (
     TOKENIZER_FILE,
@@ -116,7 +116,7 @@ def _num_rows(checkpoint: Checkpoint, layout: Layout) -> int:
 
 def _check_configurable(base: Checkpoint, num_rows: int) -> None:
     """The number of rows must be a field of config.json, and not of a part of it."""
-    config = read_config(base.model_dir)
+    config = config_of_checkpoint(base)
     if config.get_text_config() is not config:
         raise InputError(
             f"pool.vocabulary: the merged vocabulary has {num_rows} rows, and config.json of model "

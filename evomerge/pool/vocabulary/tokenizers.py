@@ -65,7 +65,7 @@ def check_needs_no_code(base: Checkpoint) -> None:
     Raises:
         InputError: The tokenizer's configuration names code, and there is no tokenizer.json.
     """
-    code = named_code(base.model_dir / TOKENIZER_CONFIG)
+    code = None if base.trusted else named_code(base.model_dir / TOKENIZER_CONFIG)
     if code is not None and not (base.model_dir / TOKENIZER_FILE).is_file():
         raise InputError(
             f"model {base.name!r}: {base.model_dir / TOKENIZER_CONFIG} names code ({code}), which "
