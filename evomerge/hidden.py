@@ -9,14 +9,22 @@ import re
 HIDDEN = "***"
 
 SHORTEST = 8
-"""Shorter values of variables are words such as "true", which stand in any text."""
 
-_NAMES = re.compile(r"PASSWORD|PASSWD|SECRET|CREDENTIAL|(^|_)(TOKEN|(API|ACCESS|PRIVATE)_KEY)(_|$)")
+LONGEST_WORD = 12
+"""Shorter values of small letters alone are no secrets but words, which stand in any text."""
+
+_NAMES = re.compile(
+    r"PASSWORD|PASSWD|SECRET|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|TOKEN(?!IZER)(_|\d|$)"
+)
 
 _OF_FILES = re.compile(r"_(PATH|FILE|DIR)$")
 
-_IN_ADDRESSES = re.compile(r"(?<=://)[^/\s@'\"]*:[^/\s'\"]*(?=@)|(?<=https://)[^/\s@'\"]+(?=@)")
+_IN_ADDRESSES = re.compile(
+    r"(?<=://)[^/\s@]*:[^/\s]*(?=@)|(?<=http://)[^/\s@]+(?=@)|(?<=https://)[^/\s@]+(?=@)"
+)
 """A user with a password, and what stands before the host of a server on the web."""
+
+_IN_QUERIES = re.compile(r"([?&](?:\w*password|passwd|\w*token|api_key)=)[^&\s]+", re.IGNORECASE)
 
 _OF_HUB = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
 
@@ -24,13 +32,14 @@ _OF_HUB = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
 def hide(text: str) -> str:
     """A text with `***` in the place of what nobody else should know.
 
-    That is: users and passwords in addresses, tokens of the Hugging Face hub, and the values of
-    environment variables whose names say that they are secret (HF_TOKEN, PGPASSWORD,
-    AWS_SECRET_ACCESS_KEY).
+    That is: users and passwords in addresses and in their queries, tokens of the Hugging Face hub,
+    and the values of environment variables whose names say that they are secret (HF_TOKEN,
+    PGPASSWORD, AWS_SECRET_ACCESS_KEY).
     """
     for value in _secrets():
         text = text.replace(value, HIDDEN)
-    return _OF_HUB.sub(HIDDEN, _IN_ADDRESSES.sub(HIDDEN, text))
+    text = _IN_QUERIES.sub(rf"\1{HIDDEN}", _IN_ADDRESSES.sub(HIDDEN, text))
+    return _OF_HUB.sub(HIDDEN, text)
 
 
 def _secrets() -> list[str]:
@@ -38,7 +47,11 @@ def _secrets() -> list[str]:
     values = {
         value
         for name, value in os.environ.items()
-        if len(value) >= SHORTEST and _NAMES.search(name.upper()) and not _OF_FILES.search(name)
+        if _NAMES.search(name.upper())
+        and not _OF_FILES.search(name.upper())
+        and len(value) >= SHORTEST
+        # A word such as "postgres" stands in any text.
+        and not (value.isalpha() and value.islower() and len(value) < LONGEST_WORD)
     }
     return sorted(values, key=len, reverse=True)
 

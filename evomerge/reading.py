@@ -86,17 +86,19 @@ def whole_path(name: str, folder: Path, setting: str) -> Path:
         InputError: No file can have such a path.
     """
     try:
-        # No file system has longer ones.
-        if any(len(os.fsencode(part)) > 255 for part in Path(name).parts):
-            raise ValueError("a name in it has more than 255 bytes")
-        path = (folder / Path(name).expanduser()).resolve()
-        if len(os.fsencode(path)) > 4095:
-            raise ValueError("it has more than 4,095 bytes")
-        return path
+        given = Path(name).expanduser()
     except RuntimeError:
         user = shorten(repr(name.partition("/")[0]), 100)
         raise InputError(f"{setting}: there is no user {user}") from None
-    except (ValueError, OSError) as error:
+    try:
+        # No file system has longer ones.
+        if any(len(os.fsencode(part)) > 255 for part in Path(name).parts):
+            raise ValueError("a name in it has more than 255 bytes")
+        path = (folder / given).resolve()
+        if len(os.fsencode(path)) > 4095:
+            raise ValueError("it has more than 4,095 bytes")
+        return path
+    except (RuntimeError, ValueError, OSError) as error:
         said = shorten(repr(name), 100)
         raise InputError(f"{setting}: {said} is no path: {first_line(error)}") from None
 
@@ -271,23 +273,35 @@ def _loader_of(text: str) -> Iterator[Any]:
 def _check_size(text: str) -> None:
     """Refuse what would take long to compose, or more memory than the text."""
     values = 0
-    whole: dict[str, int] = {}
-    begun: list[tuple[str | None, int]] = []
+    # Of what has an anchor: how many values, and how deep.
+    whole: dict[str, tuple[int, int]] = {}
+    # Of what has begun: its anchor, the values before it, and how deep it has been so far.
+    begun: list[tuple[str | None, int, int]] = []
+
+    def note(depth: int, mark: Any) -> None:
+        if begun:
+            anchor, before, deepest = begun[-1]
+            begun[-1] = anchor, before, max(deepest, depth)
+        if len(begun) + depth > MAX_DEPTH:
+            raise _BeyondLimits(_TOO_DEEP, mark)
+
     for event in yaml.parse(text, Loader=_Plain):
         if isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = begun.pop()
+            anchor, before, deepest = begun.pop()
             if anchor is not None:
-                whole[anchor] = values - before
+                whole[anchor] = values - before, deepest + 1
+            note(deepest + 1, event.start_mark)
         elif isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in begun):
+            if any(anchor == event.anchor for anchor, *_ in begun):
                 raise _Refused(f"*{event.anchor} stands inside itself", event.start_mark)
-            values += whole.get(str(event.anchor), 1)
+            number, depth = whole.get(str(event.anchor), (1, 0))
+            values += number
+            note(depth, event.start_mark)
         elif isinstance(event, yaml.NodeEvent):
             values += 1
             if isinstance(event, yaml.CollectionStartEvent):
-                begun.append((event.anchor, values - 1))
-                if len(begun) > MAX_DEPTH:
-                    raise _BeyondLimits(_TOO_DEEP, event.start_mark)
+                begun.append((event.anchor, values - 1, 0))
+                note(0, event.start_mark)
         if values > MAX_VALUES:
             raise _BeyondLimits(f"more than {MAX_VALUES:,} values", event.start_mark)
 
@@ -324,6 +338,8 @@ def _told(text: str, source: str | Path, numbered: bool) -> Iterator[None]:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = shorten(getattr(error, "problem", None) or first_line(error), 200)
+        if "unhashable key" in problem:
+            problem = "a list or a mapping cannot be a key"
         if not isinstance(error, _Refused):
             problem = f"not YAML: {problem}"
         if mark is None:

@@ -23,6 +23,11 @@ TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
         ("postgresql+psycopg2://me:p%40ss@host/db", "postgresql+psycopg2://***@host/db"),
         ("https://oauth2token@host/path", "https://***@host/path"),
         ("http://me:p@ss@host, http://host:80/a@b", "http://***@host, http://host:80/a@b"),
+        ("http://a-token@host and http://me:it's@host", "http://***@host and http://***@host"),
+        (
+            "postgresql://h/d?sslmode=on&password=a&x=1",
+            "postgresql://h/d?sslmode=on&password=***&x=1",
+        ),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("org/model@main and a@b.c", "org/model@main and a@b.c"),
         (f"Authorization: Bearer {TOKEN}", "Authorization: Bearer ***"),
@@ -42,6 +47,8 @@ def test_addresses_and_tokens_are_hidden(text, hidden):
         ("AWS_SECRET_ACCESS_KEY", True),
         ("PREFECT_API_KEY", True),
         ("my_token", True),
+        ("OPENAI_APIKEY", True),
+        ("TOKEN1", True),
         ("TOKENIZERS_PARALLELISM", False),
         ("RAY_AUTH_TOKEN_PATH", False),
         ("KEYBOARD", False),
@@ -54,7 +61,8 @@ def test_secret_variables_are_known_by_their_names(name, is_secret, monkeypatch)
 
 def test_short_values_are_words(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "true")
-    assert hide("it is true") == "it is true"
+    monkeypatch.setenv("DB_PASSWORD", "postgres")
+    assert hide("postgresql://host is true") == "postgresql://host is true"
 
 
 def test_the_longer_of_two_goes_first(monkeypatch):

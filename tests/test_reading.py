@@ -62,7 +62,11 @@ def multiplied(line: str) -> str:
         ("a:\n" + "".join(" " * n + "-\n" for n in range(1, 100)), "f:65: lists and mappings lie"),
         (multiplied("a{n}: &a{n} [{many}]\n"), "f:7: more than 1,000,000 values"),
         (multiplied("a{n}: &a{n} {{<<: [{many}], k{n}: 1}}\n"), "f:7: more than 1,000,000 values"),
-        ("? [a]\n: 1", "f:1: not YAML: found unhashable key"),
+        (
+            "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}}}\n" for n in range(1, 99)),
+            f"f:64: lists and mappings lie deeper than {MAX_DEPTH}",
+        ),
+        ("? [a]\n: 1", "f:1: not YAML: a list or a mapping cannot be a key"),
         ("a: 1\n---\nb: 1", "f:2: not YAML: but found another document"),
     ],
 )

@@ -45,6 +45,7 @@ COMMENTS = {
     "pool.vocabulary": "Experts have added tokens. base: merged models have the base's tokens; "
     "union: the added ones too.",
     "score.include_path": "Folders with task files.",
+    "score.data_path": "Folders with documents of tasks, which tasks may read.",
     "score.splits": "Documents of each task: search documents steer, validation documents rank the "
     "finalists, and holdout documents say what the chosen model scores.",
     "score.apply_chat_template": "The base's tokenizer has a chat template; true wraps prompts in "
@@ -161,8 +162,10 @@ def require_new(out: Path) -> None:
 def _begun(wishes: Wishes, out: Path) -> dict[str, Any]:
     """Models and tasks, and a space that any pool has."""
     folder = out.parent
-    names, places = tasks_of(wishes.tasks, folder)
+    names, places, of_data = tasks_of(wishes.tasks, folder)
     score: dict[str, Any] = {"include_path": places} if places else {}
+    if of_data:
+        score["data_path"] = of_data
     return {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-._") or "search",
         "seed": 1,

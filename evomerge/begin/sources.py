@@ -18,6 +18,7 @@ from evomerge.reading import compose_yaml, read_text, whole_path
 from evomerge.recipe import MERGED
 from evomerge.score.code import data_in, names_in
 from evomerge.score.load import check_known
+from evomerge.score.places import matches
 
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[0-9a-f]+$")
 """A folder of the hub's cache."""
@@ -54,9 +55,9 @@ def expanded(given: str) -> Path:
     """A path as somebody writes it, with the home folder in the place of `~`.
 
     Raises:
-        InputError: The user whose home folder is named is not there.
+        InputError: There is no such user, or no file can have such a path.
     """
-    whole_path(given, Path(), "path")
+    whole_path(given, Path(), "the path")
     return Path(given).expanduser()
 
 
@@ -130,8 +131,10 @@ def _name_of(path: Path, depth: int) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "expert"
 
 
-def task_of(given: str, folder: Path) -> tuple[str, list[str]]:
-    """A task's name, and the folders to look for it and its data in; none of lm-eval's own.
+def task_of(given: str, folder: Path) -> tuple[str, list[str], list[str]]:
+    """A task's name, the folder to look for it in, and those of its data that lie elsewhere.
+
+    One of lm-eval's own has no folders.
 
     Args:
         given: A task file, or the name of one of lm-eval's tasks.
@@ -151,7 +154,7 @@ def task_of(given: str, folder: Path) -> tuple[str, list[str]]:
             raise InputError(
                 f"no task file {given!r}; valid: a YAML file, or the name of an lm-eval task"
             )
-        return given, []
+        return given, [], []
     if not path.exists():
         raise InputError(f"no task file {given!r}")
     node = compose_yaml(read_text(path, "the task"), given)
@@ -161,31 +164,32 @@ def task_of(given: str, folder: Path) -> tuple[str, list[str]]:
     if not names:
         raise InputError(f"{given} defines no task: it has no `task:` with a name")
     (name,) = names
-    places = [path.parent]
-    for data in data_in(node):
-        file_path = whole_path(data, path.parent, f"{given}: data_files")
-        if file_path.is_file() and not file_path.is_relative_to(path.parent.resolve()):
-            places.append(path.parent / Path(data).parent)
-    return name, [
-        str(place.resolve()) if path.is_absolute() else _relative(place, folder) for place in places
-    ]
+    here = path.parent.resolve()
+    found = [Path(name).resolve() for data in data_in(node) for name in matches(here, data)]
+    elsewhere = dict.fromkeys(each.parent for each in found if not each.is_relative_to(here))
+
+    def named(place: Path) -> str:
+        return str(place.resolve()) if path.is_absolute() else _relative(place, folder)
+
+    return name, [named(path.parent)], [named(place) for place in elsewhere]
 
 
-def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
-    """Names of tasks, and the folders to look for them in.
+def tasks_of(given: Sequence[str], folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Names of tasks, the folders to look for them in, and those of data that lie elsewhere.
 
     Raises:
         InputError: A file that is not there, or a task that is unknown or named twice.
     """
     found = [task_of(each, folder) for each in given]
-    names = [name for name, _ in found]
+    names = [name for name, _, _ in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"task {name!r} is named twice")
-    places = list(dict.fromkeys(place for _, own in found for place in own))
+    places = list(dict.fromkeys(place for _, own, _ in found for place in own))
+    of_data = list(dict.fromkeys(place for _, _, own in found for place in own))
     for name in names:
         check_known(name, [folder / place for place in places])
-    return names, places
+    return names, places, of_data
 
 
 def objective_of(name: str, task: Any) -> tuple[dict[str, str], str | None]:

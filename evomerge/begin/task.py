@@ -68,7 +68,7 @@ class NewTask:
         num_documents: How many documents it has.
         lines: What the columns are taken for.
         shown: The first documents.
-        places: The folders that a search must be told of: the file's, and the documents' own.
+        data_dir: Where the documents lie, if that is not beside the file.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class NewTask:
     num_documents: int
     lines: tuple[str, ...]
     shown: tuple[Shown, ...]
-    places: tuple[Path, ...]
+    data_dir: Path | None = None
 
 
 def write_task(
@@ -125,8 +125,9 @@ def write_task(
     place = os.path.relpath(data.resolve(), out.parent.resolve())
     write_text(out, _to_yaml(task, place))
     is_inside = data.resolve().is_relative_to(out.parent.resolve())
-    places = (out.parent,) if is_inside else (out.parent, data.parent)
-    return NewTask(out, name, columns.kind, len(rows), tuple(shown_columns(columns)), shown, places)
+    elsewhere = None if is_inside else data.resolve().parent
+    lines = tuple(shown_columns(columns))
+    return NewTask(out, name, columns.kind, len(rows), lines, shown, elsewhere)
 
 
 def _task(name: str, columns: Columns, rows: Sequence[Row], prompt: str | None) -> dict[str, Any]:

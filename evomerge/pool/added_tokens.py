@@ -58,7 +58,7 @@ def write_added_tokens(pool: Pool, folder: Path) -> None:
 
 
 def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
-    """The tokenizer of the pool's merged models; runs no code of the base's folder.
+    """The tokenizer of the pool's merged models; code of its folder runs only if it is trusted.
 
     Raises:
         InputError: transformers cannot read it, or it cannot have the tokens that experts added.

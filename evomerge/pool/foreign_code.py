@@ -1,6 +1,7 @@
-"""Code that a model folder names: it is never run, and no checkpoint that is written names it.
+"""Code that a model folder names.
 
-Unless the configuration trusts the model.
+It does not run, and no checkpoint that is written names it, unless the configuration trusts the
+model.
 
 transformers finds the names of Python modules in these files. Where it has no class of its own, it
 asks on standard input whether to run such a module, so it is given the files without the names.
@@ -16,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from evomerge.errors import InputError
+from evomerge.reading import MAX_JSON_BYTES, load_json, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,22 @@ def named_code(path: Path) -> str | None:
     return _first_named(_read(path))
 
 
+def refuse_code_of_others(path: Path) -> None:
+    """Refuse a file of a trusted model that names code of another repository.
+
+    transformers would fetch and run it.
+
+    Raises:
+        InputError: It does.
+    """
+    code = named_code(path)
+    if code is not None and "--" in code:
+        raise InputError(
+            f"{path} names code of another repository ({code}), which is never fetched; valid: "
+            "files of the model's own folder"
+        )
+
+
 def copy_without_code(path: Path, target_path: Path) -> None:
     """Copy a file of a model folder: byte for byte if it names no code."""
     data = _read(path) if path.name in CODE_FILES else None
@@ -62,7 +82,7 @@ def copy_without_code(path: Path, target_path: Path) -> None:
 
 
 def warn_of_code(name: str, model_dir: Path, *, trusted: bool = False) -> None:
-    """Say it where a model has code of its own: whether it is used without.
+    """Log that a model has code of its own, and whether the code runs.
 
     Args:
         name: The model's.
@@ -108,6 +128,6 @@ def _first_named(data: Any) -> str | None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return load_json(read_text(path, "it", MAX_JSON_BYTES), path)
+    except InputError:
         return None  # Whoever needs the file says what is wrong with it.

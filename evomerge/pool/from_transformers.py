@@ -7,6 +7,7 @@ configuration trusts, and of no other.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,17 @@ if TYPE_CHECKING:
 MOST_LAYERS = 2048
 """More than any model has; transformers makes a list of as many before anything else."""
 
-MOST_MODULES = 262_144
+MOST_EXPERTS = 1 << 20
 """Layers times experts."""
+
+OF_LAYERS = {
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "encoder_layers",
+    "num_decoder_layers", "num_encoder_layers",
+}  # fmt: skip
+
+OF_EXPERTS = {
+    "num_experts", "num_local_experts", "n_routed_experts", "num_routed_experts", "moe_num_experts",
+}  # fmt: skip
 
 
 def config_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTrainedConfig:
@@ -128,18 +138,17 @@ def check_sizes(folder: Path, told: Any) -> None:
     Raises:
         InputError: There is such a number.
     """
-    layers = _largest(told, "layer")
-    experts = _largest(told, "expert")
+    layers, experts = _largest(told, OF_LAYERS), _largest(told, OF_EXPERTS)
     for (key, number), most in (
         (layers, MOST_LAYERS),
-        (experts, MOST_MODULES // max(1, layers[1])),
+        (experts, MOST_EXPERTS // max(1, layers[1])),
     ):
         if number > most:
             raise InputError(f"{folder}: config.json says {key}: {number:,}; valid: up to {most:,}")
 
 
-def _largest(told: Any, word: str) -> tuple[str, int]:
-    """The largest integer of all fields with a word in their names, and its field."""
+def _largest(told: Any, fields: Collection[str]) -> tuple[str, int]:
+    """The largest integer of some fields at any depth, and its field."""
     found = ("", 0)
     waiting = [told]
     while waiting:
@@ -149,7 +158,7 @@ def _largest(told: Any, word: str) -> tuple[str, int]:
         elif isinstance(current, dict):
             waiting += current.values()
             for key, value in current.items():
-                if word in key and type(value) is int and value > found[1]:
+                if key in fields and type(value) is int and value > found[1]:
                     found = (key, value)
     return found
 

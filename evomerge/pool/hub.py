@@ -24,12 +24,13 @@ def split_source(source: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
+def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> tuple[Path, str]:
     """Find a model's folder.
 
     Args:
         entry: A folder or hub id, with a revision or without.
         config_dir: What a relative folder is relative to.
+        with_code: Whether its Python files are wanted too.
 
     Returns:
         The folder, and the source as recipes say it: an absolute path, or `id@commit`.
@@ -50,7 +51,9 @@ def locate(entry: ModelConfig, config_dir: Path) -> tuple[Path, str]:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         snapshot = snapshot_download(
-            entry.source, revision=entry.revision, allow_patterns=list(PATTERNS)
+            entry.source,
+            revision=entry.revision,
+            allow_patterns=[*PATTERNS, *(["*.py"] if with_code else [])],
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = first_line(error).split(". ")[0]

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
-from evomerge.pool.foreign_code import CONFIG_FILE, config_dir_without_code, named_code
+from evomerge.pool.foreign_code import (
+    CONFIG_FILE,
+    TOKENIZER_CONFIG,
+    config_dir_without_code,
+    named_code,
+    refuse_code_of_others,
+)
 from evomerge.pool.from_transformers import check_sizes, config_in, model_of
 from evomerge.reading import read_json
 from evomerge.recipe import Component
@@ -63,17 +69,21 @@ class Layout:
 
 
 def read_config(model_dir: Path, *, trusted: bool = False) -> PreTrainedConfig:
-    """The transformers configuration of a model folder, without what it says of foreign code.
+    """The transformers configuration of a model folder.
+
+    What it says of the folder's own code is left out, unless the code may run.
 
     Args:
         model_dir: The folder.
-        trusted: Whether its code may run; then nothing is left out.
+        trusted: Whether its code may run.
 
     Raises:
         InputError: The folder has none, or its architecture is not known to transformers.
     """
     check_sizes(model_dir, read_json(model_dir / CONFIG_FILE))
     if trusted:
+        for name in (CONFIG_FILE, TOKENIZER_CONFIG):
+            refuse_code_of_others(model_dir / name)
         return config_in(model_dir, shown=model_dir, with_code=True)
     with config_dir_without_code(model_dir) as config_dir:
         try:

@@ -199,12 +199,12 @@ def _open_all(
                 f"pool: a model cannot be called {name!r}; give it a `name:` of letters, digits, "
                 "'_', '.' and '-'"
             )
-    model_dir, source = locate(base_entry, config_dir)
-    if is_adapter(model_dir):
-        raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
     for name in trusted:
         if name not in names:
             raise InputError(f"pool.trust_remote_code: no model {name!r}; {closest(name, names)}")
+    model_dir, source = locate(base_entry, config_dir, with_code="base" in trusted)
+    if is_adapter(model_dir):
+        raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
     base = open_checkpoint("base", model_dir, source)
     base.trusted = "base" in trusted
     check_needs_no_code(base)
@@ -213,7 +213,7 @@ def _open_all(
     rows = vocabulary_tensors(model)
 
     def opened(name: str, entry: ModelConfig) -> Checkpoint:
-        model_dir, source = locate(entry, config_dir)
+        model_dir, source = locate(entry, config_dir, with_code=name in trusted)
         if is_adapter(model_dir):
             return open_adapter(name, model_dir, source, base, model, layout)
         checkpoint = open_checkpoint(name, model_dir, source)

@@ -81,7 +81,7 @@ def write_adapter(
     base, (merged,) = pool.base, pool.experts
     if pool.vocabulary is not None:
         raise InputError("a LoRA adapter has the base's tokens, and the merged model has others")
-    modules = dict(hollow_model(base.model_dir, trusted=base.trusted).named_modules())
+    modules = dict(hollow_model(base.model_dir).named_modules())
     dtype = TORCH_DTYPES[pool.dtype]
     tensors: dict[str, Tensor] = {}
     targets: list[str] = []

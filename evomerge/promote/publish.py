@@ -30,6 +30,8 @@ PUBLISHED = (
     "special_tokens_map.json",
     "chat_template*",
     "modeling_*.py",
+    "configuration_*.py",
+    "tokenization_*.py",
     ADAPTER_CONFIG,
     CARD_FILE,
     RECIPE_FILE,

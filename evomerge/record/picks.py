@@ -91,8 +91,8 @@ def locate(uri: str, run_id: str, runs_dir: Path) -> tuple[Path, str]:
         runs_dir: Where run folders lie: whoever can write tags names any folder.
 
     Raises:
-        InputError: It is no candidate's run, the folder lies elsewhere, or has another run by now.
-        NotNowError: The folder is not here.
+        InputError: It is no candidate's run, or the folder has another run by now.
+        NotNowError: The folder is not here, or lies elsewhere.
         EvomergeError: MLflow cannot be reached, or has no such run.
     """
     with _mlflow(uri) as client:
@@ -104,9 +104,10 @@ def locate(uri: str, run_id: str, runs_dir: Path) -> tuple[Path, str]:
         parent = client.get_run(tags[keys.PARENT]).data.tags
     run_dir = Path(parent[keys.RUN_DIR])
     if not run_dir.resolve().is_relative_to(runs_dir.resolve()):
-        raise InputError(
-            f"MLflow run {run_id}: its run folder {run_dir} lies outside of {runs_dir.resolve()}, "
-            "where runs may be promoted from"
+        # Taken for a moment's state, so that the pick stays and a later call promotes it.
+        raise NotNowError(
+            f"MLflow run {run_id}: its run folder {run_dir} lies outside of {runs_dir.resolve()}\n"
+            "the parameter `runs_dir` of the flow `promote` says where run folders lie"
         )
     if not (run_dir / JOURNAL_FILE).is_file():
         raise NotNowError(f"MLflow run {run_id}: its run folder {run_dir} is not here")

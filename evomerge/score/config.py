@@ -89,6 +89,8 @@ class ScoreConfig(Choice):
         objectives: What to improve, at least one objective.
         splits: How many documents of each task are used for what.
         include_path: Folders with task YAML files, relative to the configuration's own.
+        data_path: Folders that tasks may read documents in, besides those of `include_path`;
+            relative to the configuration's own.
         allow_code: Names of tasks whose code may run, and folders with such tasks: functions that
             are not lm-eval's own, and the execution of code that models write. By default none.
         training_text: Text, JSON or JSON Lines files with what the experts were trained on; the
@@ -126,6 +128,7 @@ class ScoreConfig(Choice):
     objectives: tuple[Annotated[ObjectiveConfig, OBJECTIVES], ...]
     splits: SplitsConfig = SplitsConfig()
     include_path: tuple[str, ...] = ()
+    data_path: tuple[str, ...] = ()
     allow_code: tuple[Annotated[str, Field(pattern=r"\S")], ...] = ()
     training_text: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)

@@ -8,7 +8,7 @@ however the file comes to name it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,14 +21,17 @@ class Guard:
 
     Args:
         allowed: Whose code may run.
+        places: Where tasks may read.
 
     Attributes:
         owners: Tasks and groups that are being loaded, with their files, the innermost last.
     """
 
-    def __init__(self, allowed: AllowedCode) -> None:
+    def __init__(self, allowed: AllowedCode, places: Places) -> None:
         self.allowed = allowed
+        self.places = places
         self.owners: list[tuple[str, Path | None]] = []
+        self._files: list[tuple[Path, Path]] = []
 
     @contextmanager
     def loading(self, name: str, path: Path | None) -> Iterator[None]:
@@ -40,10 +43,32 @@ class Guard:
             self.owners.pop()
 
     @contextmanager
+    def reading(self, path: Path | None, by: Path | None = None) -> Iterator[None]:
+        """What is read meanwhile is named by a file.
+
+        Args:
+            path: The file; none of what has no file.
+            by: Another one, which changes where the first one's data are.
+        """
+        if path is None:
+            yield
+            return
+        self._files.append((path, by or path))
+        try:
+            yield
+        finally:
+            self._files.pop()
+
+    @property
+    def reads_by(self) -> Path | None:
+        """The innermost file whose data are read."""
+        return self._files[-1][0] if self._files else None
+
+    @contextmanager
     def on_watch(self) -> Iterator[None]:
         """Let lm-eval import nothing meanwhile that is not allowed."""
         from lm_eval.api import registry, task
-        from lm_eval.tasks import _yaml_loader
+        from lm_eval.tasks import _factory, _yaml_loader
 
         by_path: Callable[[str, Path], Any] = _yaml_loader._import_func_in_yml
         metric: Callable[..., Any] = registry.get_metric
@@ -57,13 +82,24 @@ class Guard:
                 self._require_metric(name)
             return metric(name, hf_evaluate_metric)
 
+        # Tasks of files, those that groups change, and those that stand in groups alone.
+        made: Callable[..., Any] = _factory.ConfigurableTask
+
+        def make_task(config: dict[str, Any]) -> Any:
+            if self._files:
+                path, by = self._files[-1]
+                config = self.places.beside(path, config, by)
+            return made(config=config)
+
         cast(Any, _yaml_loader)._import_func_in_yml = import_function
         cast(Any, task).get_metric = get_metric
+        cast(Any, _factory).ConfigurableTask = make_task
         try:
             yield
         finally:
             cast(Any, _yaml_loader)._import_func_in_yml = by_path
             cast(Any, task).get_metric = metric
+            cast(Any, _factory).ConfigurableTask = made
 
     @property
     def owner(self) -> tuple[str, Path | None]:
@@ -86,37 +122,45 @@ class Guard:
             self.allowed.require_all(name, path, f"runs a script, its metric {metric!r}")
 
 
-def make_factory(guard: Guard, places: Places) -> Any:
-    """The factory.
+_OF_DATA = {"dataset_path", "dataset_kwargs", "dataset_name", "custom_dataset"}
+"""Settings by which a group changes where a task's data are."""
 
-    Args:
-        guard: Refuses code.
-        places: Refuses files of elsewhere.
-    """
+
+def make_factory(guard: Guard) -> Any:
+    """The factory."""
     from lm_eval.tasks._factory import TaskFactory
     from lm_eval.tasks._yaml_loader import load_yaml
 
     class LocalFactory(TaskFactory):  # type: ignore[misc]
         def build(self, entry: Any, **keywords: Any) -> Any:
-            with guard.loading(entry.name, entry.yaml_path):
+            path = _path_of(entry)
+            # A task within a group knows what the group changes: see below.
+            reading = guard.reading(path) if entry.kind.name == "GROUP" else nullcontext()
+            with guard.loading(entry.name, path), reading:
                 return super().build(entry, **keywords)
 
         def _build_task(self, entry: Any, overrides: Any) -> Any:
-            with guard.loading(entry.name, entry.yaml_path):
+            path = _path_of(entry)
+            changed_by = guard.reads_by if _OF_DATA & set(overrides or ()) else None
+            with guard.loading(entry.name, path), guard.reading(path, changed_by):
                 return super()._build_task(entry, overrides)
 
         def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
-            path = None if entry.yaml_path is None else Path(entry.yaml_path)
+            path = _path_of(entry)
             if path is not None:
                 guard.allowed.require(entry.name, path)
                 # What a group says in its place does not make it harmless.
                 if load_yaml(path, resolve_func=False).get("unsafe_code"):
                     guard.allowed.require_execution(entry.name, path)
-                places.require_includes(path)
+                guard.places.require_includes(path)
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
             if path is None:
                 return config
             guard.allowed.require_metrics(entry.name, path, config)
-            return places.beside(path, config)
+            return config
 
     return LocalFactory()
+
+
+def _path_of(entry: Any) -> Path | None:
+    return None if entry.yaml_path is None else Path(entry.yaml_path)

@@ -47,13 +47,16 @@ class Loaded:
     is_group: bool = False
 
 
-def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
+def load(
+    name: str, folders: list[Path], allowed: AllowedCode, places: Places | None = None
+) -> Loaded:
     """Find a task, a group or a tag in folders, or among lm-eval's own, and load it with its data.
 
     Args:
         name: Its name.
         folders: Where task files lie.
         allowed: Whose code may run.
+        places: Where tasks may read; by default in the folders.
 
     Raises:
         InputError: There is none of that name, or its file, its data or its code raises something,
@@ -88,8 +91,8 @@ def load(name: str, folders: list[Path], allowed: AllowedCode) -> Loaded:
                     f"{closest(member, dict.fromkeys([*_manager(folders).task_index, *near]))}"
                 )
     _check_unique([name, *(wanted if is_group else ())], folders)
-    guard = Guard(allowed)
-    cast(Any, manager)._factory = make_factory(guard, Places(folders))
+    guard = Guard(allowed, places or Places(folders))
+    cast(Any, manager)._factory = make_factory(guard)
     cannot = f"{what} {name!r} cannot be loaded"
     with told_as(InputError, cannot), lm_evals_seeds(), guard.on_watch():
         found = manager.load([name])

@@ -6,7 +6,8 @@ A task file comes from anywhere, and what it names becomes prompts that others r
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +15,42 @@ from evomerge.errors import InputError
 from evomerge.reading import whole_path
 from evomerge.score.code import files_of, own_folder
 
+LOCAL = re.compile(r"(?:file|local):(?://)?")
+"""How an address begins that is a path."""
+
 
 class Places:
     """The folders that tasks may read.
 
     Args:
-        folders: Those of `score.include_path`.
+        folders: Those of `score.include_path` and `score.data_path`; None: tasks may read all, as
+            those of a run do that has begun.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = [folder.resolve() for folder in folders]
+    def __init__(self, folders: Sequence[Path] | None) -> None:
+        self._folders = None if folders is None else [folder.resolve() for folder in folders]
 
     def require(self, path: Path, by: Path, setting: str) -> None:
-        """Refuse a file that lies elsewhere, or that a link leads to.
+        """Refuse a file or folder that lies elsewhere; a link lies where it leads to.
 
         Args:
-            path: The file, or a folder.
+            path: The file or folder.
             by: The task's file that names it; lm-eval's own may name any.
-            setting: Where.
+            setting: The key under which it is named.
 
         Raises:
-            InputError: It does.
+            InputError: It lies elsewhere.
         """
         place = path.resolve()
         folder = place if place.is_dir() else place.parent
-        if by.resolve().is_relative_to(own_folder()):
+        if self._folders is None or by.resolve().is_relative_to(own_folder()):
             return
-        if not any(place.is_relative_to(folder) for folder in (*self._folders, own_folder())):
+        if not any(place.is_relative_to(each) for each in (*self._folders, own_folder())):
             known = ", ".join(map(str, self._folders)) or "none"
             raise InputError(
-                f"{by}: {setting}: {place} lies outside of the folders of score.include_path "
-                f"({known})\nto let tasks read there, add {folder} to it"
+                f"{by}: {setting}: {place} lies outside of the folders of score.include_path and "
+                f"score.data_path ({known})\nto let tasks read there, add {folder} to "
+                "score.data_path"
             )
 
     def require_includes(self, path: Path) -> None:
@@ -58,65 +64,88 @@ class Places:
         for included, _ in files_of(path):
             self.require(included, path, "include")
 
-    def beside(self, path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    def beside(self, path: Path, config: dict[str, Any], by: Path) -> dict[str, Any]:
         """A task's configuration with whole paths of its data, which lie where they may.
 
         Args:
             path: The task's file, which relative names are relative to.
             config: Of the task.
+            by: The file that says where the data are: the task's, or a group's that changes it.
 
         Raises:
             InputError: A file lies elsewhere, or none has a pattern.
         """
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+        roots = [path.parent, Path()]
         local = config.get("dataset_path")
-        if isinstance(local, str) and ("/" in local or local.startswith(".")):
-            self._require_named(path, local, "dataset_path")
+        if isinstance(local, str) and local not in _PACKAGED_DATASETS_MODULES:
+            self._require_what_is_there(local, [Path()], by, "dataset_path")
         kwargs = config.get("dataset_kwargs")
         if not isinstance(kwargs, dict):
             return config
         if isinstance(kwargs.get("data_dir"), str):
-            self._require_named(path, kwargs["data_dir"], "data_dir")
+            self._require_what_is_there(kwargs["data_dir"], [Path()], by, "data_dir")
+            # datasets looks for data files there.
+            roots.append(whole_path(kwargs["data_dir"], Path(), f"{by}: data_dir"))
         if kwargs.get("data_files") is None:
             return config
-        files = self._whole(path, kwargs["data_files"])
+        files = self._whole(kwargs["data_files"], roots, by)
         return {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
 
-    def _require_named(self, path: Path, name: str, setting: str) -> None:
-        """Refuse a folder that is there, seen from where datasets looks."""
-        place = whole_path(name, Path(), f"{path}: {setting}")
-        if place.exists():
-            self.require(place, path, setting)
+    def _require_what_is_there(
+        self, name: str, roots: Sequence[Path], by: Path, setting: str
+    ) -> None:
+        """Refuse a name by which datasets would find something elsewhere.
 
-    def _whole(self, path: Path, value: Any) -> Any:
+        Args:
+            name: The name.
+            roots: Folders that it may be relative to.
+            by: See `require`.
+            setting: See `require`.
+        """
+        for root in roots:
+            place = whole_path(LOCAL.sub("", name, count=1), root, f"{by}: {setting}")
+            if place.exists():
+                self.require(place, by, setting)
+
+    def _whole(self, value: Any, roots: Sequence[Path], by: Path) -> Any:
+        """Data files as whole paths where they lie beside the task's file, else as they are."""
         if isinstance(value, dict):
-            return {key: self._whole(path, inner) for key, inner in value.items()}
+            return {key: self._whole(inner, roots, by) for key, inner in value.items()}
         if isinstance(value, list):
-            wholes = [self._whole(path, inner) for inner in value]
+            wholes = [self._whole(inner, roots, by) for inner in value]
             # A pattern becomes a list of its own.
             return [one for each in wholes for one in (each if isinstance(each, list) else [each])]
         if not isinstance(value, str):
             return value
-        what = f"{path}: data_files"
-        if "://" in value or "::" in value:
+        if "://" in value or "::" in value or LOCAL.match(value):
             for part in value.split("::"):
                 # What is on the web is no file here; what an archive lies in may be.
-                scheme, is_address, rest = part.partition("://")
-                if not is_address or scheme in ("file", "local"):
-                    self._require_named(path, rest or part, "data_files")
+                if "://" not in part or LOCAL.match(part):
+                    self._require_what_is_there(part, roots, by, "data_files")
             return value
-        place = whole_path(value, path.parent, what)
+        folder = roots[0]
+        place = whole_path(value, folder, f"{by}: data_files")
         if place.is_file():
-            self.require(place, path, "data_files")
+            self.require(place, by, "data_files")
             return str(place)
         if not glob.has_magic(value):
-            # datasets looks for it from the current folder.
-            self._require_named(path, value, "data_files")
+            self._require_what_is_there(value, roots, by, "data_files")
             return value
-        # The pattern may be a whole path, which pathlib does not take.
-        names = glob.glob(str(path.parent / value), recursive=True)  # noqa: PTH207
-        found = sorted(name for name in names if Path(name).is_file())
+        for root in roots[1:]:
+            for name in matches(root, value):
+                self.require(Path(name), by, "data_files")
+        found = matches(folder, value)
         if not found:
-            raise InputError(f"{what}: no file in {path.parent} matches {value!r}")
+            raise InputError(f"{by}: data_files: no file in {folder} matches {value!r}")
         for name in found:
-            self.require(Path(name), path, "data_files")
+            self.require(Path(name), by, "data_files")
         return found
+
+
+def matches(folder: Path, pattern: str) -> list[str]:
+    """Files that a pattern stands for, from a folder; the pattern may be a whole path."""
+    # pathlib takes no whole paths.
+    names: Iterator[str] = glob.iglob(str(folder / pattern), recursive=True)  # noqa: PTH207
+    return sorted(name for name in names if Path(name).is_file())

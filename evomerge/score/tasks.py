@@ -21,6 +21,7 @@ from evomerge.score.duplicates import text_of
 from evomerge.score.faults import told_as
 from evomerge.score.load import load
 from evomerge.score.measures import Measuring, is_mean
+from evomerge.score.places import Places
 from evomerge.score.protocol import Block, cut_blocks
 from evomerge.score.randomness import lm_evals_seeds
 from evomerge.score.splits import (
@@ -40,29 +41,43 @@ SHARE_OF_SHARED = 0.9
 """Of documents that tasks have in common, so much is drawn where nobody says how many."""
 
 
+def _folders(names: Sequence[str], config_dir: Path, setting: str) -> list[Path]:
+    """Folders that a configuration names.
+
+    Raises:
+        InputError: One is not there.
+    """
+    paths = [whole_path(name, config_dir, setting) for name in names]
+    for name, path in zip(names, paths, strict=True):
+        if not path.is_dir():
+            raise InputError(f"{setting}: no folder {name!r} (looked for {path})")
+    return paths
+
+
 class TaskSet:
     """The tasks of a search, loaded.
 
     Args:
         config: Names, metrics and folders.
         config_dir: What relative folders are relative to.
+        may_read_all: Whether tasks may read outside of the configuration's folders: those of a run
+            that has begun.
 
     Raises:
         InputError: A task, metric, filter or folder is not there.
     """
 
-    def __init__(self, config: ScoreConfig, config_dir: Path) -> None:
+    def __init__(
+        self, config: ScoreConfig, config_dir: Path, *, may_read_all: bool = False
+    ) -> None:
         self.config = config
-        folders = []
-        for folder in config.include_path:
-            path = whole_path(folder, config_dir, "score.include_path")
-            if not path.is_dir():
-                raise InputError(f"score.include_path: no folder {folder!r} (looked for {path})")
-            folders.append(path)
+        folders = _folders(config.include_path, config_dir, "score.include_path")
+        of_data = _folders(config.data_path, config_dir, "score.data_path")
+        places = Places(None if may_read_all else [*folders, *of_data])
         wanted = [metric for entry in config.objectives for metric in entry.metrics]
         names = list(dict.fromkeys(metric.task for metric in wanted))
         allowed = AllowedCode(config.allow_code, config_dir, names)
-        self._loaded = {name: load(name, folders, allowed) for name in names}
+        self._loaded = {name: load(name, folders, allowed, places) for name in names}
         self.tasks: dict[str, Any] = {}
         for loaded in self._loaded.values():
             for name, task in loaded.tasks.items():

@@ -5,10 +5,13 @@ in each line of its input and answers with one.
 """
 
 import json
+import os
 import resource
 import sys
+import threading
 from datetime import date, datetime, time
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -17,8 +20,10 @@ from transformers.utils import chat_template_utils
 MEMORY_BYTES = 512 << 20
 """Beyond what the process needs to start."""
 
-MOST_LETTERS = 1 << 20
+MOST_LETTERS = 1 << 24
 """Of a prompt: more tokens than any model reads."""
+
+LOOK_EVERY_S = 1.0
 
 
 class _Clock:
@@ -59,8 +64,21 @@ def answer(line: str) -> dict[str, Any]:
         return {"error": kind, "message": str(error)[:500]}
 
 
+def end_with_parent() -> None:
+    """End this process, whatever it computes, once the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Answer until the input ends."""
+    end_with_parent()
     limit_memory()
     say("ready")
     for line in sys.stdin:

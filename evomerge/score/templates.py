@@ -60,8 +60,8 @@ class TemplateProcess:
 
         Raises:
             TemplateError: The template refuses the chat.
-            InputError: It takes too long, needs too much memory, or the text is too long.
-            RuntimeError: It fails in another way.
+            InputError: It takes too long, or needs too much memory.
+            RuntimeError: It fails in another way, or the text is too long.
         """
         asked = {
             "chat": [dict(message) for message in chat],
@@ -107,9 +107,13 @@ class TemplateProcess:
         except (OSError, ValueError):
             self.close()
             raise InputError(
-                f"the chat template of {owner} has ended the process that filled it in; most "
-                "likely it needs too much memory"
+                f"the process that filled in the chat template of {owner} has ended; most likely "
+                "the template needs too much memory"
             ) from None
+        except BaseException:
+            # An answer that is on its way would be taken for the next one's.
+            self.close()
+            raise
         return answer
 
     def _start(self) -> None:
@@ -119,6 +123,8 @@ class TemplateProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
+            # Ctrl-C is for this process.
+            start_new_session=True,
         )
         self._owner = os.getpid()
         try:
@@ -134,7 +140,7 @@ class TemplateProcess:
 
         Raises:
             TimeoutError: It takes longer.
-            EOFError: The process has ended.
+            OSError: The process has ended.
         """
         assert self._process is not None and self._process.stdout is not None
         out = self._process.stdout.fileno()

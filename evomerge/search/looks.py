@@ -89,7 +89,7 @@ def with_questions(run_dir: Path, answered: Sequence[Answered]) -> list[Answered
     if not answered:
         return []
     try:
-        tasks = TaskSet(load_config(run_dir / CONFIG_FILE).score, run_dir)
+        tasks = TaskSet(load_config(run_dir / CONFIG_FILE).score, run_dir, may_read_all=True)
     except EvomergeError as error:
         logger.warning("what was asked is left out: %s", str(error).splitlines()[0])
         return list(answered)

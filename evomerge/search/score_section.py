@@ -131,7 +131,7 @@ def with_whole_paths(score: Any, config_dir: Path) -> Any:
 
     update: dict[str, Any] = {
         setting: tuple(whole(setting, name) for name in getattr(score, setting))
-        for setting in ("include_path", "training_text")
+        for setting in ("include_path", "data_path", "training_text")
         if getattr(score, setting, ())
     }
     allowed = getattr(score, "allow_code", ())

@@ -159,7 +159,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
         load_tokenizer(pool)
-    tasks = TaskSet(config.score, config_dir)
+    tasks = TaskSet(config.score, config_dir, may_read_all=config.resolved is not None)
     if config.resolved is None:
         config = config.model_copy(update={"score": with_splits(config.score, tasks)})
     splits = tasks.draw_splits()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import typer
 import yaml
 
@@ -29,7 +32,9 @@ def print_task(task: NewTask) -> None:
         else:
             answer = shown.answers[0]
             typer.echo(f"  {'text' if task.kind == 'perplexity' else 'answer'} {answer[:200]!r}")
-    places = [str(place) for place in task.places]
-    score = {"include_path": places, "objectives": [{"task": task.name}]}
+    score: dict[str, Any] = {"include_path": [str(task.path.parent)]}
+    if task.data_dir is not None:
+        score["data_path"] = [os.path.relpath(task.data_dir)]
+    score["objectives"] = [{"task": task.name}]
     typer.echo("\nIn a configuration that lies in this folder:\n")
     typer.echo(yaml.safe_dump({"score": score}, sort_keys=False).rstrip())

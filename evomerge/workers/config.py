@@ -33,9 +33,9 @@ class WorkersConfig(Section):
         kind: "ray": actors, here or on a cluster; "inline": one worker in the process that
             searches, without Ray, for notebooks, debuggers and small machines.
         address: "local" starts Ray here; else an existing cluster's address, or "auto".
-        num_actors: How many actors work. "auto", the default, is as many as the CPUs or GPUs of
-            all machines allow, at any time: of a cluster, actors join with a machine that joins,
-            and leave with it.
+        num_actors: How many actors work. "auto", and nothing, mean as many as the CPUs or GPUs of
+            all machines allow, at any time: actors join with a machine that joins the cluster, and
+            leave with it.
         num_cpus: How many CPUs each actor has; it runs as many threads.
         num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
             else 0.

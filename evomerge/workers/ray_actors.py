@@ -188,9 +188,15 @@ class RayActors:
             return []
         self._look_at = now + LOOK_EVERY_S
         lost = self._mind_head()
-        wanted = self._num_wanted()
+        try:
+            wanted = self._num_wanted()
+        except (RayError, ConnectionError, RuntimeError):
+            # The head has died; the next look says it.
+            return lost
         if wanted != self.num_wanted:
-            logger.warning("the cluster has room for %d actors, before %d", wanted, self.num_wanted)
+            logger.warning(
+                "%d actors find room in the cluster; so far %d did", wanted, self.num_wanted
+            )
             self.num_wanted = wanted
         return lost
 

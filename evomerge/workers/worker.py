@@ -116,7 +116,7 @@ class MergeWorker:
         self._engine = engine_of(spec.score)
         self.backend = BACKENDS.make(self._engine, pool, device, tokenizer, spec.batching)
         self.candidates = Candidates(pool, device, self.backend, budget_bytes, workers.pool_bytes)
-        tasks = TaskSet(spec.score, Path())
+        tasks = TaskSet(spec.score, Path(), may_read_all=True)
         self.measures = tasks.measures
         self.has_chats = bool(getattr(spec.score, "apply_chat_template", False))
         self._base_json = spec.base_json

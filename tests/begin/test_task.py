@@ -253,9 +253,8 @@ def test_a_search_takes_it(tmp_path):
     assert yaml.safe_load(task.path.read_text())["dataset_kwargs"]["data_files"] == {
         "test": "../quiz.jsonl"
     }
-    assert task.places == (tmp_path / "tasks", tmp_path)
-    places = [str(place) for place in task.places]
-    score = {"objectives": [{"task": "quiz"}], "include_path": places}
+    assert task.data_dir == tmp_path
+    score = {"objectives": [{"task": "quiz"}], "data_path": [str(task.data_dir)]}
     path = make_workspace(tmp_path, score=score)
     assert any("objective quiz: acc" in line for line in check(load_config(path), tmp_path).lines)
 

@@ -58,8 +58,8 @@ def test_actors_come_with_a_machine_and_go_with_it(two_machines, tmp_path, caplo
     whole, run, events = run_beside(cluster, tmp_path, {"num_actors": "auto"}, Joiner(), 300)
     assert len(joined) == 2
     assert seen[0] == 1 and max(seen) == 3
-    assert "room for 3 actors, before 1" in caplog.text
-    assert "room for 1 actors, before 3" in caplog.text
+    assert "3 actors find room in the cluster; so far 1 did" in caplog.text
+    assert "1 actors find room in the cluster; so far 3 did" in caplog.text
     assert whole == run
     failed = [event.data for event in events if event.kind == "failed"]
     assert all(not data["final"] and data["blame"] == "incident" for data in failed)

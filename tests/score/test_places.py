@@ -12,6 +12,7 @@ from evomerge.begin.sources import tasks_of
 from evomerge.errors import InputError
 from evomerge.score.code import AllowedCode
 from evomerge.score.load import load
+from evomerge.score.places import Places
 from fixtures import make_tasks
 
 
@@ -30,9 +31,10 @@ def name_data(folder: Path, files: object, **fields: object) -> None:
     path.write_text(yaml.safe_dump(task))
 
 
-def load_with(*folders: Path) -> int:
-    tasks = load("toy_choose", list(folders), AllowedCode([], folders[0])).tasks
-    return len(tasks["toy_choose"].eval_docs)
+def load_with(folder: Path, *of_data: Path, name: str = "toy_choose") -> int:
+    places = Places([folder, *of_data])
+    tasks = load(name, [folder], AllowedCode([], folder), places).tasks
+    return sum(len(task.eval_docs) for task in tasks.values())
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def load_with(*folders: Path) -> int:
         "../*/choose.jsonl",
         "file://{folder}/else/choose.jsonl",
         "else/choose.jsonl",
+        "file:{folder}/else/choose.jsonl",
     ],
 )
 def test_data_elsewhere_are_refused_until_their_folder_is_named(files, folder, monkeypatch):
@@ -53,7 +56,7 @@ def test_data_elsewhere_are_refused_until_their_folder_is_named(files, folder, m
     monkeypatch.chdir(folder)
     whole = [each.format(folder=folder) for each in ([files] if isinstance(files, str) else files)]
     name_data(folder, whole)
-    outside = rf"lies outside .*\n.* add {re.escape(str(folder / 'else'))} to it"
+    outside = rf"lies outside .*\n.* add {re.escape(str(folder / 'else'))} to score.data_path"
     with pytest.raises(InputError, match=outside):
         load_with(folder / "tasks")
     assert load_with(folder / "tasks", folder / "else") == 40
@@ -75,10 +78,40 @@ def test_a_link_leads_nowhere_else(folder):
 
 def test_a_folder_of_a_dataset_lies_there_too(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for name in (str(folder / "else"), "./else", "../" + folder.name + "/else"):
+    for name in (str(folder / "else"), "./else", "else", "../" + folder.name + "/else"):
         name_data(folder, "x.jsonl", dataset_path=name)
         with pytest.raises(InputError, match=r"dataset_path: .*else lies outside"):
             load_with(folder / "tasks")
+
+
+def test_a_folder_of_data_leads_nowhere_else(folder):
+    (folder / "tasks/a").mkdir()
+    path = folder / "tasks/toy_choose.yaml"
+    task = yaml.safe_load(path.read_text())
+    data_dir = str(folder / "tasks/a")
+    task["dataset_kwargs"] = {"data_dir": data_dir, "data_files": "../../else/choose.jsonl"}
+    path.write_text(yaml.safe_dump(task))
+    with pytest.raises(InputError, match="lies outside"):
+        load_with(folder / "tasks")
+
+
+@pytest.mark.parametrize("name", ["toy_write", "arc_easy", "inline"])
+def test_a_group_names_no_data_elsewhere(name, folder):
+    """Of a task beside it, of lm-eval's own, and of one that stands in the group alone."""
+    whole = yaml.safe_load((folder / "tasks/toy_choose.yaml").read_text())
+    data = {"data_files": {"test": str(folder / "else/choose.jsonl")}}
+    entry = {**whole, "task": name, "dataset_kwargs": data}
+    group = {"group": "some", "task": [entry]}
+    (folder / "tasks/some.yaml").write_text(yaml.safe_dump(group))
+    with pytest.raises(InputError, match=r"some.yaml: data_files: .*choose.jsonl lies outside"):
+        load_with(folder / "tasks", name="some")
+    assert load_with(folder / "tasks", folder / "else", name="some") == 40
+
+
+def test_tasks_of_a_run_that_has_begun_read_what_they_read(folder):
+    name_data(folder, "../else/choose.jsonl")
+    allowed = AllowedCode([], folder)
+    assert load("toy_choose", [folder / "tasks"], allowed, Places(None)).tasks
 
 
 def test_an_included_file_lies_there_too(folder):
@@ -93,5 +126,7 @@ def test_an_included_file_lies_there_too(folder):
 
 def test_a_new_configuration_names_the_folder_of_data(folder):
     name_data(folder, "../else/choose.jsonl")
-    names, places = tasks_of([str(folder / "tasks/toy_choose.yaml")], folder)
-    assert (names, places) == (["toy_choose"], [str(folder / "tasks"), str(folder / "else")])
+    for files in ("../else/choose.jsonl", "../else/*.jsonl"):
+        name_data(folder, files)
+        named = tasks_of([str(folder / "tasks/toy_choose.yaml")], folder)
+        assert named == (["toy_choose"], [str(folder / "tasks")], [str(folder / "else")])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import date
 
+import psutil
 import pytest
 from jinja2.exceptions import TemplateError
 
@@ -94,9 +98,47 @@ def test_hostile_templates_end(template, says, process):
 
 
 def test_a_text_that_no_model_reads_is_refused(process):
-    with pytest.raises(RuntimeError, match="ValueError: a text of more than 1,048,576 letters"):
-        fill(process, "{{ 'x' * 1048577 }}")
+    with pytest.raises(RuntimeError, match="ValueError: a text of more than 16,777,216 letters"):
+        fill(process, "{{ 'x' * 16777217 }}")
     assert len(fill(process, "{{ 'x' * 1048576 }}")) == 1048576
+
+
+def test_an_answer_that_nobody_waits_for_is_nobody_elses(process, monkeypatch):
+    assert fill(process, "{{ 'first' }}") == "first"
+    line = TemplateProcess._line
+
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TemplateProcess, "_line", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill(process, "{{ 'second' }}")
+    monkeypatch.setattr(TemplateProcess, "_line", line)
+    assert fill(process, "{{ 'third' }}") == "third"
+
+
+def test_ctrl_c_is_not_for_the_process(process):
+    assert fill(process, CHATML)
+    assert os.getpgid(process._process.pid) != os.getpgid(0)
+
+
+def test_a_template_without_end_ends_with_its_parent(tmp_path):
+    code = (
+        "import os, sys, threading, time\n"
+        "from evomerge.score.templates import TemplateProcess\n"
+        "made = TemplateProcess()\n"
+        "made.fill([], 'base', None, {'chat_template': 'x'})\n"
+        "print(made._process.pid, flush=True)\n"
+        f"loop = {LOOP!r}\n"
+        "fill = lambda: made.fill([], 'base', None, {'chat_template': loop})\n"
+        "threading.Thread(target=fill, daemon=True).start()\n"
+        "time.sleep(0.5)\n"
+        "os._exit(0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    child = psutil.Process(int(ran.stdout)) if psutil.pid_exists(int(ran.stdout)) else None
+    if child is not None:
+        child.wait(timeout=30)
 
 
 def test_what_a_template_raises_comes_back(process):
@@ -119,6 +161,6 @@ def test_a_process_that_is_gone_is_started_again(process):
     assert process._process is not None
     process._process.kill()
     process._process.wait()
-    with pytest.raises(InputError, match="ended the process"):
+    with pytest.raises(InputError, match="the process that filled in .* has ended"):
         fill(process, CHATML)
     assert fill(process, CHATML)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from evomerge.errors import InputError
 from evomerge.pool.checkpoint import model_json
 from evomerge.pool.foreign_code import TOKENIZER_CONFIG
+from evomerge.reading import read_text
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -19,18 +21,21 @@ def read_chat_template(name: str, model_dir: Path) -> str | None:
         model_dir: Its folder.
 
     Raises:
-        InputError: Its tokenizer's configuration is damaged.
+        InputError: The template or its tokenizer's configuration is damaged.
     """
     path = model_dir / TEMPLATE_FILE
     if path.is_file():
         # Where there are both, this is what transformers reads.
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_text(path, "its chat template")
+        except InputError as error:
+            raise InputError(f"model {name!r}: {error}") from None
     if not (model_dir / TOKENIZER_CONFIG).is_file():
         return None
     template = model_json(name, model_dir / TOKENIZER_CONFIG).get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default")
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
     return template if isinstance(template, str) and template else None
 
 
