@@ -133,9 +133,6 @@ class Places:
         if not glob.has_magic(value):
             self._require_what_is_there(value, roots, by, "data_files")
             return value
-        for root in roots[1:]:
-            for name in matches(root, value):
-                self.require(Path(name), by, "data_files")
         found = matches(folder, value)
         if not found:
             raise InputError(f"{by}: data_files: no file in {folder} matches {value!r}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from evomerge.choice import Results
 from evomerge.config import Config, load_config
-from evomerge.errors import InputError
+from evomerge.errors import MOST_LINES, InputError
 from evomerge.journal.folder import CONFIG_FILE
 from evomerge.journal.journal import check_is_run
 from evomerge.journal.state import replay
@@ -140,10 +140,13 @@ def _compare(
     return Comparison((first, second), tuple(found), tuple(alone))
 
 
-def _refusal(first_dir: Path, second_dir: Path, lines: Sequence[str]) -> str:
+def _refusal(first_dir: Path, second_dir: Path, settings: Sequence[str]) -> str:
+    """A message of five lines at most, however many settings differ."""
+    size = -(-len(settings) // (MOST_LINES - 1))
+    rows = ["; ".join(settings[start : start + size]) for start in range(0, len(settings), size)]
     return (
         f"{first_dir} and {second_dir} measured different things, and their scores cannot be "
-        "compared; these settings differ:\n" + "\n".join(f"  {line}" for line in lines)
+        "compared; these settings differ:\n" + "\n".join(f"  {row}" for row in rows)
     )
 
 

@@ -95,7 +95,7 @@ def test_files_of_older_releases_name_them_too(tmp_path):
     (tmp_path / "base/added_tokens.json").write_text(json.dumps(old_ids))
     pool = open_with(tmp_path, "expert", tokens="union")
     (tmp_path / "out").mkdir()
-    copy_companions(tmp_path / "base", tmp_path / "out")
+    copy_companions(pool.base, tmp_path / "out")
     write_added_tokens(pool, tmp_path / "out")
     (entry,) = pool.added_tokens
     written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())

@@ -19,6 +19,7 @@ from evomerge.journal.state import replay
 from evomerge.score.code import AllowedCode
 from evomerge.score.factory import Guard, make_factory
 from evomerge.score.load import _manager
+from evomerge.score.places import Places
 from evomerge.search.alone import score_model
 from evomerge.search.check import check
 from fixtures import make_config, make_tokenizer, make_workspace
@@ -112,8 +113,10 @@ def test_values_are_those_of_lm_eval(folder, model):
         ("even", "acc", "even"),
     ):
         manager = _manager([folder / "tasks"])
-        manager._factory = make_factory(Guard(AllowedCode((), folder)))
-        found = manager.load([name])
+        guard = Guard(AllowedCode((), folder), Places(None))
+        manager._factory = make_factory(guard)
+        with guard.on_watch():
+            found = manager.load([name])
         samples = {task: splits[task]["holdout"] for task in found["tasks"]}
         expected = evaluate(lm, found, samples=samples, bootstrap_iters=0)["results"]
         every = evaluate(lm, found, bootstrap_iters=0)["results"]
