@@ -25,6 +25,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+
 from evomerge.errors import EvomergeError
 from fuzz_breaking import broken
 from fuzz_readers import Reader, make_readers
@@ -50,6 +52,8 @@ def main() -> None:
     parser.add_argument("--reader", help="this one alone")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what was not met well")
     arguments = parser.parse_args()
+    # A forked process has none of the threads that torch would wait for.
+    torch.set_num_threads(1)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         readers = make_readers(Path(folder))
