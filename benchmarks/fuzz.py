@@ -6,7 +6,8 @@ renamed, parts doubled or taken away. Every reader gets its share of the files.
 
 - escapes: something else was raised than evomerge's own error.
 - hangs: no end after thirty seconds.
-- long_messages: a message of more than five lines, or a line of more than 400 letters.
+- long_messages: a message of more than five lines, or a line of more than 400 letters. InputError
+  cuts its own, so that only evomerge's other errors could have one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import EvomergeError
+from evomerge.errors import MOST_LETTERS, MOST_LINES, EvomergeError
 from fuzz_breaking import broken
 from fuzz_readers import Reader, make_readers
 from harness import describe_machine, make_parser, print_table, size_of, write_figures
@@ -178,9 +179,9 @@ def _read(reader: Reader, place: Path, content: bytes) -> Found:
         reader.read(place, content)
     except EvomergeError as error:
         lines = str(error).split("\n")
-        is_long = len(lines) > 5 or any(len(line) > 400 for line in lines)
+        is_long = len(lines) > MOST_LINES or any(len(line) > MOST_LETTERS for line in lines)
         return Found("long message" if is_long else "refused", str(error)[:2000])
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  (it is what is looked for)
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}, {last.name}"
         return Found("escape", f"{type(error).__name__} ({where}): {str(error)[:100]!r}")

@@ -142,7 +142,7 @@ def _yaml_tree(content: bytes, random: Random) -> bytes:
 def _json_tree(content: bytes, random: Random) -> bytes:
     try:
         return json.dumps(_tree(json.loads(content), random)).encode()
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (what is broken already)
         return _byte(content, random)
 
 

@@ -9,13 +9,12 @@ import re
 HIDDEN = "***"
 
 SHORTEST = 8
+"""Letters of a secret, at least: shorter values ("true") stand in any text."""
 
 LONGEST_WORD = 12
-"""Shorter values of small letters alone are no secrets but words, which stand in any text."""
+"""Values of small letters alone that are shorter are words, which stand in any text too."""
 
-_NAMES = re.compile(
-    r"PASSWORD|PASSWD|SECRET|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|TOKEN(?!IZER)(_|\d|$)"
-)
+_NAMES = re.compile(r"PASSWORD|PASSWD|SECRET|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|TOKEN(_|\d|$)")
 
 _OF_FILES = re.compile(r"_(PATH|FILE|DIR)$")
 

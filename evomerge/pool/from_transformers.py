@@ -123,6 +123,7 @@ def model_of(
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, trust_remote_code=with_code, **settings
         )
+    # Fields that do not go together end in errors of every kind.
     except Exception as error:  # noqa: BLE001
         raise InputError(f"{config.name_or_path}: {first_line(error)}") from None
     return model

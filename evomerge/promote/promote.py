@@ -138,8 +138,8 @@ def promote_pick(mlflow_run_id: str, uri: str, runs_dir: Path | None = None) -> 
             database, or in `runs` where the store is a server.
 
     Raises:
-        InputError: It is no candidate's run, its run folder is gone or lies elsewhere, or see
-            `promote`.
+        InputError: It is no candidate's run, or see `promote`.
+        NotNowError: Its run folder is not here or lies elsewhere, or see `promote`.
     """
     from evomerge.record import picks
 

@@ -104,7 +104,7 @@ def locate(uri: str, run_id: str, runs_dir: Path) -> tuple[Path, str]:
         parent = client.get_run(tags[keys.PARENT]).data.tags
     run_dir = Path(parent[keys.RUN_DIR])
     if not run_dir.resolve().is_relative_to(runs_dir.resolve()):
-        # Taken for a moment's state, so that the pick stays and a later call promotes it.
+        # The pick stays: a call with another `runs_dir` promotes it.
         raise NotNowError(
             f"MLflow run {run_id}: its run folder {run_dir} lies outside of {runs_dir.resolve()}\n"
             "the parameter `runs_dir` of the flow `promote` says where run folders lie"

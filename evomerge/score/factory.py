@@ -17,7 +17,7 @@ from evomerge.score.places import Places
 
 
 class Guard:
-    """Refuses code that nobody allowed, where it would be imported.
+    """Refuses code that nobody allowed, where it would be imported, and data of elsewhere.
 
     Args:
         allowed: Whose code may run.

@@ -41,7 +41,7 @@ class TemplateProcess:
         self.limit_s = limit_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        self._started_by = 0
 
     def fill(
         self,
@@ -81,7 +81,7 @@ class TemplateProcess:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._process is not None and self._owner == os.getpid():
+        if self._process is not None and self._started_by == os.getpid():
             self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -91,7 +91,7 @@ class TemplateProcess:
 
     def _ask(self, line: str, owner: str) -> dict[str, Any]:
         # A process that was forked has pipes that are the other one's.
-        if self._process is None or self._owner != os.getpid():
+        if self._process is None or self._started_by != os.getpid():
             self._start()
         process = self._process
         assert process is not None and process.stdin is not None
@@ -126,7 +126,7 @@ class TemplateProcess:
             # Ctrl-C is for this process.
             start_new_session=True,
         )
-        self._owner = os.getpid()
+        self._started_by = os.getpid()
         try:
             said = self._line(START_S)
         except OSError:
