@@ -1,7 +1,8 @@
-"""A GPU to torch, of this machine's memory: whoever mixes it with the CPU is told.
+"""GPUs to torch, of this machine's memory: whoever mixes them, or with the CPU, is told.
 
-Importing it registers the device "emulated" in the process. Its tensors wrap tensors of the CPU,
-where everything is computed. It knows no streams and runs no kernels of ours.
+Importing it registers the devices "emulated:0", "emulated:1" and so on in the process. Their
+tensors wrap tensors of the CPU, where everything is computed. They know no streams and run no
+kernels of ours.
 """
 
 from __future__ import annotations
@@ -15,25 +16,43 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 DEVICE_NAME = "emulated"
 
-_MAY_MIX = {"aten::copy_", "aten::_copy_from", "aten::index"}
-"""A GPU copies from and to the CPU, and takes indices from there."""
+_COPIES = {"aten::copy_", "aten::_copy_from"}
+"""A GPU copies from and to the CPU and other GPUs."""
+
+_MAY_MIX = {*_COPIES, "aten::index"}
+"""It takes indices from the CPU, too."""
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor on the device.
+    """A tensor on one of the devices.
 
     Attributes:
         held: Its numbers, on the CPU.
+        index: Which device's it is; to torch's own code all are the first one's.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> DeviceTensor:
+    def __new__(cls, held: torch.Tensor, index: int) -> DeviceTensor:
         tensor = torch._C._acc.create_empty_tensor(held.shape, held.dtype)
         tensor.__class__ = cls
-        tensor.held = held
+        tensor.held, tensor.index = held, index
         return tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Which of them."""
+        return torch.device(DEVICE_NAME, self.index)
+
+    def to(self, *given: Any, **named: Any) -> torch.Tensor:
+        """As torch's, which would not tell one device from another."""
+        device, dtype, _, _ = torch._C._nn._parse_to(*given, **named)
+        dtype = dtype or self.dtype
+        if device is None or device == self.device:
+            return self if dtype == self.dtype else DeviceTensor(self.held.to(dtype), self.index)
+        held = self.held.to(dtype).clone()
+        return held if device.type == "cpu" else DeviceTensor(held, device.index or 0)
 
     @property
     def data(self) -> DeviceTensor:
@@ -42,12 +61,12 @@ class DeviceTensor(torch.Tensor):
 
     @data.setter
     def data(self, other: DeviceTensor) -> None:
-        self.held = other.held
+        self.held, self.index = other.held, other.index
 
     def view(self, *shape: Any) -> torch.Tensor:
         """As above, for views in another type."""
         if isinstance(shape[0], torch.dtype):
-            return DeviceTensor(self.held.view(shape[0]))
+            return DeviceTensor(self.held.view(shape[0]), self.index)
         return torch.Tensor.view(self, *shape)
 
 
@@ -62,6 +81,8 @@ def _compute(operator: Any, *args: Any, **options: Any) -> Any:
     elsewhere = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor)]
     if here and name not in _MAY_MIX and any(tensor.dim() for tensor in elsewhere):
         raise RuntimeError(f"{operator.name()} is given tensors of two devices")
+    # Torch makes tensors of numbers, on the first device.
+    indices = {tensor.index for tensor in here if tensor.dim()}
     if name == "aten::_local_scalar_dense":
         return args[0].held.item()
     if name == "aten::_copy_from":
@@ -69,8 +90,15 @@ def _compute(operator: Any, *args: Any, **options: Any) -> Any:
         _held(target).copy_(_held(source))
         return target
     wanted = options.get("device")
+    index = max(indices, default=0)
+    if name == "aten::index":
+        # Torch makes them of lists, on the first device too.
+        indices = {index}
+    if len(indices) > 1 and name not in _COPIES:
+        raise RuntimeError(f"{operator.name()} is given tensors of devices {sorted(indices)}")
     if wanted is not None:
         options["device"] = torch.device("cpu")
+        index = torch.device(wanted).index or 0
     args, options = tree_map(_held, (args, options))
     if name in ("aten::view", "aten::_unsafe_view"):
         # Torch does not know how the numbers lie.
@@ -85,7 +113,7 @@ def _compute(operator: Any, *args: Any, **options: Any) -> Any:
     def wrapped(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        return given[id(value)] if id(value) in given else DeviceTensor(value)
+        return given[id(value)] if id(value) in given else DeviceTensor(value, index)
 
     return tree_map(wrapped, found)
 

@@ -9,6 +9,7 @@ from evomerge.backends.config import (
     OwnEngine,
     engine_of,
     require_paths,
+    require_spread,
 )
 from evomerge.backends.hugging_face import HuggingFaceBackend, open_resident
 
@@ -26,4 +27,5 @@ __all__ = [
     "engine_of",
     "open_resident",
     "require_paths",
+    "require_spread",
 ]

@@ -92,7 +92,8 @@ class GrowingCache(DynamicCache):
     def keep(self, rows: Tensor) -> None:
         """Let rows leave, or take them several times, in this order."""
         for layer in self._growing:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            here = rows.to(layer.keys.device)
+            layer.keys, layer.values = layer.keys[here], layer.values[here]
 
     @property
     def _growing(self) -> list[_Growing]:

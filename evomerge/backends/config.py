@@ -20,9 +20,12 @@ class EngineConfig(Choice):
     Attributes:
         kind: Its name.
         runs_paths: Whether it runs layers in another order than the base's.
+        spreads: Whether it runs one model on several GPUs; its factory is then called with a tuple
+            of further devices behind `batching`, where an actor has more than one.
     """
 
     runs_paths: ClassVar[bool] = False
+    spreads: ClassVar[bool] = False
 
 
 class OwnEngine(EngineConfig):
@@ -30,6 +33,7 @@ class OwnEngine(EngineConfig):
 
     kind: Literal["own"] = "own"
     runs_paths: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
 
 
 class HflmEngine(EngineConfig):
@@ -37,6 +41,7 @@ class HflmEngine(EngineConfig):
 
     kind: Literal["hflm"] = "hflm"
     runs_paths: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
 
 
 BACKENDS: Registry[Backend] = Registry("engine", "evomerge.backends")
@@ -99,4 +104,17 @@ def require_paths(engine: EngineConfig, recipe: Recipe) -> None:
         raise InputError(
             f"score.engine: {engine.kind} cannot run layers in another order, and the recipe has "
             "a path"
+        )
+
+
+def require_spread(engine: EngineConfig, num_gpus: float | None) -> None:
+    """Refuse several GPUs for each actor, where the engine would use one.
+
+    Raises:
+        InputError: It would.
+    """
+    if num_gpus is not None and num_gpus > 1.0 and not engine.spreads:
+        raise InputError(
+            f"workers.num_gpus: score.engine {engine.kind} runs a model on one GPU, and an actor "
+            f"asks for {num_gpus:g}\nvalid: up to 1"
         )

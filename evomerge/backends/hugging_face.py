@@ -88,9 +88,10 @@ def open_resident(
     device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
     batching: Batching | None,
+    others: Sequence[torch.device] = (),
 ) -> HuggingFaceBackend:
     """The backend of a search: a model of the pool's architecture, its weights not yet written."""
-    resident = ResidentModel(pool, device)
+    resident = ResidentModel(pool, device, others)
     return HuggingFaceBackend(resident.model, tokenizer, batching, resident)
 
 

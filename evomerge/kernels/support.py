@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -24,6 +25,11 @@ def has_kernels(device: torch.device) -> bool:
     if os.environ.get("TRITON_INTERPRET") == "1":
         return True
     return device.type == "cuda" and _can_compile(device)
+
+
+def launching_on(device: torch.device) -> AbstractContextManager[object]:
+    """Let what is launched meanwhile run on the device: Triton asks which one is the current."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _can_compile(device: torch.device) -> bool:

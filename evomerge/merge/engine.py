@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evomerge.errors import CandidateError, SpoiltError
 from evomerge.kernels import FUSED_FROM
+from evomerge.kernels.support import launching_on
 from evomerge.merge.device import Launches
 from evomerge.merge.host import Passes
 from evomerge.merge.kept import Kept, size_bytes
@@ -53,6 +54,8 @@ class Engine:
             is one for it; on a CPU the result is the same.
         residence: Where the pool's tensors lie, if it is not the CPU; by default all of them come
             to stay on the device.
+        elsewhere: Where some of them lie instead, by name, on other devices of the kind; these are
+            merged there.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Engine:
         statistics_budget_bytes: int = 1 << 30,
         fused_from: int = FUSED_FROM,
         residence: Residence | None = None,
+        elsewhere: Mapping[str, Residence] | None = None,
     ) -> None:
         self.pool = pool
         self.fused_from = fused_from
@@ -70,8 +74,11 @@ class Engine:
         if residence is None and self.device.type != "cpu":
             residence = Residence(self.device)
         self.residence = residence
+        self.elsewhere = elsewhere or {}
         self._source: Source = (
-            HostSource(pool, self.kept) if residence is None else DeviceSource(pool, residence)
+            HostSource(pool, self.kept)
+            if residence is None
+            else DeviceSource(pool, residence, self.elsewhere)
         )
         self._builds: Counter[str] = Counter()
         self._watched: set[MergeKey] = set()
@@ -124,7 +131,7 @@ class Engine:
         return build
 
     def _merges(self) -> Merges:
-        return Passes() if self.residence is None else Launches(self.device)
+        return Passes() if self.residence is None else Launches()
 
     def _plan(self, recipe: Recipe) -> list[Step]:
         """What makes each tensor; what must be known of all tensors is, from here on."""
@@ -153,7 +160,8 @@ class Engine:
         """Merge a tensor into a flat target, in a pass where there is one, else block by block."""
         merge, whole = ready.merge, ready.whole
         before = digest(whole) if merge.key in self._watched else None
-        self._merge_whole(target, ready, merges)
+        with launching_on(whole.device):
+            self._merge_whole(target, ready, merges)
         if before is not None and digest(whole) != before:
             raise SpoiltError(
                 f"method {merge.part.method.kind!r} has changed its operands ({ready.name}); "
@@ -176,7 +184,7 @@ class Engine:
     ) -> Iterator[tuple[int, Tensor]]:
         method = merge.method
         statistics += method.settle(whole, statistics, merge.coefficients)
-        statistics += merge.survey
+        statistics += _brought(merge.survey, whole.device)
         size = whole.models[0].numel()
         step = size if method.needs.whole_tensor else block_elements
         for start in range(0, size, max(step, 1)):
@@ -201,8 +209,9 @@ class Engine:
 
         def tensors() -> Iterable[tuple[Operands, Statistics]]:
             for ready in self._source.stream((name, merge) for name in self.pool.layout.places):
-                statistics, _ = self._prepared(ready.whole, merge)
-                yield ready.whole, statistics
+                with launching_on(ready.whole.device):
+                    statistics, _ = self._prepared(ready.whole, merge)
+                yield _on(ready.whole, self.device), _brought(statistics, self.device)
 
         if key not in self._surveys:
             self._surveys[key] = merge.method.survey(tensors, merge.coefficients)
@@ -215,6 +224,19 @@ def digest(whole: Operands) -> bytes:
     for tensor in (*whole.models, *(() if whole.base is None else (whole.base,))):
         found.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
     return found.digest()
+
+
+def _on(whole: Operands, device: torch.device) -> Operands:
+    """Operands on a device: themselves, where they lie there."""
+    if whole.device == device:
+        return whole
+    base = None if whole.base is None else whole.base.to(device)
+    return replace(whole, base=base, models=tuple(model.to(device) for model in whole.models))
+
+
+def _brought(statistics: Statistics, device: torch.device) -> Statistics:
+    """Statistics on a device; what was left on the CPU stays there."""
+    return tuple(each if each.device.type == "cpu" else each.to(device) for each in statistics)
 
 
 def _slice(whole: Operands, start: int, stop: int) -> Operands:

@@ -1,11 +1,11 @@
-"""The numbers that a tensor is merged from, where they are needed: on the CPU or on a device."""
+"""The numbers that a tensor is merged from, where they are needed: on the CPU or on devices."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,11 +97,20 @@ class HostSource:
 
 
 class DeviceSource:
-    """Operands on a device; what is streamed there is on its way while another tensor is merged."""
+    """Operands on devices; what is streamed there is on its way while another tensor is merged.
 
-    def __init__(self, pool: Pool, residence: Residence) -> None:
+    Args:
+        pool: The models.
+        residence: Where their tensors lie.
+        elsewhere: Where some of them lie instead, by name.
+    """
+
+    def __init__(
+        self, pool: Pool, residence: Residence, elsewhere: Mapping[str, Residence]
+    ) -> None:
         self.pool = pool
         self.residence = residence
+        self.elsewhere = elsewhere
         self._latest = _Latest()
 
     def stream(self, steps: Iterable[Step]) -> Iterator[Ready]:
@@ -120,14 +129,14 @@ class DeviceSource:
                     fetched.release()
 
     def _fetch(self, name: str, merge: Merge) -> Operands | Fetched:
-        """The operands, where all lie on the device, or what is brought there."""
+        """The operands, where all lie on their device, or what is brought there."""
         whole = self._latest.get(name, merge)
         if whole is not None:
             return whole
         parts: dict[Key, Read] = {}
         for checkpoint in _checkpoints(self.pool, merge):
             parts |= _parts(_owner(checkpoint, name), name)
-        return self.residence.fetch(parts)
+        return self.elsewhere.get(name, self.residence).fetch(parts)
 
     def _ready(self, step: Step, fetched: Operands | Fetched) -> Iterator[Ready]:
         name, merge = step

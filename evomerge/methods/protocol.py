@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from evomerge.methods.terms import ModelSum, Terms, VectorSum
@@ -88,6 +89,11 @@ class Operands:
     def is_vector(self) -> bool:
         """Whether the tensor has at most one dimension (norm gains, biases)."""
         return len(self.shape) <= 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where all numbers lie."""
+        return self.models[0].device
 
 
 Coefficients = dict[str, tuple[float, ...]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evomerge.merge import TORCH_DTYPES
+from evomerge.models.spread import spread
 from evomerge.pool import Pool, config_of_checkpoint, has_model_code
 from evomerge.pool.from_transformers import generation_config_in, model_of
 
@@ -24,15 +26,22 @@ def config_of(pool: Pool) -> PreTrainedConfig:
     return config
 
 
-def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
+def empty_model(
+    pool: Pool, device: torch.device, others: Sequence[torch.device] = ()
+) -> PreTrainedModel:
     """A model of the pool's architecture whose weights are still to be written.
 
     Built from the configuration on the CPU, so that rotary buffers and ties are as transformers
     makes them; in the pool's dtype, evaluating, without gradients. It generates by the base's
     generation settings, as an exported checkpoint does.
 
+    Args:
+        pool: The models.
+        device: Where it is.
+        others: Further devices, over which it is spread together with the first.
+
     Raises:
-        InputError: The base's generation_config.json cannot be read.
+        InputError: The base's generation_config.json cannot be read, or the model cannot be spread.
     """
     from transformers.initialization import no_init_weights
 
@@ -47,6 +56,9 @@ def empty_model(pool: Pool, device: torch.device) -> PreTrainedModel:
         model.generation_config = generation_config_in(model_dir)
     model.requires_grad_(False)
     model.eval()
+    if others:
+        spread(model, pool.layout, (device, *others))
+        return model
     moved: Any = model
     placed: PreTrainedModel = moved.to(device)
     return placed

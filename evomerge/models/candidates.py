@@ -30,10 +30,11 @@ class Candidates:
 
     Args:
         pool: The models.
-        device: Where to compute.
+        device: Where to compute; tensors that the holder has on further ones of the kind are
+            computed there.
         holder: What takes them on.
         statistics_budget_bytes: Memory for what methods compute once.
-        pool_budget_bytes: Memory of a GPU for the pool's tensors; by default as much as it takes.
+        pool_budget_bytes: Memory of GPUs for the pool's tensors; by default as much as it takes.
 
     Raises:
         InputError: The holder names a tensor that the pool does not have, or has it in another
@@ -50,8 +51,10 @@ class Candidates:
     ) -> None:
         self.pool = pool
         self.device = device
-        residence = None if device.type == "cpu" else Residence(device, pool_budget_bytes)
-        self.engine = Engine(pool, device, statistics_budget_bytes, residence=residence)
+        residence, elsewhere = _residences(device, holder.parameters(), pool_budget_bytes)
+        self.engine = Engine(
+            pool, device, statistics_budget_bytes, residence=residence, elsewhere=elsewhere
+        )
         self._holder = holder
         _check_names(pool, holder.parameters())
         self._merged: str | None = None
@@ -93,6 +96,25 @@ class Candidates:
             return
         names = self.pool.layout.places
         yield from self.pool.base.as_stored((name, held[name]) for name in names)
+
+
+def _residences(
+    device: torch.device, held: Mapping[str, Tensor], budget_bytes: int | None
+) -> tuple[Residence | None, dict[str, Residence]]:
+    """Where the pool lies, and by name of a tensor where it lies on a further device."""
+    if device.type == "cpu":
+        return None, {}
+    found = {
+        name: tensor.device
+        for name, tensor in held.items()
+        if tensor.device.type == device.type and (tensor.device.index or 0) != (device.index or 0)
+    }
+    others = sorted(set(found.values()), key=str)
+    if budget_bytes is not None:
+        budget_bytes //= 1 + len(others)
+    residences = {other: Residence(other, budget_bytes) for other in others}
+    elsewhere = {name: residences[other] for name, other in found.items()}
+    return Residence(device, budget_bytes), elsewhere
 
 
 def _check_names(pool: Pool, held: Mapping[str, Tensor]) -> None:

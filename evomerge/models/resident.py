@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,11 +29,14 @@ class ResidentModel:
     Args:
         pool: The models.
         device: Where it is.
+        others: Further devices, over which it is spread together with the first.
     """
 
-    def __init__(self, pool: Pool, device: torch.device) -> None:
+    def __init__(
+        self, pool: Pool, device: torch.device, others: Sequence[torch.device] = ()
+    ) -> None:
         self.pool = pool
-        self.model: PreTrainedModel = empty_model(pool, device)
+        self.model: PreTrainedModel = empty_model(pool, device, others)
         # Views of the model's own storage, which a path may put other parameters in the place of.
         self._own = dict(self.model.state_dict())
         self._paths: _Paths | None = None
@@ -69,6 +73,7 @@ class _Paths:
         setattr(owner, name, self.layers)
         self._types: list[str] | None = getattr(model.config, "layer_types", None)
         state: dict[str, Tensor] = model.state_dict(keep_vars=True)
+        self._devices = {tensor_name: tensor.device for tensor_name, tensor in state.items()}
         # The model's own storage of what lies outside its layers, by tensor name.
         self._outside = {
             tensor_name: state[tensor_name]
@@ -138,5 +143,5 @@ class _Paths:
         key = model, name
         if key not in self._tensors:
             tensor = self.pool[model].tensor(name)
-            self._tensors[key] = tensor.to(self.model.device, self.dtype)
+            self._tensors[key] = tensor.to(self._devices[name], self.dtype)
         return self._tensors[key]

@@ -9,7 +9,14 @@ from evomerge.pool.added_tokens import (
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
 from evomerge.pool.families import layers_name
-from evomerge.pool.layout import Layout, Place, config_of_checkpoint, has_model_code, read_config
+from evomerge.pool.layout import (
+    Layout,
+    Place,
+    blocks_prefix,
+    config_of_checkpoint,
+    has_model_code,
+    read_config,
+)
 from evomerge.pool.pool import DTYPES, Pool, open_members, open_models, open_pool
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "Place",
     "Pool",
     "PoolConfig",
+    "blocks_prefix",
     "config_of_checkpoint",
     "copy_companions",
     "has_model_code",

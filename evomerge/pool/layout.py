@@ -172,7 +172,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     for name, tensor in state.items():
         if seen.setdefault(id(tensor), name) != name:
             aliases[name] = seen[id(tensor)]
-    blocks = _blocks_prefix(model)
+    blocks = blocks_prefix(model)
     num_layers = int(model.config.num_hidden_layers) if blocks else 0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     places = {}
@@ -211,7 +211,7 @@ def _embedding_tensor(model: PreTrainedModel) -> str:
     )
 
 
-def _blocks_prefix(model: PreTrainedModel) -> str:
+def blocks_prefix(model: PreTrainedModel) -> str:
     """Name of the list of transformer blocks with a dot behind it; empty when there is none."""
     from torch.nn import ModuleList
 

@@ -97,7 +97,8 @@ def _device(setup: Setup) -> tuple[torch.device, int]:
     if not on_gpu(workers):
         return torch.device("cpu"), num_on_a_machine(workers)
     here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return here, gpu_need(workers, setup.pool).num_actors * max(1, torch.cuda.device_count())
+    groups = max(1, torch.cuda.device_count() // workers.gpus_of_each)
+    return here, gpu_need(workers, setup.pool).num_actors * groups
 
 
 def _seconds_by_task(setup: Setup, device: torch.device) -> dict[str, float]:

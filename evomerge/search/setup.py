@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from evomerge.backends import Batching, engine_of
+from evomerge.backends import Batching, engine_of, require_spread
 from evomerge.backends.fit import find_batching
 from evomerge.backends.hugging_face import max_length_of
 from evomerge.choice.results import goals
@@ -155,6 +155,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         config = config.model_copy(update={"score": with_defaults(config.score)})
     engine = engine_of(config.score)
     check_engine(config.score, engine)
+    require_spread(engine, config.workers.num_gpus)
     pool = open_pool(config.pool, config_dir)
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.

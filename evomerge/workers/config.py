@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -37,9 +38,10 @@ class WorkersConfig(Section):
             all machines allow, at any time: actors join with a machine that joins the cluster, and
             leave with it.
         num_cpus: How many CPUs each actor has; it runs as many threads.
-        num_gpus: GPUs of each actor, a fraction to share one; by default 1 where there is one,
-            else 0.
-        pool_gib: GPU memory of each actor for the pool's tensors; those that find no room are
+        num_gpus: GPUs of each actor: a fraction to share one, 2 or more to spread the model over
+            them; by default 1 where there is one, else 0.
+        pool_gib: GPU memory of each actor for the pool's tensors, on several GPUs the same part
+            on each; those that find no room are
             streamed with every build, from pinned memory of the host (each actor's own) through
             room for two tensors of every model. By default all stay there. Of no use on CPUs.
         gpu_memory_gib: Memory of a GPU; by default that of this machine's, where the actors run
@@ -84,6 +86,21 @@ class WorkersConfig(Section):
                 "use `kind: ray`, or leave address out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        num = self.num_gpus or 0.0
+        if num > 1.0 and not num.is_integer():
+            raise ValueError(
+                f"num_gpus is {num:g}, and actors that take more than one GPU take whole ones; "
+                f"valid: up to 1, or {math.floor(num) if num >= 2.0 else 2}"
+            )
+        return self
+
+    @property
+    def gpus_of_each(self) -> int:
+        """On how many GPUs an actor's model is, where it is on one at all."""
+        return max(1, int(self.num_gpus or 1.0))
 
     @property
     def pool_bytes(self) -> int | None:

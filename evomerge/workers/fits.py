@@ -67,22 +67,20 @@ def _require_memory(workers: WorkersConfig, pool: Pool) -> None:
 
 
 def _require_cluster(workers: WorkersConfig) -> None:
-    import ray
-
-    from evomerge.workers.ray_cluster import start_ray, stop_ray
+    from evomerge.workers.ray_cluster import roomiest, start_ray, stop_ray
 
     is_ours = start_ray(workers)
     try:
-        resources = ray.cluster_resources()
+        largest = roomiest()
     finally:
         if is_ours:
             stop_ray()
-    where = f"the cluster at {workers.address!r}"
-    has = resources.get("CPU", 0.0)
+    where = f"the largest machine of the cluster at {workers.address!r}"
+    has = largest["CPU"]
     if workers.num_cpus > has:
         raise InputError(
             f"workers.num_cpus: an actor asks for {workers.num_cpus:g} CPUs, and {where} has "
             f"{has:g}\nvalid: up to {has:g}"
         )
     # More actors than fit wait for machines that join.
-    _require_gpus(workers.model_copy(update={"num_actors": None}), resources.get("GPU", 0.0), where)
+    _require_gpus(workers.model_copy(update={"num_actors": None}), largest["GPU"], where)

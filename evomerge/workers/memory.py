@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 import torch
 
+from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES, Residence, lane_bytes
+from evomerge.models.spread import fullest
 from evomerge.pool import Pool
 from evomerge.recipe import Dtype
 from evomerge.workers.config import GIB, WorkersConfig, num_fitting
@@ -38,18 +40,38 @@ def on_gpu(workers: WorkersConfig) -> bool:
     return torch.cuda.is_available() if workers.num_gpus is None else workers.num_gpus > 0
 
 
+def devices_of(workers: WorkersConfig) -> tuple[torch.device, ...]:
+    """Where an actor computes that runs in this process: the CPU, a GPU, or several.
+
+    Raises:
+        InputError: There are fewer GPUs.
+    """
+    if workers.num_gpus == 0 or not torch.cuda.is_available():
+        return (torch.device("cpu"),)
+    if workers.gpus_of_each == 1:
+        return (torch.device("cuda"),)
+    if workers.gpus_of_each > torch.cuda.device_count():
+        raise InputError(
+            f"workers.num_gpus: an actor asks for {workers.gpus_of_each} GPUs and sees "
+            f"{torch.cuda.device_count()}"
+        )
+    return tuple(torch.device("cuda", number) for number in range(workers.gpus_of_each))
+
+
 @dataclass(frozen=True)
 class GpuNeed:
     """Bytes on one GPU, besides the activations and caches of scoring.
 
     Attributes:
         num_actors: Actors that share it.
-        model_bytes: The candidate of each.
+        model_bytes: The candidate of each, or what this GPU has of it.
         pool_bytes: What stays of the pool, which each has to itself.
         statistics_bytes: What methods compute once, of each; None: a part of the GPU's memory,
             which is not known here.
         streamed_bytes: What does not stay of the pool; it is in the host's memory.
         lanes_bytes: Where that is streamed to.
+        num_gpus: Over which each actor spreads its model; this one has most of it.
+        share: What it has of the model.
     """
 
     num_actors: int
@@ -58,6 +80,8 @@ class GpuNeed:
     statistics_bytes: int | None
     streamed_bytes: int = 0
     lanes_bytes: int = 0
+    num_gpus: int = 1
+    share: float = 1.0
 
     @property
     def actor_bytes(self) -> int:
@@ -83,6 +107,11 @@ class GpuNeed:
         if self.statistics_bytes is not None:
             statistics = f"up to {gib(self.statistics_bytes)}"
         parts = f"a model ({gib(self.model_bytes)}), {pool} and {statistics} of statistics"
+        if self.num_gpus > 1:
+            return (
+                f"each actor spreads its model over {self.num_gpus} GPUs, and keeps {parts} on "
+                f"the fullest: {gib(self.total_bytes)}"
+            )
         if self.num_actors == 1:
             return f"each actor keeps {parts} on its GPU: {gib(self.total_bytes)}"
         return (
@@ -113,7 +142,9 @@ def statistics_budget(
     if workers.statistics_gib is not None:
         return int(workers.statistics_gib * GIB)
     if is_on_gpu:
-        return gpu_need(workers, pool, gpu_bytes).statistics_bytes
+        need = gpu_need(workers, pool, gpu_bytes)
+        # Statistics are spread as the model is.
+        return None if need.statistics_bytes is None else int(need.statistics_bytes / need.share)
     count = num_on_a_machine(workers)
     total = machine_bytes()
     mapped = sum(checkpoint.size_bytes for checkpoint in pool)
@@ -122,7 +153,7 @@ def statistics_budget(
 
 
 def gpu_need(workers: WorkersConfig, pool: Pool, gpu_bytes: int | None = None) -> GpuNeed:
-    """What the actors of a search keep on one GPU.
+    """What the actors of a search keep on one GPU, the fullest one.
 
     Args:
         workers: The configuration.
@@ -135,16 +166,22 @@ def gpu_need(workers: WorkersConfig, pool: Pool, gpu_bytes: int | None = None) -
     num_actors = num_fitting(resources, workers.num_cpus, workers.num_gpus or 1.0)
     if workers.kind == "inline":
         num_actors = 1
+    num_gpus = workers.gpus_of_each
+    share = 1.0
+    if num_gpus > 1:
+        share = fullest(pool.layout, num_gpus) / pool.layout.num_parameters
     need = GpuNeed(
         num_actors=min(num_actors, workers.num_actors or num_actors),
-        model_bytes=model_bytes(pool),
-        pool_bytes=sum(checkpoint.size_bytes for checkpoint in pool),
+        model_bytes=math.ceil(share * model_bytes(pool)),
+        pool_bytes=math.ceil(share * sum(checkpoint.size_bytes for checkpoint in pool)),
         statistics_bytes=None,
+        num_gpus=num_gpus,
+        share=share,
     )
-    if workers.pool_bytes is not None and workers.pool_bytes < need.pool_bytes:
-        need = streamed(need, pool, workers.pool_bytes)
+    if workers.pool_bytes is not None and workers.pool_bytes // num_gpus < need.pool_bytes:
+        need = streamed(need, pool, workers.pool_bytes // num_gpus)
     if workers.statistics_gib is not None:
-        return replace(need, statistics_bytes=int(workers.statistics_gib * GIB))
+        return replace(need, statistics_bytes=int(workers.statistics_gib * GIB * share))
     if gpu_bytes is None:
         return need
     per_actor = int(gpu_bytes * (1.0 - SHARE_OF_SCORING)) // need.num_actors

@@ -17,7 +17,7 @@ from evomerge.workers.actors import Came, Gone, News, Proved, Raised, Ready
 from evomerge.workers.config import WorkersConfig, num_in_cluster
 from evomerge.workers.faults import Fault, attempt, reason_of
 from evomerge.workers.protocol import Job, JobResult
-from evomerge.workers.ray_cluster import start_ray, stop_ray, what_died
+from evomerge.workers.ray_cluster import roomiest, start_ray, stop_ray, what_died
 from evomerge.workers.verified import note_verified, verify
 from evomerge.workers.worker import MergeWorker, WorkerSpec
 
@@ -99,12 +99,12 @@ class RayActors:
         self._look_at = 0.0
         self._was_restarted = False
         try:
-            resources = ray.cluster_resources()
+            largest = roomiest()
             num_gpus = config.num_gpus
             if num_gpus is None:
-                num_gpus = 1.0 if resources.get("GPU", 0.0) >= 1.0 else 0.0
+                num_gpus = 1.0 if largest["GPU"] >= 1.0 else 0.0
             self._num_gpus = num_gpus
-            self._require(resources)
+            self._require(largest)
             self.num_wanted = self._num_wanted()
             # They were hashed when the run was opened.
             note_verified(spec)
@@ -257,10 +257,10 @@ class RayActors:
         dead = {entry["NodeID"] for entry in ray.nodes() if not entry["Alive"]}
         return Gone(actor, reason_of(error), node, bool(node) and node in dead)
 
-    def _require(self, resources: dict[str, float]) -> None:
+    def _require(self, largest: dict[str, float]) -> None:
         for name, wanted in (("CPU", self.config.num_cpus), ("GPU", self._num_gpus)):
-            if resources.get(name, 0.0) < wanted:
+            if largest[name] < wanted:
                 raise InputError(
                     f"workers.num_{name.lower()}s: an actor asks for {wanted:g} {name}, "
-                    f"the cluster has {resources.get(name, 0.0):g}"
+                    f"the largest machine has {largest[name]:g}"
                 )

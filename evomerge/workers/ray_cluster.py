@@ -41,6 +41,15 @@ def start_ray(config: WorkersConfig) -> bool:
         return _connect(config)
 
 
+def roomiest() -> dict[str, float]:
+    """The most that one machine of the cluster has, "CPU" and "GPU": an actor is whole on one."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {
+        name: max((machine.get(name, 0.0) for machine in machines), default=0.0)
+        for name in ("CPU", "GPU")
+    }
+
+
 def _connect(config: WorkersConfig) -> bool:
     if ray.is_initialized():
         return False

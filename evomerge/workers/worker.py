@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -35,7 +36,7 @@ from evomerge.score.config import CacheConfig
 from evomerge.threads import torch_threads
 from evomerge.workers.answer_cache import AnswerCache
 from evomerge.workers.config import GIB, WorkersConfig
-from evomerge.workers.memory import gpu_memory_bytes, statistics_budget
+from evomerge.workers.memory import devices_of, gpu_memory_bytes, statistics_budget
 from evomerge.workers.protocol import Job, JobResult
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class MergeWorker:
     Args:
         spec: What it is made from.
         device: Where it computes; by default on a GPU, where there is one and the configuration
-            does not say `num_gpus: 0`.
+            does not say `num_gpus: 0`, or on as many as it says.
 
     Raises:
         InputError: The pool or the tasks are not there any more.
@@ -101,9 +102,7 @@ class MergeWorker:
 
     def _open(self, spec: WorkerSpec, device: torch.device | None) -> None:
         workers = spec.workers
-        if device is None:
-            on_gpu = workers.num_gpus != 0 and torch.cuda.is_available()
-            device = torch.device("cuda" if on_gpu else "cpu")
+        device, *others = (device,) if device is not None else devices_of(workers)
         pool = open_pool(spec.pool, Path(), spec.hashes)
         budget_bytes = statistics_budget(
             workers,
@@ -114,7 +113,8 @@ class MergeWorker:
         assert budget_bytes is not None
         tokenizer = load_tokenizer(pool)
         self._engine = engine_of(spec.score)
-        self.backend = BACKENDS.make(self._engine, pool, device, tokenizer, spec.batching)
+        further = (tuple(others),) if others else ()
+        self.backend = BACKENDS.make(self._engine, pool, device, tokenizer, spec.batching, *further)
         self.candidates = Candidates(pool, device, self.backend, budget_bytes, workers.pool_bytes)
         tasks = TaskSet(spec.score, Path(), may_read_all=True)
         self.measures = tasks.measures
@@ -129,7 +129,7 @@ class MergeWorker:
         self.scorer: Scorer = SCORERS.make(
             spec.score, tasks, spec.splits, self.backend, tokenizer, spec.batch_tokens
         )
-        self.cache = _open_cache(spec, pool, device, tokenizer)
+        self.cache = _open_cache(spec, pool, (device, *others), tokenizer)
 
     def evaluate(self, job: Job) -> JobResult:
         """See `Worker`."""
@@ -229,15 +229,20 @@ class _AnswerSource:
 
 
 def _open_cache(
-    spec: WorkerSpec, pool: Pool, device: torch.device, tokenizer: PreTrainedTokenizerBase
+    spec: WorkerSpec,
+    pool: Pool,
+    devices: Sequence[torch.device],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> AnswerCache | None:
     """The cache that a configuration names, for what this worker's answers depend on."""
     config: CacheConfig | None = getattr(spec.score, "cache", None)
     if config is None:
         return None
-    on_gpu = device.type == "cuda"
     engine = engine_of(spec.score)
-    name = torch.cuda.get_device_name(device) if on_gpu else get_cpu_capability()
+    names = [
+        torch.cuda.get_device_name(each) if each.type == "cuda" else get_cpu_capability()
+        for each in devices
+    ]
     generation = pool.base.model_dir / GENERATION_FILE
     fast: Any = getattr(tokenizer, "backend_tokenizer", None)
     context = {
@@ -251,7 +256,7 @@ def _open_cache(
             dict(tokenizer.get_vocab()) if fast is None else None,
         ],
         "dtype": pool.dtype,
-        "device": [device.type, name, spec.num_threads],
+        "device": [devices[0].type, *names, spec.num_threads],
         "batching": None if spec.batching is None else spec.batching.model_dump(mode="json"),
         "batch_tokens": spec.batch_tokens,
         "versions": {package: version(package) for package in _packages(engine)},

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.models.spread import fullest
 from evomerge.search.setup import set_up
 from evomerge.workers import WorkersConfig
 from evomerge.workers.config import GIB, num_fitting
@@ -123,3 +125,30 @@ def test_a_budget_is_proposed_where_it_helps(setup, share):
 
 def test_where_the_memory_is_not_known_nothing_is_refused(setup):
     check(with_workers(setup, address="auto", statistics_gib=1e6))
+
+
+def test_a_model_on_several_gpus_takes_less_of_each(setup):
+    """The fullest one counts: what lies outside the layers is on the first."""
+    pool = setup.pool
+    one = gpu_need(WorkersConfig(num_gpus=1, statistics_gib=1), pool, 64 * GIB)
+    two = gpu_need(WorkersConfig(num_gpus=2, statistics_gib=1), pool, 64 * GIB)
+    share = fullest(pool.layout, 2) / pool.layout.num_parameters
+    assert 0.5 <= share < 1.0
+    assert two.model_bytes == math.ceil(share * one.model_bytes)
+    assert two.pool_bytes == math.ceil(share * one.pool_bytes)
+    assert two.statistics_bytes == int(share * GIB)
+    assert "spreads its model over 2 GPUs" in two.describe()
+    streaming = gpu_need(WorkersConfig(num_gpus=2, pool_gib=0), pool, 64 * GIB)
+    assert (streaming.pool_bytes, streaming.streamed_bytes) == (0, two.pool_bytes)
+
+
+def test_more_gpus_are_proposed_where_they_are_enough(setup, monkeypatch):
+    """As many as this machine has, and as a cluster's machine may have."""
+    two = gpu_need(WorkersConfig(num_gpus=2, statistics_gib=1e-6), setup.pool)
+    given = {"gpu_memory_gib": two.total_bytes * 1.01 / GIB, "statistics_gib": 1e-6}
+    for there, address, proposed in ((1, "local", False), (2, "local", True), (0, "auto", True)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
+        with pytest.raises(InputError, match="workers.num_gpus: each actor keeps") as refused:
+            require_gpu_memory(WorkersConfig(num_gpus=1, address=address, **given), setup.pool)
+        assert ("workers.num_gpus: 2" in str(refused.value)) == proposed
+    require_gpu_memory(WorkersConfig(num_gpus=2, **given), setup.pool)
