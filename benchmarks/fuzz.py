@@ -57,6 +57,8 @@ def main() -> None:
     torch.set_num_threads(1)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        # Chains of mergekit's are built there.
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         readers = make_readers(Path(folder))
         if arguments.reader is not None:
             readers = {arguments.reader: readers[arguments.reader]}

@@ -17,8 +17,8 @@ from evomerge.config import load_config, with_overrides
 from evomerge.demo import CONFIG_PATH
 from evomerge.journal.folder import INBOX_DIR, JOURNAL_FILE
 from evomerge.journal.journal import read_journal
-from evomerge.mergekit import open_mergekit
 from evomerge.models.build import empty_model
+from evomerge.models.chain import open_mergekit
 from evomerge.pool import ModelConfig, Pool, PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe, Vocabulary, read_recipe
 from evomerge.score.code import AllowedCode

@@ -106,7 +106,7 @@ def explain(
     for mistake in mistakes[:2]:
         steps = _steps(states[-1], mistake)
         culprit = _culprit(model, states, overrides, steps, mistake)
-        place = str(culprit) if culprit is not None else f"{path}:{_line(node, steps)}"
+        place = str(culprit) if culprit is not None else f"{path}:{line_of(node, steps)}"
         lines.append(f"{place}: {_named(model, steps)}: {_message(model, mistake)}")
     if len(mistakes) > 2:
         lines.append(f"({len(mistakes) - 2} more)")
@@ -191,8 +191,13 @@ def _steps(data: Any, mistake: ErrorDetails) -> list[str]:
     return steps
 
 
-def _line(node: Any, steps: Sequence[str]) -> int:
-    """The line of the last of some steps that stands in a file."""
+def line_of(node: Any, steps: Sequence[str]) -> int:
+    """The line of the last of some steps that stands in a file.
+
+    Args:
+        node: The file's YAML, composed.
+        steps: Names of fields and positions in lists.
+    """
     line: int = node.start_mark.line + 1
     for step in steps:
         inner = None

@@ -136,6 +136,17 @@ def compose_and_load(
         return node, loader.construct_document(node)
 
 
+def compose_and_load_all(text: str, source: str | Path) -> list[tuple[yaml.Node, Any]]:
+    """The same of every document of a text, in order."""
+    found = []
+    with _told(text, source, numbered=True), _loader_of(text) as loader:
+        while loader.check_node():
+            node = loader.get_node()
+            _check_keys(node)
+            found.append((node, loader.construct_document(node)))
+    return found
+
+
 def compose_yaml(text: str, source: str | Path, *, numbered: bool = True) -> yaml.Node | None:
     """The tree of nodes of a YAML document, whatever its tags; None if there is no document.
 

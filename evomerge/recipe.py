@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from evomerge.errors import InputError
 from evomerge.files import canonical_json, sha256_json
@@ -31,10 +38,17 @@ class Member(Section):
     Attributes:
         sha256: Hash of its tensors' files, in hex; what it *is*.
         source: A folder or a hub id with revision; where it was. No part of the recipe's hash.
+        recipe: What it was built from, where it was built for this recipe; it can be built again.
     """
 
     sha256: str
     source: str
+    recipe: Recipe | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Selector(Section):
@@ -172,10 +186,14 @@ class LayerPath(Section):
         outer: The model that gives the embeddings, the final norm and the head: a member's name,
             or "merged".
         hops: The layers in order.
+        stored: "plain": a checkpoint has every hop's layer, as often as it is run, and any program
+            that knows the family runs it; by default it has each distinct layer once, and code
+            that runs the hops where one is run again.
     """
 
     outer: str
     hops: tuple[Hop, ...] = Field(min_length=1)
+    stored: Literal["plain"] | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -283,6 +301,8 @@ class Recipe(Section):
         if self.vocabulary is not None:
             # What its own hash says already.
             del content["vocabulary"]["order"]
+        if self.path is not None and self.path.stored is None:
+            del content["path"]["stored"]
         for selector in (s for part in content["parts"] for s in part["select"]):
             if selector["names"] is None:
                 del selector["names"]
@@ -300,6 +320,9 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """YAML for people; `read_recipe` gives an equal recipe, floats included."""
         return dump_plain(self.model_dump(mode="json", exclude_none=True))
+
+
+Member.model_rebuild()
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -102,8 +102,9 @@ def test_a_part_of_a_recipe_is_read(shown):
 def test_files_that_pages_show_are_tried_elsewhere():
     # merge.yaml is written before its page's commands are run; notify.yaml calls a webhook in
     # flows/test_whole_way.py.
-    titles = {None, "recipe.yaml", "merge.yaml", "prefect.yaml", "notify.yaml"}
-    assert {shown.title for shown in PARTS} == titles
+    titles = {None, "recipe.yaml", "prefect.yaml", "notify.yaml"}
+    mergekit = {"merge.yaml", "chain.yaml", "evolve.yaml"}
+    assert {shown.title for shown in PARTS} == titles | mergekit
 
 
 DEPTHS = {"prefect": 3, "ray": 2, "mlflow": 2}

@@ -11,7 +11,7 @@ import yaml
 
 from evomerge.config import load_config
 from evomerge.errors import InputError
-from evomerge.mergekit import open_mergekit
+from evomerge.models.chain import open_mergekit
 from evomerge.reading import (
     MAX_DEPTH,
     MAX_DIGITS,
@@ -175,7 +175,9 @@ def read_and_write_again(path: Path) -> None:
     ("kind", "read"),
     [("config", load_config), ("recipe", read_and_write_again), ("mergekit", open_mergekit)],
 )
-def test_known_attacks_are_one_message_each(kind, read, tmp_path):
+def test_known_attacks_are_one_message_each(kind, read, tmp_path, monkeypatch):
+    # Chains of mergekit's are built there.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     paths = sorted((ATTACKS_DIR / kind).glob("*.yaml"))
     assert len(paths) >= 6
     for path in paths:

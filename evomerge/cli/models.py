@@ -21,6 +21,7 @@ from evomerge.cli.forms import (
 from evomerge.cli.options import (
     MODELS,
     CandidateOption,
+    IgnoreOption,
     JsonOption,
     OutOption,
     RecipeArgument,
@@ -32,11 +33,19 @@ from evomerge.errors import InputError
 
 
 @app.command(rich_help_panel=MODELS)
-def build(recipe: RecipeArgument, out: OutOption, as_json: JsonOption = False) -> None:
+def build(
+    recipe: RecipeArgument,
+    out: OutOption,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Store a path's layers as often as they are run.")
+    ] = False,
+    ignore_unknown: IgnoreOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Build a recipe and write it as a checkpoint."""
     from evomerge.models.from_recipe import build_recipe
 
-    build_recipe(recipe, out)
+    build_recipe(recipe, out, plain=plain, ignores_unknown=ignore_unknown)
     say(as_json, f"{out}: built", model=str(out))
 
 
@@ -44,12 +53,21 @@ def build(recipe: RecipeArgument, out: OutOption, as_json: JsonOption = False) -
 def convert(
     recipe: RecipeArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file.")],
+    ignore_unknown: IgnoreOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe."""
+    """Write a recipe as mergekit's configuration, or one of mergekit's as one of ours.
+
+    A mergekit-evolve configuration becomes the configuration of a search.
+    """
+    from evomerge.begin.from_evolve import convert_search
+    from evomerge.mergekit import kind_of
     from evomerge.models.from_recipe import convert_recipe
 
-    convert_recipe(recipe, out)
+    if kind_of(recipe) == "evolve":
+        convert_search(recipe, out)
+    else:
+        convert_recipe(recipe, out, ignores_unknown=ignore_unknown)
     say(as_json, f"{out}: written", file=str(out))
 
 
@@ -64,6 +82,7 @@ def score(
     split: Annotated[
         str, typer.Option(help="search or validation; holdout only of a run.")
     ] = "validation",
+    ignore_unknown: IgnoreOption = False,
     as_json: JsonOption = False,
     run: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="A run folder.")] = None,
     candidate: Annotated[
@@ -82,7 +101,7 @@ def score(
     elif model is None or config is None:
         raise InputError("score: expected MODEL_OR_RECIPE CONFIG, or --run RUN_DIR --candidate ID")
     else:
-        scores = score_model(model, config, split)
+        scores = score_model(model, config, split, ignores_unknown=ignore_unknown)
     if as_json:
         typer.echo(to_json(scores))
         return

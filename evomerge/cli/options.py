@@ -51,6 +51,10 @@ VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Figures of the front and its surrogates too.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")]
+IgnoreOption = Annotated[
+    bool,
+    typer.Option("--ignore-unknown", help="Pass over keys that mergekit does, with a warning."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 

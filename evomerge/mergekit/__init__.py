@@ -1,7 +1,16 @@
 """mergekit's configurations: read as recipes, and recipes written as them."""
 
-from evomerge.mergekit.document import is_mergekit
-from evomerge.mergekit.read import open_mergekit
+from evomerge.mergekit.document import Document, read_documents
+from evomerge.mergekit.kinds import is_mergekit, kind_of, require_model
+from evomerge.mergekit.read import open_document
 from evomerge.mergekit.write import mergekit_yaml
 
-__all__ = ["is_mergekit", "mergekit_yaml", "open_mergekit"]
+__all__ = [
+    "Document",
+    "is_mergekit",
+    "kind_of",
+    "mergekit_yaml",
+    "open_document",
+    "read_documents",
+    "require_model",
+]

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from evomerge.errors import InputError
-from evomerge.mergekit.values import Where
+from evomerge.mergekit.templates import TEMPLATES
+from evomerge.mergekit.where import Where
 from evomerge.pool import Adapter, Checkpoint
 from evomerge.pool.vocabulary.chat import read_chat_template
 
@@ -15,28 +16,22 @@ AUTO = "auto"
 LEAST_LENGTH = 20
 """mergekit takes what is shorter for a name."""
 
-NAMED = ("alpaca", "chatml", "exaone", "llama3", "mistral")
-"""Templates that mergekit brings along, and we do not."""
-
 
 def read_template(data: Any, where: Where) -> str | None:
     """Jinja, or `AUTO`; None where nothing is said.
 
     Raises:
-        InputError: It is neither, or a template of mergekit's own.
+        InputError: It is neither, nor the name of a template.
     """
     if data is None or data == "":
         return None
-    if data in NAMED:
-        raise InputError(
-            f"{where}: {data!r} is a template of mergekit's own, which is not here; write the "
-            "template itself (Jinja) in its place"
-        )
+    if isinstance(data, str) and data in TEMPLATES:
+        return TEMPLATES[data]
     if isinstance(data, str) and (data == AUTO or is_jinja(data)):
         return data
     raise InputError(
-        f"{where}: got {data!r}, expected {AUTO!r} or a template in Jinja of {LEAST_LENGTH} "
-        "characters or more"
+        f"{where}: got {data!r}; valid: {', '.join((AUTO, *TEMPLATES))}, or a template in Jinja "
+        f"of {LEAST_LENGTH} characters or more"
     )
 
 

@@ -10,15 +10,17 @@ from typing import Any, cast, get_args
 
 from evomerge.errors import InputError, closest
 from evomerge.mergekit.chat import read_template
-from evomerge.mergekit.models import check_adapted, is_adapted, read_model, whole_of
-from evomerge.mergekit.rules import Keyword, Rule, rule_of
-from evomerge.mergekit.values import Settings, Where, read_setting
-from evomerge.reading import load_yaml, read_text
+from evomerge.mergekit.models import is_adapted, is_on, read_model, read_name, whole_of
+from evomerge.mergekit.rules import KEYWORDS, Rule, rule_of
+from evomerge.mergekit.values import Number, Settings, read_setting
+from evomerge.mergekit.where import Where, anchoring, is_like
+from evomerge.reading import compose_and_load_all, read_text
 from evomerge.recipe import Dtype, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 KEYS = (
+    "name",
     "merge_method",
     "models",
     "slices",
@@ -30,12 +32,15 @@ KEYS = (
     "tokenizer_source",
     "tokenizer",
     "chat_template",
+    "random_seed",
 )
 
 MODULE = "default"
 """mergekit's only module of a model that has not several, such as one for pictures."""
 
 MODULE_KEYS = ("models", "slices", "parameters")
+
+IN_PARAMETERS = "in `parameters`"
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,14 @@ class Source:
     Attributes:
         where: Its place.
         model: As the file calls it.
-        layers: First layer and the one behind the last; None: all.
         parameters: Its own.
+        layers: First layer and the one behind the last; None: all.
     """
 
     where: Where
     model: str
-    layers: tuple[int, int] | None
     parameters: Settings
+    layers: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -77,20 +82,23 @@ class Document:
     """A mergekit configuration.
 
     Attributes:
-        path: Its file.
+        where: Its file.
+        name: By which later documents of the file name it.
         method: mergekit's name of the method.
         rule: What the method takes.
-        base: What gives configuration and tokenizer: the base model, else the first model, without
-            its adapter.
+        base: What gives configuration and tokenizer: the base model, else the first model; without
+            its adapter, where it is not what task vectors are from.
         slices: The result's layers in order; one of all layers for a list of models.
         parameters: Of everything.
         dtype: Of the result, if the file says it.
         chat_template: Of the result: Jinja, "auto", or None if the file does not say it.
         vocabulary: The result's tokens, if the file says it.
         has_base: Whether the file says what the base is.
+        mask_seed: Seeds the masks of methods that drop elements at random.
     """
 
-    path: Path
+    where: Where
+    name: str | None
     method: str
     rule: Rule
     base: str
@@ -100,6 +108,17 @@ class Document:
     chat_template: str | None
     vocabulary: Vocabulary | None
     has_base: bool
+    mask_seed: int
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.where.path
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """Models with adapters of another model than the base, which are built first."""
+        return tuple(m for m in self.models if is_adapted(m) and not is_on(m, self.base))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -108,32 +127,56 @@ class Document:
         return tuple(dict.fromkeys([self.base, *used]))
 
 
-def is_mergekit(path: Path) -> bool:
-    """Whether a file is a mergekit configuration, told by its fields."""
-    try:
-        data = load_yaml(read_text(path, "the configuration"), path)
-    except InputError:
-        return False
-    return isinstance(data, dict) and "members" not in data and "merge_method" in data
+def read_documents(path: Path, *, ignores_unknown: bool = False) -> list[Document]:
+    """Read the configurations of a file: one, or several of which later ones name earlier ones.
 
-
-def read_document(path: Path) -> Document:
-    """Read a mergekit configuration.
+    Args:
+        path: The file.
+        ignores_unknown: Whether keys that mergekit passes over in silence are passed over, with a
+            warning, instead of being refused.
 
     Raises:
         InputError: It is missing, has a key or a value that is not valid, or something that has no
             counterpart here.
     """
-    data = load_yaml(read_text(path, "the configuration"), path)
-    where = Where(path)
-    data = _mapping(data, KEYS, where)
+    text = read_text(path, "the configuration")
+    anchors = {key for key in anchoring(text) if not is_like(key, KEYS)}
+    documents = []
+    for node, data in compose_and_load_all(text, path):
+        if data is None:
+            continue
+        if isinstance(data, dict):
+            data = {key: value for key, value in data.items() if key not in anchors}
+        documents.append(_document(data, Where(path, (), node, ignores_unknown)))
+    for number, document in enumerate(documents):
+        earlier = [other.name for other in documents[:number]]
+        if document.name in earlier and document.name is not None:
+            raise InputError(f"{path}: two documents have the name {document.name!r}")
+        if document.name is None and number + 1 < len(documents):
+            raise InputError(
+                f"{path}: document {number + 1} has no `name`, by which later ones could name it; "
+                "only the last one, which is the result, needs none"
+            )
+    return documents
+
+
+def read_document(path: Path) -> Document:
+    """Read a file of a single configuration; see `read_documents`."""
+    documents = read_documents(path)
+    if len(documents) != 1:
+        raise InputError(f"{path}: expected a single document, got {len(documents)}")
+    return documents[0]
+
+
+def _document(data: Any, where: Where) -> Document:
+    data = where.mapping(data, KEYS, {IN_PARAMETERS: KEYWORDS})
     rule = rule_of(data.get("merge_method"), where / "merge_method")
     base = read_model(data["base_model"], where / "base_model") if data.get("base_model") else None
-    settings = _parameters(data, rule, where, of_a_model=False)
+    settings = _parameters(data, rule, where)
     body, place = data, where
     if data.get("modules") is not None:
         body, place = _module(data, where)
-        of_all, settings = settings, _parameters(body, rule, place, of_a_model=False)
+        of_all, settings = settings, _parameters(body, rule, place)
         # What the module does not say of a tensor, the file does.
         settings |= {name: (*settings.get(name, ()), *of_all[name]) for name in of_all}
     given = [key for key in ("models", "slices") if body.get(key) is not None]
@@ -147,11 +190,12 @@ def read_document(path: Path) -> Document:
     for piece in slices:
         _check_models(piece, data["merge_method"], rule)
     has_base = base is not None
-    base = whole_of(base or slices[0].base or slices[0].sources[0].model)
-    for source in (source for piece in slices for source in piece.sources):
-        check_adapted(source.model, base, source.where / "model")
+    base = base or slices[0].base or slices[0].sources[0].model
+    if rule.base not in ("origin", "either"):
+        base = whole_of(base)
     return Document(
-        path,
+        where,
+        read_name(data.get("name"), where / "name"),
         data["merge_method"],
         rule,
         base,
@@ -161,7 +205,15 @@ def read_document(path: Path) -> Document:
         chat_template=read_template(data.get("chat_template"), where / "chat_template"),
         vocabulary=_vocabulary(data, base, where),
         has_base=has_base,
+        mask_seed=_mask_seed(data, where),
     )
+
+
+def _mask_seed(data: Mapping[str, Any], where: Where) -> int:
+    seed = data.get("random_seed")
+    if seed is None:
+        return 0
+    return int(Number(0.0, float(2**63 - 1), is_whole=True).read(seed, where / "random_seed"))
 
 
 def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Where]:
@@ -170,10 +222,10 @@ def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Wher
     for key in ("models", "slices"):
         if data.get(key) is not None:
             raise InputError(f"{where}: expected either `{key}` or `modules`, got both")
-    modules = _mapping(data["modules"], (MODULE,), place)
+    modules = place.mapping(data["modules"], (MODULE,))
     if not modules:
         raise InputError(f"{place}: got none, expected {MODULE}")
-    return _mapping(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
+    return _body(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
 
 
 def _vocabulary(data: Mapping[str, Any], base: str, where: Where) -> Vocabulary | None:
@@ -182,7 +234,7 @@ def _vocabulary(data: Mapping[str, Any], base: str, where: Where) -> Vocabulary 
     source, place = data.get("tokenizer_source"), where / "tokenizer_source"
     if data.get("tokenizer") is not None:
         keys = ("source", "tokens", "pad_to_multiple_of")
-        tokenizer = _mapping(data["tokenizer"], keys, where / "tokenizer")
+        tokenizer = (where / "tokenizer").mapping(data["tokenizer"], keys)
         source, place = tokenizer.get("source"), where / "tokenizer" / "source"
         for key in keys[1:]:
             if tokenizer.get(key):
@@ -207,38 +259,36 @@ def _dtype(data: Mapping[str, Any], key: str, where: Where) -> Dtype | None:
 
 
 def _models(data: Any, base: str | None, rule: Rule, where: Where) -> Slice:
-    entries = _list(data, where / "models")
+    entries = (where / "models").list(data)
     sources = []
     for number, item in enumerate(entries):
         place = where / "models" / number
-        entry = _mapping(item, ("model", "parameters"), place)
-        model = read_model(entry.get("model"), place / "model")
-        settings = _parameters(entry, rule, place, of_a_model=True)
-        sources.append(Source(place, model, None, settings))
+        entry = _body(item, ("model", "revision", "parameters"), place)
+        sources.append(Source(place, *_model_of(entry, base, rule, place), None))
     if base is not None and base not in [source.model for source in sources]:
         # A base that is not listed takes part all the same.
-        sources.insert(0, Source(Where(where.path) / "base_model", base, None, {}))
+        sources.insert(0, Source(where.top / "base_model", base, {}, None))
     return Slice(where / "models", tuple(sources), base, {})
 
 
 def _slices(data: Any, base: str | None, rule: Rule, where: Where) -> tuple[Slice, ...]:
     slices = []
-    for number, item in enumerate(_list(data, where / "slices")):
+    for number, item in enumerate((where / "slices").list(data)):
         place = where / "slices" / number
-        entry = _mapping(item, ("sources", "base_model", "parameters"), place)
+        entry = _body(item, ("sources", "base_model", "parameters"), place)
         own_base = base
         if entry.get("base_model") is not None:
             own_base = read_model(entry["base_model"], place / "base_model")
         sources = []
-        for index, source in enumerate(_list(entry.get("sources"), place / "sources")):
-            sources.append(_source(source, rule, place / "sources" / index))
-        settings = _parameters(entry, rule, place, of_a_model=False)
+        for index, source in enumerate((place / "sources").list(entry.get("sources"))):
+            sources.append(_source(source, own_base, rule, place / "sources" / index))
+        settings = _parameters(entry, rule, place)
         slices.append(Slice(place, tuple(sources), own_base, settings))
     return tuple(slices)
 
 
-def _source(data: Any, rule: Rule, where: Where) -> Source:
-    entry = _mapping(data, ("model", "layer_range", "parameters"), where)
+def _source(data: Any, base: str | None, rule: Rule, where: Where) -> Source:
+    entry = _body(data, ("model", "revision", "layer_range", "parameters"), where)
     layers = entry.get("layer_range")
     if (
         not isinstance(layers, list)
@@ -249,9 +299,24 @@ def _source(data: Any, rule: Rule, where: Where) -> Source:
         raise InputError(
             f"{where / 'layer_range'}: got {layers!r}, expected [FIRST, BEHIND_LAST], from 0"
         )
-    model = read_model(entry.get("model"), where / "model")
-    settings = _parameters(entry, rule, where, of_a_model=True)
-    return Source(where, model, (layers[0], layers[1]), settings)
+    return Source(where, *_model_of(entry, base, rule, where), (layers[0], layers[1]))
+
+
+def _model_of(
+    entry: Mapping[str, Any], base: str | None, rule: Rule, where: Where
+) -> tuple[str, Settings]:
+    """A model as the file calls it, and its own parameters."""
+    model, revision = read_model(entry.get("model"), where / "model"), entry.get("revision")
+    if revision is not None:
+        if not isinstance(revision, str) or not revision or "@" in model or "+" in model:
+            raise InputError(
+                f"{where / 'revision'}: got {revision!r} beside {model!r}; write `model: "
+                "ID@REVISION`, and MODEL+LORA with an @REVISION of each"
+            )
+        model = read_model(f"{model}@{revision}", where / "revision")
+    if model == base and rule.base in ("origin", "either") and entry.get("parameters"):
+        logger.warning("%s: mergekit ignores those of the base", where / "parameters")
+    return model, _parameters(entry, rule, where, of_a_model=True)
 
 
 def _check_models(piece: Slice, method: str, rule: Rule) -> None:
@@ -261,11 +326,6 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
             raise InputError(f"{piece.where}: model {name!r} is given twice")
     if rule.base in ("first", "origin") and piece.base is None:
         raise InputError(f"{piece.where}: method {method} needs a `base_model`")
-    if rule.base in ("origin", "either") and piece.base is not None and is_adapted(piece.base):
-        raise InputError(
-            f"{piece.where}: the base model {piece.base!r} is a model with an adapter; {method}'s "
-            "task vectors need a whole one: merge the adapter into it with PEFT"
-        )
     if rule.base != "input" and piece.base is not None and piece.base not in names:
         raise InputError(
             f"{piece.where}: method {method} needs the base model {piece.base!r} among the "
@@ -274,6 +334,12 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
     counted = names
     if rule.base in ("origin", "either"):
         counted = [name for name in names if name != piece.base]
+        if names and not counted and rule.least == 1:
+            logger.warning(
+                "%s: the only model is the base, whose task vector is zero; the result is the base",
+                piece.where,
+            )
+            return
     if len(counted) < rule.least or (rule.most is not None and len(counted) > rule.most):
         number = f"{rule.least} or more" if rule.most is None else f"exactly {rule.least}"
         beside = " beside the base model" if counted is not names else ""
@@ -283,34 +349,29 @@ def _check_models(piece: Slice, method: str, rule: Rule) -> None:
         )
 
 
-def _parameters(data: Mapping[str, Any], rule: Rule, where: Where, *, of_a_model: bool) -> Settings:
+def _body(data: Any, keys: tuple[str, ...], where: Where) -> dict[str, Any]:
+    """A mapping that may have parameters."""
+    return where.mapping(data, keys, {IN_PARAMETERS: KEYWORDS, "at the top of the file": KEYS})
+
+
+def _parameters(
+    data: Mapping[str, Any], rule: Rule, where: Where, *, of_a_model: bool = False
+) -> Settings:
     place = where / "parameters"
     given = data.get("parameters")
     if given is None:
         return {}
     settings = {}
-    for name, value in _mapping(given, tuple(rule.keywords), place).items():
-        keyword: Keyword = rule.keywords[name]
-        if of_a_model and keyword.scope == "shared":
-            raise InputError(
-                f"{place / name}: belongs to the whole merge or a slice, not to one model"
-            )
-        if not keyword.is_used and name != "int8_mask":
-            logger.warning("%s: this method does not use it, in mergekit neither", place / name)
-        settings[name] = read_setting(value, keyword.number, place / name)
+    # Those of other methods are no mistake in its name.
+    valid = (*rule.keywords, *(name for name in KEYWORDS if name not in rule.keywords))
+    for name, value in place.mapping(given, valid, {"at the top of the file": KEYS}).items():
+        keyword = rule.keywords.get(name)
+        if keyword is None:
+            logger.warning("%s: this method has none, and mergekit ignores it", place / name)
+        elif of_a_model and keyword.scope == "shared" and name != "int8_mask":
+            (place / name).pass_over("it belongs to the whole merge or a slice, not to one model")
+        else:
+            if not keyword.is_used and name != "int8_mask":
+                logger.warning("%s: this method does not use it, in mergekit neither", place / name)
+            settings[name] = read_setting(value, keyword.number, place / name)
     return settings
-
-
-def _mapping(data: Any, keys: tuple[str, ...], where: Where) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: got {data!r}, expected a mapping of {', '.join(keys)}")
-    for key in data:
-        if key not in keys:
-            raise InputError(f"{where}: no key {key!r}; {closest(str(key), keys)}")
-    return data
-
-
-def _list(data: Any, where: Where) -> list[Any]:
-    if not isinstance(data, list) or not data:
-        raise InputError(f"{where}: got {data!r}, expected a list")
-    return data

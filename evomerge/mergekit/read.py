@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,47 +10,56 @@ from pydantic import ValidationError
 
 from evomerge.errors import CandidateError, InputError
 from evomerge.mergekit.chat import AUTO, commonest_template
-from evomerge.mergekit.document import Document, Slice, Source, read_document
+from evomerge.mergekit.document import Document, Slice, Source
 from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
-from evomerge.mergekit.values import Value, Where, value_of
+from evomerge.mergekit.values import Value, value_of
 from evomerge.mergekit.vocabulary import check_rows
 from evomerge.methods import METHODS
+from evomerge.methods.linear import LinearConfig
 from evomerge.pool import Pool, layers_name, open_models
 from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
 
 
-def open_mergekit(path: Path) -> tuple[Pool, Recipe]:
-    """Read a mergekit configuration and open its models, relative to the current folder.
+def open_document(document: Document, built: Mapping[str, Path]) -> tuple[Pool, Recipe]:
+    """Open a configuration's models, relative to the current folder.
+
+    Args:
+        document: The configuration.
+        built: Folders of models that were built for it, by their names in it.
+
+    Returns:
+        The models and the recipe; its members have the names of the pool.
 
     Raises:
         InputError: The file or a model cannot be used.
     """
-    document = read_document(path)
-    entries = model_entries(document.models, path)
+    path = document.path
+    entries = model_entries(document.models, built)
     base, *experts = entries.values()
     pool = open_models(base, tuple(experts), document.dtype, Path(), document.vocabulary)
-    check_kinds(pool, entries, path)
+    check_kinds(pool, entries, path, built)
     if pool.vocabulary is not None and not document.has_base:
         raise InputError(
             f"{path}: the models' vocabularies differ, and the rows of tokens that one lacks are "
             "those of the `base_model`; name one"
         )
-    return pool, recipe_of(document, pool)
+    return pool, recipe_of(document, pool, built)
 
 
-def recipe_of(document: Document, pool: Pool) -> Recipe:
+def recipe_of(document: Document, pool: Pool, built: Mapping[str, Path] | None = None) -> Recipe:
     """The recipe that a configuration means.
 
     Args:
         document: The configuration.
         pool: Its models, opened by `model_entries`.
+        built: See `open_document`.
 
     Raises:
         InputError: It names layers that a model does not have, or what no recipe can say.
     """
-    return _Reader(document, pool).recipe()
+    return _Reader(document, pool, built or {}).recipe()
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,11 @@ class _Layer:
 
 
 class _Reader:
-    def __init__(self, document: Document, pool: Pool) -> None:
+    def __init__(self, document: Document, pool: Pool, built: Mapping[str, Path]) -> None:
         self.document = document
         self.rule = document.rule
         self.pool = pool
-        entries = model_entries(document.models, document.path)
+        entries = model_entries(document.models, built)
         self.names = {model: entry.name or "" for model, entry in entries.items()}
         self.num_layers = pool.layout.num_layers
 
@@ -90,6 +100,7 @@ class _Reader:
             path=path,
             chat_template=self._chat_template(),
             vocabulary=self.pool.vocabulary,
+            mask_seed=self.document.mask_seed,
         )
 
     @property
@@ -173,7 +184,7 @@ class _Reader:
         makings = {} if outer else dict(outside)
         for of_layer in merged.values():
             makings |= of_layer
-        return makings, LayerPath(outer=outer or MERGED, hops=tuple(hops))
+        return makings, LayerPath(outer=outer or MERGED, hops=tuple(hops), stored="plain")
 
     def _making(self, piece: Slice, name: str, position: float) -> Making:
         stored_name = self.pool.base.tensors[name].stored_name
@@ -185,6 +196,10 @@ class _Reader:
             self._check_origin(piece, base_is_used)
         elif self.rule.base == "first":
             sources.sort(key=lambda source: source.model != piece.base)
+
+        if not sources:
+            # Nothing is added to the base.
+            return Making(LinearConfig(), ("base",), own=(("weight", (1.0,)),))
 
         def value(keyword: Keyword, source: Source | None) -> Value:
             levels = [piece.parameters, self.document.parameters]
@@ -240,7 +255,7 @@ class _Reader:
 
     def _check(self, makings: dict[str, Making]) -> None:
         """Refuse now what could be found when it is built only."""
-        where = Where(self.document.path)
+        where = self.document.where
         for name, making in makings.items():
             part = self._part(making)
             try:

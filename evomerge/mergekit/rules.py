@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from evomerge.errors import InputError, closest
-from evomerge.mergekit.values import Number, Value, Where
+from evomerge.mergekit.values import Number, Value
+from evomerge.mergekit.where import Where
 from evomerge.methods import METHODS, MethodConfig
 
 Options = Callable[[Mapping[str, Value], bool], dict[str, Any]]
@@ -97,7 +98,6 @@ def _over_task_vectors(
         WEIGHT,
         DENSITY,
         LAMBDA,
-        INT8_MASK,
         Keyword("normalize", normalize),
         Keyword("rescale", rescale),
         *more,
@@ -235,7 +235,6 @@ RULES: dict[str, Rule] = {
             Keyword("normalize", False),
             Keyword("density", 1.0, Number(0.0, 1.0), "model", is_used=False),
             Keyword("rescale", False, is_used=False),
-            INT8_MASK,
         ),
         lambda values, _: {"normalize": values["normalize"]},
     ),
@@ -253,7 +252,7 @@ RULES: dict[str, Rule] = {
         "origin",
         1,
         None,
-        _keywords(Keyword("select_topk", 1.0, Number(0.0, 1.0), ours="select_topk"), INT8_MASK),
+        _keywords(Keyword("select_topk", 1.0, Number(0.0, 1.0), ours="select_topk")),
         lambda _values, _: {"even_below": 1e-6, "vectors": "same"},
     ),
     "model_stock": Rule(
@@ -265,6 +264,17 @@ RULES: dict[str, Rule] = {
         lambda values, _: {"clamp": False, "filter_wise": values["filter_wise"]},
     ),
 }
+
+# It stands in configurations of every method.
+RULES = {
+    name: replace(rule, keywords={**rule.keywords, INT8_MASK.name: INT8_MASK})
+    for name, rule in RULES.items()
+}
+
+KEYWORDS = tuple(
+    dict.fromkeys([*(name for rule in RULES.values() for name in rule.keywords), "r", "alpha"])
+)
+"""Parameters of all methods of mergekit's."""
 
 NOT_SUPPORTED = ("arcee_fusion", "nearswap", "ram", "ramplus_tl")
 """mergekit's other methods."""

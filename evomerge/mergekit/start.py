@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.errors import InputError
-from evomerge.mergekit import is_mergekit
 from evomerge.mergekit.document import Document, read_document
-from evomerge.mergekit.models import check_kinds, model_entries
+from evomerge.mergekit.kinds import is_mergekit, require_model
+from evomerge.mergekit.models import check_kinds, model_entries, require_adapters_of
 from evomerge.mergekit.read import recipe_of
 from evomerge.methods import METHODS
 from evomerge.pool import Checkpoint, ModelConfig, Pool
@@ -37,6 +37,7 @@ def read_start(path: Path, pool: Pool, is_point: Callable[[Recipe], bool]) -> Re
     Raises:
         InputError: The file, and what it has that is not valid or not the pool's.
     """
+    require_model(path)
     if is_mergekit(path):
         return _in_words_of(is_point, _from_mergekit(read_document(path), pool))
     recipe = read_recipe(path)
@@ -49,8 +50,9 @@ def read_start(path: Path, pool: Pool, is_point: Callable[[Recipe], bool]) -> Re
 
 def _from_mergekit(document: Document, pool: Pool) -> Recipe:
     _check_vocabulary(document, pool)
+    require_adapters_of(document.base, document.models, document.where)
     members = pool.members
-    entries = model_entries(document.models, document.path)
+    entries = model_entries(document.models)
     found = {model: _in_pool(entry, document, pool) for model, entry in entries.items()}
     for model, checkpoint in found.items():
         twin = next(other for other, same in found.items() if same is checkpoint)
@@ -183,5 +185,7 @@ def _renamed(recipe: Recipe, names: dict[str, str]) -> Recipe:
     path = recipe.path
     if path is not None:
         hops = tuple(hop.model_copy(update={"model": names[hop.model]}) for hop in path.hops)
-        path = path.model_copy(update={"outer": names[path.outer], "hops": hops})
+        # A search stores each layer once.
+        update = {"outer": names[path.outer], "hops": hops, "stored": None}
+        path = path.model_copy(update=update)
     return recipe.model_copy(update={"parts": parts, "path": path})

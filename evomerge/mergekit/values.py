@@ -5,32 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from evomerge.errors import InputError, closest
+from evomerge.errors import InputError, shorten
+from evomerge.mergekit.where import Where
 
 Value = float | bool
-
-
-@dataclass(frozen=True)
-class Where:
-    """A place in a file, for messages.
-
-    Attributes:
-        path: The file.
-        steps: Keys and indices down to the place.
-    """
-
-    path: Path
-    steps: tuple[str | int, ...] = ()
-
-    def __truediv__(self, step: str | int) -> Where:
-        return Where(self.path, (*self.steps, step))
-
-    def __str__(self) -> str:
-        place = ".".join(str(step) for step in self.steps)
-        return f"{self.path}: {place}" if place else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -92,13 +72,13 @@ class Number:
         Raises:
             InputError: It is none.
         """
+        if isinstance(value, str) and _is_float(value):
+            # In quotes, or without a point (1e-1), which YAML takes for text.
+            value = float(value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or (self.is_whole and value != int(value)):
             kind = "a whole number" if self.is_whole else "a number"
-            hint = ""
-            if isinstance(value, str) and _is_float(value):
-                hint = f"; YAML takes it for text: write {float(value)!r}"
-            raise InputError(f"{where}: got {value!r}, expected {kind}{hint}")
+            raise InputError(f"{where}: got {shorten(repr(value), 100)}, expected {kind}")
         low, high = self.low, self.high
         if (low is not None and value < low) or (high is not None and value > high):
             valid = f"at least {low}" if high is None else f"{low} to {high}"
@@ -129,9 +109,7 @@ def read_setting(data: Any, rule: Number | None, where: Where) -> Setting:
 
 
 def _entry(item: dict[Any, Any], rule: Number | None, where: Where) -> Entry:
-    for key in item:
-        if key not in ("filter", "value"):
-            raise InputError(f"{where}: no key {key!r}; {closest(str(key), ('filter', 'value'))}")
+    item = where.mapping(item, ("filter", "value"))
     if "value" not in item:
         raise InputError(f"{where}: `value` is missing")
     part = item.get("filter")
@@ -142,9 +120,10 @@ def _entry(item: dict[Any, Any], rule: Number | None, where: Where) -> Entry:
 
 def _knots(data: Any, rule: Number | None, where: Where) -> tuple[Value, ...]:
     if rule is None:
-        if not isinstance(data, bool):
-            raise InputError(f"{where}: got {data!r}, expected true or false")
-        return (data,)
+        if not (isinstance(data, bool | int | float) and data in (0, 1)):
+            said = shorten(repr(data), 100)
+            raise InputError(f"{where}: got {said}, expected true or false, 1 or 0")
+        return (bool(data),)
     if not isinstance(data, list):
         return (rule.read(data, where),)
     if not data:

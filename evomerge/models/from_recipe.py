@@ -6,24 +6,38 @@ from pathlib import Path
 
 from evomerge.errors import InputError
 from evomerge.files import write_text
-from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
+from evomerge.mergekit import is_mergekit, mergekit_yaml, require_model
+from evomerge.models.chain import open_again, open_mergekit
 from evomerge.models.export import export_checkpoint
-from evomerge.pool import Pool, open_members
+from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
 
 
-def build_recipe(recipe_path: Path, out_dir: Path) -> None:
+def build_recipe(
+    recipe_path: Path, out_dir: Path, *, plain: bool = False, ignores_unknown: bool = False
+) -> None:
     """Write a recipe's model as a checkpoint; its members lie where the recipe says.
 
     A mergekit configuration is read as the recipe that it means, its models relative to the
     current folder.
 
+    Args:
+        recipe_path: The file.
+        out_dir: A new folder.
+        plain: Whether a path's layers are stored as often as they are run, so that no code is
+            needed to run them; for a mergekit configuration they always are.
+        ignores_unknown: Whether keys that mergekit passes over are passed over, with a warning.
+
     Raises:
-        InputError: The recipe cannot be read, its members are not there, or the folder exists.
+        InputError: The recipe cannot be read, its members are not there, the folder exists, or a
+            plain checkpoint cannot be had.
     """
     if out_dir.exists():
         raise InputError(f"{out_dir} exists already; name a folder that does not")
-    pool, recipe = open_recipe(recipe_path)
+    pool, recipe = open_recipe(recipe_path, ignores_unknown=ignores_unknown)
+    if plain and recipe.path is not None:
+        path = recipe.path.model_copy(update={"stored": "plain"})
+        recipe = recipe.model_copy(update={"path": path})
     members = [f"- {c.name}: {c.source} (`{c.sha256}`, {c.license})" for c in pool]
     card = [
         f"# {out_dir.name}",
@@ -38,8 +52,13 @@ def build_recipe(recipe_path: Path, out_dir: Path) -> None:
     export_checkpoint(pool, recipe, out_dir, "\n".join(card))
 
 
-def convert_recipe(path: Path, out_path: Path) -> None:
+def convert_recipe(path: Path, out_path: Path, *, ignores_unknown: bool = False) -> None:
     """Write a recipe as a mergekit configuration, or a mergekit configuration as a recipe.
+
+    Args:
+        path: The file.
+        out_path: A new file.
+        ignores_unknown: See `build_recipe`.
 
     Raises:
         InputError: It cannot be read, its models are not there, mergekit has no words for it, or
@@ -47,7 +66,7 @@ def convert_recipe(path: Path, out_path: Path) -> None:
     """
     if out_path.exists():
         raise InputError(f"{out_path} exists already; name a file that does not")
-    pool, recipe = open_recipe(path)
+    pool, recipe = open_recipe(path, ignores_unknown=ignores_unknown)
     if is_mergekit(path):
         text = recipe.to_yaml()
     else:
@@ -58,9 +77,10 @@ def convert_recipe(path: Path, out_path: Path) -> None:
     write_text(out_path, text)
 
 
-def open_recipe(path: Path) -> tuple[Pool, Recipe]:
-    """A recipe, or a mergekit configuration, and its models."""
+def open_recipe(path: Path, *, ignores_unknown: bool = False) -> tuple[Pool, Recipe]:
+    """A recipe, or a mergekit configuration, and its models; see `build_recipe`."""
+    require_model(path)
     if is_mergekit(path):
-        return open_mergekit(path)
+        return open_mergekit(path, ignores_unknown=ignores_unknown)
     recipe = read_recipe(path)
-    return open_members(recipe), recipe
+    return open_again(recipe), recipe

@@ -1,8 +1,8 @@
 """What is stored of a path: its distinct layers, and how a checkpoint says in which order to run.
 
 A plain checkpoint is the model class's own, with as many layers as the path has hops. Where that
-is not exact (a layer repeats, a hop has a scale), each layer is stored once, `config.json` names
-the hops, and a modeling file beside the weights runs them.
+is not exact (a hop has a scale), or a layer would be stored several times, each layer is stored
+once, `config.json` names the hops, and a modeling file beside the weights runs them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.models import modeling_path
 from evomerge.pool import Pool, config_of_checkpoint, layers_name
@@ -63,7 +64,11 @@ class Stack:
 
 
 def stack(pool: Pool, path: LayerPath) -> Stack:
-    """How a path is stored."""
+    """How a path is stored.
+
+    Raises:
+        InputError: It is to be plain, and a hop has a scale that is in no weight.
+    """
     hops = [(hop.model, hop.layer) for hop in path.hops]
     scales = [hop.scale for hop in path.hops]
     layers = list(dict.fromkeys(hops))
@@ -72,7 +77,17 @@ def stack(pool: Pool, path: LayerPath) -> Stack:
     if untied and pool.base.config.get("model_type") in FOLDABLE:
         # Exactly the same: both multiply a row, in the result's type, before anything else.
         embedding_scale, scales[0] = scales[0], 1.0
-    is_plain = len(layers) == len(hops) and all(scale == 1.0 for scale in scales)
+    is_exact = all(scale == 1.0 for scale in scales)
+    if path.stored == "plain":
+        if not is_exact:
+            place, scale = next((n, s) for n, s in enumerate(scales) if s != 1.0)
+            raise InputError(
+                f"path: hop {place} scales its input by {scale:g}, which no plain checkpoint can "
+                "have\nvalid: hops without scales, or the form with a file of code (no --plain)"
+            )
+        order = tuple(range(len(hops)))
+        return Stack(tuple(hops), order, tuple(scales), embedding_scale, is_plain=True)
+    is_plain = len(layers) == len(hops) and is_exact
     if not is_plain:
         embedding_scale, scales[0] = 1.0, path.hops[0].scale
     order = tuple(layers.index(hop) for hop in hops)
@@ -101,6 +116,7 @@ def stack_tensors(
         return pool[model].tensor(name).to(dtype)
 
     prefix = layers_name(pool.base.config, pool.base.model_dir)
+    written: set[tuple[str, int]] = set()
     for name, place in pool.layout.places.items():
         if place.layer is None:
             outside = tensor(path.outer, name)
@@ -110,7 +126,13 @@ def stack_tensors(
         for name, place in pool.layout.places.items():
             if place.layer == layer:
                 rest = name.removeprefix(f"{prefix}.{layer}.")
-                yield f"{prefix}.{number}.{rest}", tensor(model, name)
+                found = tensor(model, name)
+                # Files of tensors refuse those that share memory.
+                yield (
+                    f"{prefix}.{number}.{rest}",
+                    found.clone() if (model, layer) in written else found,
+                )
+        written.add((model, layer))
 
 
 def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Forms:
             InputError: A LoRA adapter is wanted, and the model is a path or has tokens of its own;
                 or GGUF, and it is a path.
         """
-        if self.gguf and recipe.path is not None:
+        path = recipe.path
+        if self.gguf and path is not None and path.stored != "plain":
             raise InputError("--gguf: the model is a path through layers, which GGUF has none of")
         if self.lora_rank is None:
             return

@@ -30,13 +30,16 @@ Scores = dict[str, dict[str, Any]]
 """value, standard_error and num_documents by objective."""
 
 
-def score_model(model: str, config_path: Path, split: str) -> Scores:
+def score_model(
+    model: str, config_path: Path, split: str, *, ignores_unknown: bool = False
+) -> Scores:
     """Score a model folder, hub id or recipe on a split of a configuration's tasks.
 
     Args:
         model: Folder, hub id, or recipe file.
         config_path: Says what is measured, on which documents.
         split: "search" or "validation"; holdout is opened only for a run's chosen models.
+        ignores_unknown: See `build_recipe`.
 
     Raises:
         InputError: The split is not one of these, or something cannot be opened.
@@ -45,7 +48,7 @@ def score_model(model: str, config_path: Path, split: str) -> Scores:
     config = load_config(config_path)
     path = Path(model)
     if path.is_file():
-        members, recipe = open_recipe(path)
+        members, recipe = open_recipe(path, ignores_unknown=ignores_unknown)
         pool = members.resolved()
     else:
         recipe = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from evomerge.mergekit import open_mergekit
+from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe

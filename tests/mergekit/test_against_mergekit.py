@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evomerge.mergekit import mergekit_yaml, open_mergekit
+from evomerge.mergekit import mergekit_yaml
+from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.models.stack import stack
 from evomerge.pool import Pool

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from evomerge.config import load_config
 from evomerge.errors import CandidateError, InputError
-from evomerge.mergekit import mergekit_yaml, open_mergekit
+from evomerge.mergekit import mergekit_yaml
+from evomerge.mergekit.templates import TEMPLATES
+from evomerge.models.chain import open_mergekit
 from evomerge.models.export import write_companions
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
@@ -137,3 +140,43 @@ def test_without_a_base_model_the_base_s_template_is_written(there):
         mergekit_yaml(pool, recipe)
     put_template(there / "pool/base", TEMPLATE)
     assert yaml.safe_load(mergekit_yaml(pool, recipe))["chat_template"] == TEMPLATE
+
+
+TALK = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi"},
+    {"role": "user", "content": "Bye"},
+]
+
+WRITTEN = {
+    "chatml": "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
+    "<|im_start|>assistant\nHi<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
+    "<|im_start|>assistant\n",
+    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nBe short.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nHi<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "alpaca": "Be short.\n\n### Instruction:\nHello\n\n### Response:\nHi</s>\n\n"
+    "### Instruction:\nBye\n\n### Response:\n",
+    "mistral": "<s>[INST] Be short.\n\nHello [/INST] Hi</s>[INST] Bye [/INST]",
+    "exaone": "[|system|]Be short.[|endofturn|]\n[|user|]Hello\n[|assistant|]Hi[|endofturn|]\n"
+    "[|user|]Bye\n[|assistant|]",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_that_has_a_name(here, tmp_path, name):
+    """As transformers fills it in."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{CONFIGURATIONS['linear']}chat_template: {name}\n")
+    _, recipe = open_mergekit(path)
+    text = render_jinja_template(
+        conversations=[TALK],
+        chat_template=recipe.chat_template,
+        add_generation_prompt=True,
+        bos_token="<s>",
+        eos_token="</s>",
+    )[0][0]
+    assert text == WRITTEN[name]

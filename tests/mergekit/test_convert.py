@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from commands import run_here
-from evomerge.mergekit import is_mergekit, open_mergekit
+from evomerge.mergekit import is_mergekit
+from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.recipe import Recipe, read_recipe
 from mergekit_configurations import CONFIGURATIONS

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evomerge.errors import InputError
-from evomerge.mergekit import open_mergekit
+from evomerge.models.chain import open_mergekit
 from mergekit_configurations import CONFIGURATIONS
 
 
@@ -58,10 +58,20 @@ MISTAKES = {
         _set("parameters", "normalise", value=True),
         ("parameters", "did you mean 'normalize'"),
     ),
-    "a parameter of another method": (
+    "a parameter beside its mapping": (
         "linear",
-        _set("models", 0, "parameters", "density", value=0.5),
-        ("models.0.parameters", "'density'", "weight"),
+        lambda data: data["models"][0].update(weight=0.5),
+        ("models.0.weight", "it belongs in `parameters`"),
+    ),
+    "a parameter at the top": (
+        "sce",
+        lambda data: data.update(select_topk=0.2),
+        (":7: select_topk", "it belongs in `parameters`", "--ignore-unknown"),
+    ),
+    "a field of the file in the parameters": (
+        "linear",
+        _set("models", 0, "parameters", "dtype", value="bfloat16"),
+        ("models.0.parameters.dtype", "it belongs at the top of the file"),
     ),
     "a misspelt filter": (
         "slerp",
@@ -83,15 +93,25 @@ MISTAKES = {
         _set("models", 0, "parameters", "density", value=0),
         ("density 0.0", "probabilities"),
     ),
-    "a number that YAML reads as text": (
+    "text that is no number": (
         "slerp",
-        _set("parameters", "t", value="1e-1"),
-        ("parameters.t", "write 0.1"),
+        _set("parameters", "t", value="half"),
+        ("parameters.t", "got 'half', expected a number"),
     ),
-    "a flag that is a number": (
+    "a flag that is another number": (
         "ties",
-        _set("parameters", "normalize", value=1),
-        ("parameters.normalize", "true or false"),
+        _set("parameters", "normalize", value=0.5),
+        ("parameters.normalize", "true or false, 1 or 0"),
+    ),
+    "a seed that is none": (
+        "ties",
+        lambda data: data.update(random_seed=-1),
+        ("random_seed", "0.0 to"),
+    ),
+    "a name that is none": (
+        "ties",
+        lambda data: data.update(name=["a"]),
+        ("name", "expected letters"),
     ),
     "a weight that is a flag": (
         "ties",
@@ -136,9 +156,9 @@ MISTAKES = {
         ("models", "exactly 2", "got 3"),
     ),
     "no expert": (
-        "ties",
+        "model_stock",
         lambda data: data.update(models=[{"model": "pool/base"}]),
-        ("1 or more", "got 0"),
+        ("2 or more", "got 0"),
     ),
     "a model twice": (
         "linear",
@@ -178,7 +198,7 @@ MISTAKES = {
     "a misspelt key of a module": (
         "linear, in a module",
         lambda data: data["modules"]["default"].update(paramters={}),
-        ("modules.default: ", "did you mean 'parameters'"),
+        ("modules.default.paramters: ", "did you mean 'parameters'"),
     ),
     "a mistake in a module": (
         "ties, slices in a module",
@@ -210,30 +230,20 @@ MISTAKES = {
         lambda data: data.update(tokenizer={"source": "base", "tokens": {"a": {}}}),
         ("tokenizer.tokens",),
     ),
-    "a chat template of mergekit's": (
-        "ties",
-        lambda data: data.update(chat_template="chatml"),
-        ("chat_template", "'chatml'", "template itself"),
-    ),
     "a misspelt chat template": (
         "ties",
         lambda data: data.update(chat_template="atuo"),
-        ("chat_template", "'atuo'", "'auto'"),
+        ("chat_template", "'atuo'", "valid: auto, alpaca, chatml"),
     ),
     "a chat template that is a number": (
         "ties",
         lambda data: data.update(chat_template=1),
-        ("chat_template", "got 1", "'auto'"),
+        ("chat_template", "got 1", "valid: auto"),
     ),
     "a type": (
         "ties",
         lambda data: data.update(dtype="bfloat"),
         ("dtype", "did you mean 'bfloat16'"),
-    ),
-    "an adapter of another model": (
-        "linear",
-        _set("models", 1, "model", value="pool/base+pool/lora"),
-        ("models.1.model", "'pool/base'", "'pool/expert0'"),
     ),
     "an adapter of the model with an adapter": (
         "linear",
@@ -250,20 +260,10 @@ MISTAKES = {
         _set("models", 1, "model", value="pool/expert0+pool/expert1"),
         ("'pool/expert1' is a whole model",),
     ),
-    "task vectors from an adapter": (
-        "ties",
-        _set("base_model", value="pool/base+pool/lora"),
-        ("models", "'pool/base+pool/lora'", "whole one"),
-    ),
     "two revisions": (
         "linear",
         _set("models", 0, "model", value="a/b@c@d"),
         ("models.0.model", "@REVISION"),
-    ),
-    "a revision of a folder with an adapter": (
-        "linear",
-        _set("models", 1, "model", value="pool/expert0+pool/lora@main"),
-        ("'pool/lora@main'", "no revision"),
     ),
     "a misspelt key of a model's name": (
         "linear",
@@ -278,12 +278,12 @@ MISTAKES = {
     "an architecture of one's own": (
         "linear",
         _set("models", 0, "model", value={"model": "a", "override_architecture": "b"}),
-        ("models.0.model", "'override_architecture'"),
+        ("models.0.model.override_architecture: not supported",),
     ),
-    "a revision of a folder": (
+    "two revisions of one model": (
         "linear",
-        _set("models", 0, "model", value="pool/expert0@main"),
-        ("no revision",),
+        lambda data: data["models"][0].update(model="a/b@c", revision="d"),
+        ("models.0.revision", "write `model: ID@REVISION`"),
     ),
     "layers that are not there": (
         "passthrough, a stack",
@@ -332,8 +332,26 @@ def test_a_missing_model(here, tmp_path):
         open_mergekit(write(tmp_path, text))
 
 
-def test_what_a_method_does_not_use_is_said(here, tmp_path, caplog):
-    text = changed("task_arithmetic", _set("models", 1, "parameters", "density", value=0.5))
-    open_mergekit(write(tmp_path, text))
-    assert "models.1.parameters.density" in caplog.text
-    assert "does not use it" in caplog.text
+def test_two_documents_of_one_name(here, tmp_path):
+    named = "name: one\n" + CONFIGURATIONS["linear"].lstrip()
+    assert "two documents have the name 'one'" in refused(tmp_path, f"{named}---\n{named}")
+    text = f"{CONFIGURATIONS['linear']}---\n{named}"
+    assert "document 1 has no `name`" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(paramters={}),
+        lambda data: data["models"][0].update(weight=0.5),
+        _set("models", 0, "parameters", "lambda", value=0.5),
+        _set("parameters", "normalise", value=True),
+    ],
+)
+def test_what_mergekit_passes_over_can_be_passed_over(here, tmp_path, caplog, change):
+    path = write(tmp_path, changed("ties", change))
+    with pytest.raises(InputError, match="--ignore-unknown"):
+        open_mergekit(path)
+    _, recipe = open_mergekit(path, ignores_unknown=True)
+    assert "it is passed over, as mergekit does" in caplog.text
+    assert recipe == open_mergekit(write(tmp_path, CONFIGURATIONS["ties"]))[1]

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from commands import run_here
-from evomerge.mergekit import is_mergekit, open_mergekit
+from evomerge.mergekit import is_mergekit
 from evomerge.mergekit.models import model_entries, read_model
 from evomerge.mergekit.values import Entry, Where
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.ties import TiesConfig
+from evomerge.models.chain import open_mergekit
 from evomerge.recipe import Hop, LayerPath, Recipe, Selector, read_recipe
 from mergekit_configurations import CONFIGURATIONS
 
@@ -87,7 +88,9 @@ models:
         recipe = read(tmp_path, CONFIGURATIONS["passthrough, some layers"])
         assert recipe.parts == ()
         assert recipe.path == LayerPath(
-            outer="base", hops=(Hop(model="base", layer=3), Hop(model="base", layer=0))
+            outer="base",
+            hops=(Hop(model="base", layer=3), Hop(model="base", layer=0)),
+            stored="plain",
         )
 
     def test_layers_of_two_models_in_order_are_parts(self, here, tmp_path):
@@ -134,7 +137,7 @@ models:
     def test_parts_of_a_model_s_name(self, here):
         def entry(data):
             model = read_model(data, Where(here))
-            _, found = model_entries(["base", model], here).values()
+            _, found = model_entries(["base", model]).values()
             return model, found.source, found.revision, found.name
 
         assert entry("a/b@c") == ("a/b@c", "a/b", "c", "b")

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from evomerge.errors import InputError
 from evomerge.merge import Engine
-from evomerge.mergekit import mergekit_yaml, open_mergekit
+from evomerge.mergekit import mergekit_yaml
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.nuslerp import NuslerpConfig
 from evomerge.methods.ties import TiesConfig
 from evomerge.models import export_checkpoint
+from evomerge.models.chain import open_mergekit
 from evomerge.pool import Pool
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes

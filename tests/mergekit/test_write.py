@@ -10,12 +10,13 @@ import yaml
 from torch import Tensor
 
 from evomerge.errors import InputError
-from evomerge.mergekit import is_mergekit, mergekit_yaml, open_mergekit
+from evomerge.mergekit import is_mergekit, mergekit_yaml
 from evomerge.methods.dare import DareLinearConfig, DareTiesConfig
 from evomerge.methods.linear import LinearConfig
 from evomerge.methods.slerp import SlerpConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.methods.ties import TiesConfig
+from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Hop, LayerPath, Recipe
