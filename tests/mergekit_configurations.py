@@ -8,9 +8,9 @@ from adapters import save_adapter
 from fixtures import make_pool
 
 
-def make_named_pool(folder: Path) -> Path:
+def make_named_pool(folder: Path, **changes) -> Path:
     """What the configurations name, beside them."""
-    make_pool(folder / "pool", 3, num_hidden_layers=4)
+    make_pool(folder / "pool", 3, num_hidden_layers=4, **changes)
     modules = ["q_proj", "up_proj", "lm_head"]
     save_adapter(folder / "pool/lora", folder / "pool/base", r=4, target_modules=modules)
     return folder

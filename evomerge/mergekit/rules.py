@@ -113,6 +113,7 @@ def _ties(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]:
         # A density above 0 keeps one element at least.
         "none_kept": "keep",
         "vectors": "same",
+        "equal": "first",
     }
 
 
@@ -128,7 +129,12 @@ def _breadcrumbs(values: Mapping[str, Value], _has_base: bool) -> dict[str, Any]
     if values["rescale"]:
         raise InputError("`rescale: true` of breadcrumbs has no counterpart here")
     # Measured on 0.1.5: where floor(gamma n) is 0 nothing large is dropped, and that is all.
-    return {"normalize": values["normalize"], "empty_top": "drop_none", "vectors": "same"}
+    return {
+        "normalize": values["normalize"],
+        "empty_top": "drop_none",
+        "vectors": "same",
+        "equal": "first",
+    }
 
 
 def _dropped_models(own: Own, shared: Shared) -> tuple[Own, Shared]:
@@ -253,7 +259,7 @@ RULES: dict[str, Rule] = {
         1,
         None,
         _keywords(Keyword("select_topk", 1.0, Number(0.0, 1.0), ours="select_topk")),
-        lambda _values, _: {"even_below": 1e-6, "vectors": "same"},
+        lambda _values, _: {"even_below": 1e-6, "vectors": "same", "equal": "first"},
     ),
     "model_stock": Rule(
         "model_stock",

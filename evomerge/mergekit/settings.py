@@ -33,6 +33,9 @@ def options_of(rule: Rule, config: MethodConfig) -> dict[str, Value]:
                 other = rule.config({**unused, **numbers, **given}, has_base)
             except InputError:
                 continue
+            if hasattr(config, "equal"):
+                # Which of equal magnitudes are kept; written recipes do not say it.
+                other = other.model_copy(update={"equal": config.equal})
             if other == config:
                 return {**given, **numbers}
             found.append(other)

@@ -124,8 +124,29 @@ def _in_words_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe:
     """The same model as a point of a space, where it is one.
 
     mergekit's configurations are read with all parameters, a space says those that vary or are
-    fixed: some of the others may be left out where they have their defaults.
+    fixed: some of the others may be left out where they have their defaults. Which of equal
+    magnitudes are kept is as in the space.
     """
+    for same in (recipe, _keeping_all(recipe)):
+        found = _point_of(is_point, same)
+        if found is not None:
+            return found
+    return recipe
+
+
+def _keeping_all(recipe: Recipe) -> Recipe:
+    """With all of equal magnitudes."""
+    parts = tuple(
+        part.model_copy(update={"method": part.method.model_copy(update={"equal": "all"})})
+        if hasattr(part.method, "equal")
+        else part
+        for part in recipe.parts
+    )
+    return recipe.model_copy(update={"parts": parts})
+
+
+def _point_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe | None:
+    """The recipe, perhaps without some parameters that have their defaults, if it is a point."""
     said = {name for part in recipe.parts for name in part.parameters}
     idle = [name for name in sorted(said) if all(_is_default(part, name) for part in recipe.parts)]
     for left_out in itertools.chain.from_iterable(
@@ -146,7 +167,7 @@ def _in_words_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe:
         variant = recipe.model_copy(update={"parts": parts})
         if is_point(variant):
             return variant
-    return recipe
+    return None
 
 
 def _is_default(part: Part, name: str) -> bool:

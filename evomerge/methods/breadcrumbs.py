@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from evomerge.methods.arithmetic import (
     require_sum,
     task_vectors,
 )
-from evomerge.methods.masks import ascending_ranks
+from evomerge.methods.masks import Equal, ascending_ranks, sorted_ranks
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -38,19 +38,24 @@ class BreadcrumbsConfig(MethodConfig):
 
     Of a tensor's n elements the floor(gamma n) largest magnitudes are dropped, the next
     floor(density n), or as many as there are, are kept. Of equal magnitudes the later element
-    counts as the larger.
+    counts as the larger; see `equal`.
 
     Attributes:
         normalize: Divide by the sum of weights.
         empty_top: Where floor(gamma n) is 0, "drop_none": no large element is dropped;
             "drop_all": unless the density is 1, none is kept at all (as mergekit does).
         vectors: "whole": tensors of one dimension are not masked; "same": they are.
+        equal: "all": equal magnitudes are in the order of their places; "first": in that of
+            torch's sort on a CPU (as mergekit 0.1.5, which counts on checkpoints in 16 bits).
     """
+
+    added: ClassVar[tuple[str, ...]] = ("equal",)
 
     kind: Literal["breadcrumbs"] = "breadcrumbs"
     normalize: bool = False
     empty_top: EmptyTop = "drop_none"
     vectors: Literal["whole", "same"] = "whole"
+    equal: Equal = "all"
 
 
 class BreadcrumbsTiesConfig(MethodConfig):
@@ -61,12 +66,16 @@ class BreadcrumbsTiesConfig(MethodConfig):
         empty_top: See `BreadcrumbsConfig`.
         vectors: "whole": tensors of one dimension are combined unmasked and without election;
             "same": they are treated as all others.
+        equal: See `BreadcrumbsConfig`.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("equal",)
 
     kind: Literal["breadcrumbs_ties"] = "breadcrumbs_ties"
     normalize: bool = False
     empty_top: EmptyTop = "drop_none"
     vectors: Literal["whole", "same"] = "whole"
+    equal: Equal = "all"
 
 
 class Breadcrumbs(Method):
@@ -80,6 +89,7 @@ class Breadcrumbs(Method):
         self.normalize = config.normalize
         self.empty_top = config.empty_top
         self.vectors = config.vectors
+        self.equal = config.equal
 
     def check(self, coefficients: Coefficients) -> None:
         """See `Method`; without normalizing, weights that are all zero give the base."""
@@ -90,7 +100,10 @@ class Breadcrumbs(Method):
         """See `Method`: each model's ranks of magnitudes, shape [n]."""
         if self.vectors == "whole" and whole.is_vector:
             return ()
-        return tuple(ascending_ranks(delta) for delta in task_vectors(whole))
+        deltas = task_vectors(whole)
+        if self.equal == "first":
+            return tuple(sorted_ranks(delta, descending=False) for delta in deltas)
+        return tuple(ascending_ranks(delta) for delta in deltas)
 
     def combine(
         self, block: Operands, statistics: Statistics, coefficients: Coefficients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +40,11 @@ def uniforms(whole: Operands, mask_seed: int) -> Statistics:
     )
 
 
+Equal = Literal["all", "first"]
+"""Which of equal magnitudes are kept where a density would keep some of them: all of them, or
+exactly as many as it says, those that torch's sort on a CPU puts first (as mergekit 0.1.5)."""
+
+
 def ascending_ranks(delta: Tensor) -> Tensor:
     """Rank of each element's magnitude along the last dimension, 0 the smallest.
 
@@ -50,8 +56,23 @@ def ascending_ranks(delta: Tensor) -> Tensor:
     Returns:
         0 .. n - 1 as int32 (int64 where that is too narrow), shape [..., n].
     """
-    n = delta.shape[-1]
-    order = delta.abs().sort(dim=-1, stable=True).indices
-    places = torch.arange(n, device=delta.device).expand_as(order)
+    return _places(delta.abs().sort(dim=-1, stable=True).indices)
+
+
+def sorted_ranks(delta: Tensor, *, descending: bool) -> Tensor:
+    """As `ascending_ranks`, of equal magnitudes in the order of torch's sort on a CPU.
+
+    Args:
+        delta: A task vector, shape [n].
+        descending: Whether 0 is the largest.
+    """
+    order = torch.argsort(delta.abs().cpu(), descending=descending)
+    return _places(order).to(delta.device)
+
+
+def _places(order: Tensor) -> Tensor:
+    """Where each element is in an order, along the last dimension."""
+    n = order.shape[-1]
+    places = torch.arange(n, device=order.device).expand_as(order)
     ranks = torch.empty_like(order).scatter_(-1, order, places)
     return ranks.int() if n <= torch.iinfo(torch.int32).max else ranks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evomerge.kernels.blocks import divide, keep_where, weighted_sum
 from evomerge.methods.arithmetic import add_scaled, mean_square, task_vectors
+from evomerge.methods.masks import Equal
 from evomerge.methods.protocol import (
     METHODS,
     Coefficients,
@@ -38,11 +39,17 @@ class SceConfig(MethodConfig):
             1e-6.
         vectors: "whole": of tensors of one dimension nothing is selected or erased; "same": they
             are treated as all others.
+        equal: "all": equal variances stay together; "first": as many stay as the share says, those
+            that torch's `topk` on a CPU takes, of variances in float32 (as mergekit 0.1.5, which
+            counts on checkpoints in 16 bits).
     """
+
+    added: ClassVar[tuple[str, ...]] = ("equal",)
 
     kind: Literal["sce"] = "sce"
     even_below: float = Field(default=0.0, ge=0.0)
     vectors: Literal["whole", "same"] = "whole"
+    equal: Equal = "all"
 
 
 class Sce(Method):
@@ -54,15 +61,19 @@ class Sce(Method):
     def __init__(self, config: SceConfig) -> None:
         self.even_below = config.even_below
         self.vectors = config.vectors
+        self.equal = config.equal
 
     def prepare(self, whole: Operands, mask_seed: int) -> Statistics:
         """See `Method`: variances, shape [n], and those above zero ascending, shape [m]; float32.
 
-        Deviations are float64, so that those of equal numbers are exactly zero.
+        Deviations are float64, so that those of equal numbers are exactly zero. With
+        `equal: first` there are variances alone.
         """
         if self._is_whole(whole):
             return ()
         deltas = task_vectors(whole)
+        if self.equal == "first":
+            return (torch.stack(deltas).cpu().var(dim=0, unbiased=False),)
         mean = torch.zeros_like(deltas[0], dtype=torch.float64)
         for delta in deltas:
             mean += delta
@@ -81,10 +92,12 @@ class Sce(Method):
         deltas = task_vectors(block)
         if self._is_whole(block):
             return add_scaled(block, weighted_sum(deltas, self._weights(deltas)), 1.0)
-        variance, ranked = statistics
         if share < 1.0:
-            least = _threshold(ranked, share)
-            is_selected = ~(variance < least)
+            if self.equal == "first":
+                is_selected = _first(statistics[0], share).to(deltas[0].device)
+            else:
+                variance, ranked = statistics
+                is_selected = ~(variance < _threshold(ranked, share))
             deltas = tuple(keep_where(is_selected, delta) for delta in deltas)
         weights = self._weights(deltas)
         weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
@@ -108,6 +121,14 @@ def _threshold(ranked: Tensor, share: float) -> float:
     # A share such as 0.3 lies below its decimal value by rounding: floor(0.3 * 10) must be 3.
     num_kept = math.floor(share * len(ranked) + 1e-9)
     return float(ranked[len(ranked) - num_kept]) if num_kept > 0 else math.inf
+
+
+def _first(variance: Tensor, share: float) -> Tensor:
+    """Exactly k elements of the largest variances, k = floor(share m), and those that are NaN."""
+    num_kept = math.floor(share * int(variance.count_nonzero()) + 1e-9)
+    is_selected = variance.isnan()
+    is_selected[variance.topk(num_kept).indices] = True
+    return is_selected
 
 
 METHODS.add(SceConfig, Sce)

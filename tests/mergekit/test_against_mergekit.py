@@ -14,8 +14,8 @@ from evomerge.models.export import recipe_tensors
 from evomerge.models.stack import stack
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
-from mergekit_configurations import CONFIGURATIONS
-from mergekit_itself import NEEDED, assert_close, run_mergekit
+from mergekit_configurations import CONFIGURATIONS, make_named_pool
+from mergekit_itself import NEEDED, TOLERANCE, assert_close, run_mergekit
 from mergekit_recipes import RECIPES
 from pools import open_at
 
@@ -52,6 +52,29 @@ def test_what_we_read(here, tmp_path, name):
     config_path.write_text(CONFIGURATIONS[name] + "dtype: float32\n")
     theirs = tensors_of(config_path, tmp_path / "out")
     assert_close(by_position(*open_mergekit(config_path)), theirs)
+
+
+@pytest.fixture(scope="module")
+def in_16_bits(tmp_path_factory) -> Path:
+    """Checkpoints in bfloat16: many elements of a task vector have the same magnitude."""
+    return make_named_pool(tmp_path_factory.mktemp("bfloat16"), dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_what_we_read_of_checkpoints_in_16_bits(in_16_bits, tmp_path, monkeypatch, name, dtype):
+    """Within one rounding at the output type; arithmetic is float32."""
+    monkeypatch.chdir(in_16_bits)
+    config_path = tmp_path / "config.yaml"
+    config_path.write_text(f"{CONFIGURATIONS[name]}dtype: float32\nout_dtype: {dtype}\n")
+    theirs = tensors_of(config_path, tmp_path / "out")
+    ours = by_position(*open_mergekit(config_path))
+    if dtype == "float32":
+        assert_close(ours, theirs)
+        return
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype == torch.bfloat16
+        torch.testing.assert_close(tensor, theirs[name], rtol=2**-7, atol=TOLERANCE, msg=name)
 
 
 @pytest.mark.parametrize("name", [n for n, fields in RECIPES.items() if "dtype" not in fields])

@@ -44,7 +44,12 @@ class TestRecipes:
         recipe = read(tmp_path, CONFIGURATIONS["ties, rescaled, not normalized"])
         (part,) = recipe.parts
         assert part.method == TiesConfig(
-            normalize=False, election="mass", rescale="l1", none_kept="keep", vectors="same"
+            normalize=False,
+            election="mass",
+            rescale="l1",
+            none_kept="keep",
+            vectors="same",
+            equal="first",
         )
         assert part.models == ("expert0", "expert1")
         assert part.parameters == {
