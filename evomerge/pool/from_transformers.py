@@ -38,6 +38,19 @@ OF_EXPERTS = {
 }  # fmt: skip
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "*.tiktoken",
+    "tekken.json",
+)
+"""Where some tokenizer says its tokens, or its class."""
+
+
 def config_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTrainedConfig:
     """The configuration of a model.
 
@@ -65,6 +78,11 @@ def tokenizer_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTr
     """
     from transformers import AutoTokenizer
 
+    if not any(path.match(name) for path in folder.iterdir() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"{shown}: has no tokenizer (no {', '.join(TOKENIZER_FILES)})\n"
+            "copy the tokenizer's files there from the model that it was made from"
+        )
     tokenizer: PreTrainedTokenizerBase = _read(
         AutoTokenizer, folder, shown, "has no tokenizer: ", trust_remote_code=with_code
     )

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
+from evomerge.models.from_recipe import build_recipe
 from evomerge.models.stack import stack
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
+from fixtures import save_model
 from mergekit_configurations import CONFIGURATIONS, make_named_pool
 from mergekit_itself import NEEDED, TOLERANCE, assert_close, run_mergekit
 from mergekit_recipes import RECIPES
@@ -86,3 +90,30 @@ def test_what_we_write(workspace, tmp_path, name):
     config_path = tmp_path / "config.yaml"
     config_path.write_text(mergekit_yaml(pool, recipe))
     assert_close(by_position(pool, recipe), tensors_of(config_path, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("width", [1, 12])
+def test_a_self_merge_of_eighty_layers(tmp_path, monkeypatch, width):
+    """A plain Llama whose logits are those of mergekit's, bit for bit."""
+    save_model(tmp_path / "model", 0, num_hidden_layers=80, dtype="bfloat16")
+    starts = range(0, 80 - width, width)
+    slices = [
+        {"sources": [{"model": "model", "layer_range": [start, min(80, start + 2 * width)]}]}
+        for start in starts
+    ]
+    data = {"merge_method": "passthrough", "slices": slices, "dtype": "bfloat16"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.chdir(tmp_path)
+    build_recipe(Path("config.yaml"), Path("ours"))
+    run_mergekit(Path("config.yaml"), Path("theirs"))
+    ids = torch.tensor([[1, 5, 3, 7]])
+    logits = {}
+    for name in ("ours", "theirs"):
+        model = AutoModelForCausalLM.from_pretrained(name)
+        assert type(model) is LlamaForCausalLM
+        assert model.config.num_hidden_layers == sum(
+            min(80, start + 2 * width) - start for start in starts
+        )
+        with torch.no_grad():
+            logits[name] = model(ids).logits
+    assert torch.equal(logits["ours"], logits["theirs"])

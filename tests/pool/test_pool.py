@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file
-from evomerge.pool import ModelConfig, PoolConfig, open_members, open_pool
+from evomerge.pool import ModelConfig, PoolConfig, load_tokenizer, open_members, open_pool
 from evomerge.pool.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
 from evomerge.pool.hub import locate
 from evomerge.space import recipes
@@ -242,3 +242,11 @@ def test_a_difference_that_is_meant(tmp_path):
     config = pool_config("expert0", "expert1", ignore_config=["rms_norm_eps"])
     pool = open_pool(config, tmp_path)
     assert pool.resolved().ignore_config == ("rms_norm_eps",)
+
+
+def test_a_base_without_a_tokenizer_is_told_what_to_do(pool_dir):
+    for path in (pool_dir / "base").glob("tokenizer*"):
+        path.unlink()
+    pool = open_pool(pool_config("expert0"), pool_dir)
+    with pytest.raises(InputError, match=r"has no tokenizer \(no tokenizer.json.*\ncopy the"):
+        load_tokenizer(pool)
