@@ -49,6 +49,9 @@ LIST_S = 30.0
 
 NUM_LISTED = 10
 
+LATE_S = 5.0
+"""How long the crash of a task is waited for."""
+
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(body: Callable[[], None]) -> State[Any] | None:
@@ -73,14 +76,22 @@ def _is_cancelled() -> bool:
 
 
 def _cancel_crashed_tasks() -> None:
-    """Make cancelled tasks of those that the signal has crashed; their state may be on its way."""
+    """Make cancelled tasks of those that the signal has crashed.
+
+    A task and its state come to the server by events, behind what is asked here: until a crash has
+    come, it is waited for, some seconds at most.
+    """
     this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)]))
+    ends, has_crashed = time.monotonic() + LATE_S, False
     with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
-        for task_run in client.read_task_runs(flow_run_filter=this):
-            state = task_run.state
-            if state is None or state.is_crashed() or not state.is_final():
-                cancelled: State[Any] = Cancelled(message="the flow run was cancelled")
-                client.set_task_run_state(task_run.id, cancelled, force=True)
+        while not has_crashed and time.monotonic() < ends:
+            for task_run in client.read_task_runs(flow_run_filter=this):
+                state = task_run.state
+                if state is None or state.is_crashed() or not state.is_final():
+                    cancelled: State[Any] = Cancelled(message="the flow run was cancelled")
+                    client.set_task_run_state(task_run.id, cancelled, force=True)
+                    has_crashed |= state is not None and state.is_crashed()
+            time.sleep(0.1)
 
 
 class FlowHooks:

@@ -64,8 +64,12 @@ def in_16_bits(tmp_path_factory) -> Path:
     return make_named_pool(tmp_path_factory.mktemp("bfloat16"), dtype="bfloat16")
 
 
+# mergekit rounds a model with its adapter to the model's type before it merges; we do not.
+WHOLE = [name for name in CONFIGURATIONS if "adapter" not in name]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_what_we_read_of_checkpoints_in_16_bits(in_16_bits, tmp_path, monkeypatch, name, dtype):
     """Within one rounding at the output type; arithmetic is float32."""
     monkeypatch.chdir(in_16_bits)
