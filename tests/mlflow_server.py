@@ -20,12 +20,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int, store: str | None = None) -> Iterator[str]:
-    """Its address, once it answers; its database is a file in the folder, or `store`."""
+def mlflow_server(
+    folder: Path, port: int, store: str | None = None, artifacts: str | None = None
+) -> Iterator[str]:
+    """Its address, once it answers; what it keeps is in the folder, or in `store`, `artifacts`."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store or f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         ends = time.monotonic() + 60
