@@ -45,7 +45,8 @@ class HflmEngine(EngineConfig):
 
 
 BACKENDS: Registry[Backend] = Registry("engine", "evomerge.backends")
-"""Backends by name; a factory is called with settings, pool, device, tokenizer and batching."""
+"""Backends by name; a factory is called with settings, pool, device, tokenizer and batching, and
+with further devices behind them where there are some (`EngineConfig.spreads`)."""
 
 
 BATCHED = (OwnEngine().kind, HflmEngine().kind)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from evomerge.begin.commented import to_commented_yaml
 from evomerge.begin.new_search import require_new
@@ -13,9 +15,11 @@ from evomerge.begin.sources import entries_of, expanded, source_of
 from evomerge.config import Config
 from evomerge.errors import InputError
 from evomerge.files import write_text
+from evomerge.mergekit.models import is_same, read_model
 from evomerge.mergekit.rules import RULES, rule_of
 from evomerge.mergekit.values import Number
 from evomerge.mergekit.where import Where
+from evomerge.mistakes import first_mistake
 from evomerge.pool.foreign_code import CONFIG_FILE
 from evomerge.reading import compose_and_load, read_json, read_text
 
@@ -50,16 +54,20 @@ METRIC = "acc,none"
 CANDIDATES = 100
 """Evaluations, where its command line says none."""
 
+NORMALIZED = ("linear", "ties", "dare_ties")
+"""Methods whose weights mergekit-evolve normalizes where nothing is said."""
+
 COMPONENTS = frozenset({"self_attn", "attn", "attention", "mlp"})
 """Parts of names that are components here."""
 
 
-def convert_search(path: Path, out: Path) -> None:
+def convert_search(path: Path, out: Path, *, ignores_unknown: bool = False) -> None:
     """Write a mergekit-evolve configuration as one of ours.
 
     Args:
         path: The file; folders that it names are relative to the current one.
         out: A new YAML file; folders in it are relative to its own.
+        ignores_unknown: Whether unknown keys are passed over, with a warning.
 
     Raises:
         InputError: The file cannot be read, says what cannot be said here, or names a folder that
@@ -67,8 +75,14 @@ def convert_search(path: Path, out: Path) -> None:
     """
     require_new(out)
     node, data = compose_and_load(read_text(path, "the configuration"), path)
-    converted = _Converted(Where(path, (), node), out)
+    converted = _Converted(Where(path, (), node, ignores_unknown, can_ignore=True), out)
     converted.read(data)
+    # What is written can be read.
+    try:
+        Config.model_validate(converted.data)
+    except ValidationError as error:
+        said = first_mistake(Config, converted.data, error)
+        raise InputError(f"{path}: what it means is no search here: {said}") from None
     text = to_commented_yaml(
         f"Made from {path.name}, a mergekit-evolve configuration, by `evomerge convert`.\n"
         f"`evomerge check {out.name}` says what the search would do, and `evomerge search "
@@ -76,8 +90,6 @@ def convert_search(path: Path, out: Path) -> None:
         converted.data,
         converted.comments,
     )
-    # What is written can be read.
-    Config.model_validate(converted.data)
     write_text(out, text)
 
 
@@ -109,18 +121,24 @@ class _Converted:
 
     def _pool(self, genome: Mapping[str, Any]) -> None:
         where = self.where / "genome"
-        models = [str(model) for model in (where / "models").list(genome.get("models"))]
-        base = genome.get("base_model")
-        if base is None:
+        models = [
+            _whole(model, where / "models" / number)
+            for number, model in enumerate((where / "models").list(genome.get("models")))
+        ]
+        rule = rule_of(genome.get("merge_method"), where / "merge_method")
+        if genome.get("base_model") is None:
             base = models[0]
             self.comments["pool.base"] = (
                 "No base_model was given. The first model gives configuration and tokenizer."
             )
         else:
-            models = [model for model in models if model != base]
+            base = _whole(genome["base_model"], where / "base_model")
+            if rule.base != "input":
+                # Task vectors, and a curve's other end, are those of the others.
+                models = [model for model in models if not is_same(model, base)]
         pool: dict[str, Any] = {
-            "base": source_of(str(base), self.folder),
-            "experts": entries_of(models, self.folder),
+            "base": self._entry(base),
+            "experts": [self._entry(model, entry) for model, entry in self._named(models)],
         }
         source = genome.get("tokenizer_source")
         if source == "union":
@@ -131,7 +149,21 @@ class _Converted:
                 "tokens, or the union\nvalid: base, union"
             )
         self.data["pool"] = pool
-        self._num_layers = _num_layers(expanded(str(base)))
+        self._num_layers = _num_layers(expanded(base))
+
+    def _named(self, models: list[str]) -> Iterator[tuple[str, Any]]:
+        """Models with what a configuration calls them."""
+        entries = entries_of([model.partition("@")[0] for model in models], self.folder)
+        return zip(models, entries, strict=True)
+
+    def _entry(self, model: str, entry: Any = None) -> Any:
+        """A model as a configuration has it, with its revision where it has one."""
+        source, _, revision = model.partition("@")
+        entry = entry or source_of(source, self.folder)
+        if not revision:
+            return entry
+        known = entry if isinstance(entry, dict) else {"source": entry}
+        return {**known, "revision": revision}
 
     def _score(self, data: Mapping[str, Any]) -> None:
         objectives = []
@@ -166,13 +198,20 @@ class _Converted:
             splits = {"search": int(limit), **splits}
         score["splits"] = splits
         self.comments["score.splits"] = (
-            "limit gives the search documents, drawn by the seed. The finalists are ranked on "
-            "validation documents, and what is reported is of holdout documents: mergekit-evolve "
-            "has neither."
+            "limit gives the search documents, drawn by the seed (shuffle has no other "
+            "counterpart). The finalists are ranked on validation documents, and what is reported "
+            "is of holdout documents: mergekit-evolve has neither."
         )
-        for key in ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn"):
-            if data.get(key) is not None:
-                score[key] = data[key]
+        if data.get("num_fewshot") is not None:
+            score["num_fewshot"] = data["num_fewshot"]
+        has_chats = data.get("apply_chat_template")
+        score["apply_chat_template"] = True if has_chats is None else has_chats
+        self.comments["score.apply_chat_template"] = (
+            "Prompts are wrapped in the base's chat template, as in mergekit-evolve where nothing "
+            "is said. false: plain prompts, for a base without a template."
+        )
+        if score["apply_chat_template"] and data.get("fewshot_as_multiturn") is not None:
+            score["fewshot_as_multiturn"] = data["fewshot_as_multiturn"]
         self.data["score"] = score
 
     def _space(self, genome: Mapping[str, Any]) -> None:
@@ -184,9 +223,9 @@ class _Converted:
             for keyword in rule.keywords.values()
             if keyword.scope == "shared" and keyword.default is not None
         }
-        normalize = bool(genome.get("normalize") or False)
         if "normalize" in rule.keywords:
-            values["normalize"] = normalize
+            given = genome.get("normalize")
+            values["normalize"] = kind in NORMALIZED if given is None else bool(given)
         method = rule.config(values, genome.get("base_model") is not None)
         space: dict[str, Any] = {
             "kind": "parameter",
@@ -228,12 +267,11 @@ class _Converted:
                 count = layers // size
         if genome.get("smooth") and count is not None and count > 1:
             space["over_depth"] = dict.fromkeys(_numbers_of(space["method"]["kind"]), count)
-            self.comments["space.over_depth"] = (
-                "smooth: numbers follow the depth, with straight lines between these many points."
-            )
-            self.comments.pop("space.groups", None)
+            said = "smooth: numbers follow the depth, with straight lines between so many points."
+            sets = self.comments.pop("space.groups", "")
+            self.comments["space.over_depth"] = f"{said} {sets}".strip()
             count = None
-        filters = genome.get("filters") or []
+        filters = self._filters(genome.get("filters"))
         if not filters:
             space["groups"] = count or "whole"
         elif COMPONENTS.issuperset(filters):
@@ -243,11 +281,26 @@ class _Converted:
                 "embedding and head by themselves."
             )
         else:
-            self._groups_by_name([str(name) for name in filters], count, space)
+            self._groups_by_name(filters, count, space)
+
+    def _filters(self, given: Any) -> list[str]:
+        if not given:
+            return []
+        where = self.where / "genome" / "filters"
+        for number, name in enumerate(where.list(given)):
+            if not isinstance(name, str) or not name:
+                raise InputError(f"{where / number}: got {name!r}, expected a part of names")
+        return list(dict.fromkeys(given))
 
     def _groups_by_name(self, filters: list[str], count: int | None, space: dict[str, Any]) -> None:
         """Groups of layers, in each of which every filter has its own."""
         layers = self._num_layers
+        if count is not None and layers is None:
+            raise InputError(
+                f"{self.where / 'genome' / 'filters'}: groups of layers and of names need the "
+                "base's number of layers, and the base is not on this machine\n"
+                "fetch it first, or leave out layer_granularity"
+            )
         spans: list[tuple[str, dict[str, Any]]] = [("", {})]
         if count is not None and layers is not None:
             size = layers // count
@@ -286,6 +339,17 @@ def _ranges(kind: str, *, negative: bool) -> dict[str, dict[str, float]]:
         "gamma": {"low": 0.0, "high": 0.1},
     }
     return {name: ranges[name] for name in _numbers_of(kind)}
+
+
+def _whole(model: Any, where: Where) -> str:
+    """A whole model as a text, with its revision where it has one."""
+    found = read_model(model, where)
+    if "+" in found:
+        raise InputError(
+            f"{where}: {found!r} is a model with an adapter; build it first, and name its folder, "
+            "or name an adapter of the base by itself under pool.experts of what is written"
+        )
+    return found
 
 
 def _num_layers(model_dir: Path) -> int | None:

@@ -65,7 +65,7 @@ def convert(
     from evomerge.models.from_recipe import convert_recipe
 
     if kind_of(recipe) == "evolve":
-        convert_search(recipe, out)
+        convert_search(recipe, out, ignores_unknown=ignore_unknown)
     else:
         convert_recipe(recipe, out, ignores_unknown=ignore_unknown)
     say(as_json, f"{out}: written", file=str(out))
@@ -128,6 +128,7 @@ def sample(
     chat: Annotated[
         bool, typer.Option("--chat", help="Wrap prompts in the base's chat template.")
     ] = False,
+    ignore_unknown: IgnoreOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what base, experts and the merge write to the same prompts."""
@@ -142,6 +143,7 @@ def sample(
         asked,
         max_tokens=max_tokens,
         is_chat=chat,
+        ignores_unknown=ignore_unknown,
         report=lambda name, number, of: typer.echo(f"{name}: {number} of {of}", err=True),
     )
     if as_json:

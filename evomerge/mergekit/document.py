@@ -11,9 +11,10 @@ from typing import Any, cast, get_args
 from evomerge.errors import InputError, closest
 from evomerge.mergekit.chat import read_template
 from evomerge.mergekit.models import is_adapted, is_on, read_model, read_name, whole_of
+from evomerge.mergekit.order import in_order
 from evomerge.mergekit.rules import KEYWORDS, Rule, rule_of
 from evomerge.mergekit.values import Number, Settings, read_setting
-from evomerge.mergekit.where import Where, anchoring, is_like
+from evomerge.mergekit.where import Where, anchoring
 from evomerge.reading import compose_and_load_all, read_text
 from evomerge.recipe import Dtype, Vocabulary
 
@@ -121,48 +122,51 @@ class Document:
         return tuple(m for m in self.models if is_adapted(m) and not is_on(m, self.base))
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """What it may name other documents by: its models, without their adapters."""
+        return tuple(dict.fromkeys(whole_of(model) for model in self.models))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The models, the base first, each once."""
         used = [source.model for piece in self.slices for source in piece.sources]
         return tuple(dict.fromkeys([self.base, *used]))
 
 
-def read_documents(path: Path, *, ignores_unknown: bool = False) -> list[Document]:
-    """Read the configurations of a file: one, or several of which later ones name earlier ones.
+def read_documents(
+    path: Path, *, ignores_unknown: bool = False, can_ignore: bool = True
+) -> list[Document]:
+    """Read the configurations of a file: one, or several that name each other.
 
     Args:
         path: The file.
         ignores_unknown: Whether keys that mergekit passes over in silence are passed over, with a
             warning, instead of being refused.
+        can_ignore: Whether the person can ask for that.
+
+    Returns:
+        In the order in which they are built; the last one is the result.
 
     Raises:
         InputError: It is missing, has a key or a value that is not valid, or something that has no
             counterpart here.
     """
     text = read_text(path, "the configuration")
-    anchors = {key for key in anchoring(text) if not is_like(key, KEYS)}
+    loaded = [found for found in compose_and_load_all(text, path) if found[1] is not None]
+    if not loaded:
+        raise InputError(f"{path}: expected a mapping of {', '.join(KEYS)}")
+    holders = anchoring(text, KEYS)
     documents = []
-    for node, data in compose_and_load_all(text, path):
-        if data is None:
-            continue
+    for node, data in loaded:
         if isinstance(data, dict):
-            data = {key: value for key, value in data.items() if key not in anchors}
-        documents.append(_document(data, Where(path, (), node, ignores_unknown)))
-    for number, document in enumerate(documents):
-        earlier = [other.name for other in documents[:number]]
-        if document.name in earlier and document.name is not None:
-            raise InputError(f"{path}: two documents have the name {document.name!r}")
-        if document.name is None and number + 1 < len(documents):
-            raise InputError(
-                f"{path}: document {number + 1} has no `name`, by which later ones could name it; "
-                "only the last one, which is the result, needs none"
-            )
-    return documents
+            data = {key: value for key, value in data.items() if key not in holders}
+        documents.append(_document(data, Where(path, (), node, ignores_unknown, can_ignore)))
+    return in_order(documents, path)
 
 
 def read_document(path: Path) -> Document:
     """Read a file of a single configuration; see `read_documents`."""
-    documents = read_documents(path)
+    documents = read_documents(path, can_ignore=False)
     if len(documents) != 1:
         raise InputError(f"{path}: expected a single document, got {len(documents)}")
     return documents[0]

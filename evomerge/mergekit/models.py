@@ -57,7 +57,7 @@ def whole_of(model: str) -> str:
 
 def is_on(model: str, base: str) -> bool:
     """Whether an adapter is one of the base."""
-    return _is_same(whole_of(model), base)
+    return is_same(whole_of(model), base)
 
 
 def read_name(data: Any, where: Where) -> str | None:
@@ -165,7 +165,8 @@ def _joined(data: dict[Any, Any], where: Where) -> str:
     return "+".join(step for _, step in sorted(steps, reverse=True))
 
 
-def _is_same(one: str, other: str) -> bool:
+def is_same(one: str, other: str) -> bool:
+    """Whether two texts name one model."""
     if one == other:
         return True
     folders = [whole_path(model, Path(), "model") for model in (one, other)]

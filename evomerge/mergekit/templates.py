@@ -57,6 +57,9 @@ MISTRAL = """\
 
 EXAONE = """\
 {%- for message in messages -%}
+{%- if loop.first and message['role'] != 'system' -%}
+{{ '[|system|][|endofturn|]\n' }}
+{%- endif -%}
 {%- if message['role'] == 'user' -%}
 {{ '[|user|]' + message['content'] + '\n' }}
 {%- else -%}

@@ -26,12 +26,14 @@ class Where:
         steps: Keys and indices down to the place.
         node: The file's YAML, composed, which knows its lines.
         ignores_unknown: Whether what mergekit passes over is passed over here as well.
+        can_ignore: Whether the person can ask for that.
     """
 
     path: Path
     steps: tuple[str | int, ...] = ()
     node: yaml.Node | None = field(default=None, compare=False, repr=False)
     ignores_unknown: bool = field(default=False, compare=False)
+    can_ignore: bool = field(default=False, compare=False)
 
     def __truediv__(self, step: str | int) -> Where:
         return replace(self, steps=(*self.steps, step))
@@ -55,10 +57,8 @@ class Where:
             InputError: Such things are not to be passed over.
         """
         if not self.ignores_unknown:
-            raise InputError(
-                f"{self}: {why}\nmergekit passes over it in silence; so does --ignore-unknown, "
-                "with a warning"
-            )
+            hint = "\nmergekit passes over it in silence; so does --ignore-unknown, with a warning"
+            raise InputError(f"{self}: {why}{hint if self.can_ignore else ''}")
         logger.warning("%s: %s; it is passed over, as mergekit does", self, why)
 
     def mapping(
@@ -107,9 +107,17 @@ def is_like(name: str, names: Iterable[str]) -> bool:
     return bool(difflib.get_close_matches(name, names, n=1, cutoff=0.75))
 
 
-def anchoring(text: str) -> frozenset[str]:
-    """Keys of a YAML mapping whose values have anchors, for use elsewhere in it."""
-    found = set()
+def anchoring(text: str, keys: Iterable[str]) -> frozenset[str]:
+    """Keys of a YAML mapping that only hold anchors.
+
+    Args:
+        text: One document or several.
+        keys: Those that mean something; a key that looks like one of them holds anchors where
+            another key uses them.
+    """
+    keys = tuple(keys)
+    anchors: dict[str, set[str]] = {}
+    used: dict[str, set[str]] = {}
     depth, is_key, key = 0, True, ""
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.CollectionEndEvent):
@@ -117,11 +125,17 @@ def anchoring(text: str) -> frozenset[str]:
         elif isinstance(event, yaml.NodeEvent):
             if depth == 1 and is_key:
                 key = str(getattr(event, "value", ""))
-            elif depth and event.anchor and not isinstance(event, yaml.AliasEvent):
-                found.add(key)
+            elif depth and event.anchor:
+                group = used if isinstance(event, yaml.AliasEvent) else anchors
+                group.setdefault(key, set()).add(event.anchor)
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 continue
         if depth == 1 and isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
             is_key = not is_key
-    return frozenset(found)
+
+    def is_holder(key: str) -> bool:
+        elsewhere = set().union(*(names for other, names in used.items() if other != key))
+        return key not in keys and (bool(anchors[key] & elsewhere) or not is_like(key, keys))
+
+    return frozenset(filter(is_holder, anchors))

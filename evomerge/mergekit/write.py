@@ -37,6 +37,12 @@ def mergekit_yaml(pool: Pool, recipe: Recipe) -> str:
     Raises:
         InputError: mergekit has no words for it.
     """
+    for name, member in recipe.members.items():
+        if member.recipe is not None:
+            raise InputError(
+                f"member {name!r} was built from a recipe of its own, which mergekit has no words "
+                "for in one configuration"
+            )
     return _Writer(pool, recipe).text()
 
 

@@ -1,22 +1,29 @@
 """Models that are built before the one that is wanted: members that are recipes themselves.
 
 They are kept as checkpoints in the user's cache (`~/.cache/evomerge/merges` on Linux), each in a
-folder named by its recipe's hash. What is there can be deleted at any
+folder named by a hash of what is in it. What is there can be deleted at any
 time; it is built again when it is wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from evomerge.errors import InputError
-from evomerge.files import write_text
+from evomerge.files import sha256_file, sha256_json, write_text
 from evomerge.mergekit import Document, open_document, read_documents
-from evomerge.models.export import export_checkpoint
+from evomerge.models.export import (
+    MERGEKIT_FILE,
+    RECIPE_FILE,
+    export_checkpoint,
+    write_companions,
+)
 from evomerge.pool import Pool, open_members, open_models
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.pool import entry_of
@@ -24,7 +31,7 @@ from evomerge.recipe import Member, Recipe
 from evomerge.space import recipes
 
 HASH_FILE = ".sha256"
-"""Beside a kept checkpoint: what its files' hash was when they were written."""
+"""In a kept checkpoint's folder: the hash of its tensor files when they were written."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,11 @@ def open_mergekit(path: Path, *, ignores_unknown: bool = False) -> tuple[Pool, R
         InputError: The file or a model cannot be used.
     """
     built: dict[str, Built] = {}
-    *earlier, last = read_documents(path, ignores_unknown=ignores_unknown)
-    for document in earlier:
+    *needed, result = read_documents(path, ignores_unknown=ignores_unknown)
+    for document in needed:
         assert document.name is not None
         built[document.name] = build_once(*_opened(document, built))
-    return _opened(last, built)
+    return _opened(result, built)
 
 
 def open_again(recipe: Recipe) -> Pool:
@@ -71,14 +78,20 @@ def open_again(recipe: Recipe) -> Pool:
 def build_once(pool: Pool, recipe: Recipe) -> Built:
     """A recipe's checkpoint in the cache, where it may be already.
 
+    Another process may build the same.
+
     Raises:
         InputError: What is there was changed, or it cannot be built.
     """
-    folder = user_cache_path("evomerge") / "merges" / recipe.sha256
+    folder = (user_cache_path("evomerge") / "merges").resolve() / _key(pool, recipe)
     note = folder / HASH_FILE
     if not folder.exists():
         card = f"# {folder.name}\n\nBuilt by evomerge from `recipe.yaml`, for another recipe.\n"
-        export_checkpoint(pool, recipe, folder, card)
+        try:
+            export_checkpoint(pool, recipe, folder, card)
+        except (InputError, OSError):
+            if not folder.exists():
+                raise
     found = open_checkpoint(folder.name, folder, str(folder)).sha256
     if not note.exists():
         write_text(note, found)
@@ -87,26 +100,44 @@ def build_once(pool: Pool, recipe: Recipe) -> Built:
     return Built(folder, recipe)
 
 
+def _key(pool: Pool, recipe: Recipe) -> str:
+    """A hash of all that is in a recipe's checkpoint, and of what builds it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_companions(pool, recipe, folder)
+        files = {
+            path.name: sha256_file(path)
+            for path in sorted(folder.iterdir())
+            if path.name not in (RECIPE_FILE, MERGEKIT_FILE)
+        }
+    return sha256_json([recipe.sha256, version("evomerge"), files])
+
+
 def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recipe]:
     """A configuration's models, after those with adapters of their own; and its recipe."""
     named = {model: built[model] for model in document.models if model in built}
-    named |= {model: _adapted(model) for model in document.adapted}
+    named |= {model: _adapted(model, built) for model in document.adapted}
     folders = {model: each.folder for model, each in named.items()}
     pool, recipe = open_document(document, folders)
-    by_folder = {str(each.folder): each.recipe for each in named.values()}
+    return pool, _with_recipes(recipe, named.values())
+
+
+def _adapted(model: str, built: Mapping[str, Built]) -> Built:
+    """A model with an adapter as a whole model."""
+    whole, _, adapter = model.partition("+")
+    base = entry_of("base", str(built[whole].folder) if whole in built else whole)
+    pool = open_models(base, (entry_of("adapter", adapter),), None, Path())
+    return build_once(pool, _with_recipes(recipes.member(pool, "adapter"), built.values()))
+
+
+def _with_recipes(recipe: Recipe, built: Iterable[Built]) -> Recipe:
+    """A recipe whose members say what they were built from."""
+    by_folder = {str(each.folder): each.recipe for each in built}
     members = {
         name: member.model_copy(update={"recipe": by_folder.get(member.source)})
         for name, member in recipe.members.items()
     }
-    return pool, recipe.model_copy(update={"members": members})
-
-
-def _adapted(model: str) -> Built:
-    """A model with an adapter as a whole model."""
-    base, _, adapter = model.partition("+")
-    entries = [entry_of(name, source) for name, source in (("base", base), ("adapter", adapter))]
-    pool = open_models(entries[0], (entries[1],), None, Path())
-    return build_once(pool, recipes.member(pool, "adapter"))
+    return recipe.model_copy(update={"members": members})
 
 
 def _there(member: Member) -> Member:

@@ -38,7 +38,13 @@ def build_recipe(
     if plain and recipe.path is not None:
         path = recipe.path.model_copy(update={"stored": "plain"})
         recipe = recipe.model_copy(update={"path": path})
-    members = [f"- {c.name}: {c.source} (`{c.sha256}`, {c.license})" for c in pool]
+    built = {name for name, member in recipe.members.items() if member.recipe is not None}
+    members = [
+        f"- {c.name}: built from models that `recipe.yaml` names (`{c.sha256}`)"
+        if c.name in built
+        else f"- {c.name}: {c.source} (`{c.sha256}`, {c.license})"
+        for c in pool
+    ]
     card = [
         f"# {out_dir.name}",
         "",

@@ -7,8 +7,9 @@ what the first layer of a run reads beside them.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, UserDict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,6 +81,7 @@ def spread(model: PreTrainedModel, layout: Layout, devices: Sequence[torch.devic
         if next(module.parameters(recurse=False), None) is not None:
             module.register_forward_pre_hook(carriers[0], with_kwargs=True)
     setattr(owner, name, layers)
+    model.register_forward_hook(partial(_forget, carriers))
     places = runs(layout, len(devices))
     for layer, place in zip(layers, places, strict=True):
         layer.to(devices[place])
@@ -104,6 +106,11 @@ def _not_spread(model: PreTrainedModel, why: str) -> InputError:
     )
 
 
+def _forget(carriers: Sequence[_Carrier], *_: Any) -> None:
+    for carrier in carriers:
+        carrier.forget()
+
+
 class _Carrier:
     """A hook before modules on one device that brings there what they are given."""
 
@@ -115,16 +122,21 @@ class _Carrier:
     def __call__(
         self, _module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if any(map(self._is_elsewhere, (*given, named.get(HIDDEN)))):
+        hidden = given[:1] or (named.get(HIDDEN),)
+        if any(map(self._is_elsewhere, hidden)):
             # A run begins, and another pass may have begun with it.
-            self._carried.clear()
+            self.forget()
         return (
-            tuple(map(self._bring, given)),
+            (*map(self._bring, given[:1]), *map(self._bring_once, given[1:])),
             {
                 name: self._bring(value) if name == HIDDEN else self._bring_once(value)
                 for name, value in named.items()
             },
         )
+
+    def forget(self) -> None:
+        """Let go of what was brought."""
+        self._carried.clear()
 
     def _is_elsewhere(self, value: Any) -> bool:
         return isinstance(value, Tensor) and value.device != self._device
@@ -137,6 +149,9 @@ class _Carrier:
             return type(value)(map(self._bring_once, value))
         if type(value) is dict:
             return {name: self._bring_once(each) for name, each in value.items()}
+        if isinstance(value, UserDict) and hasattr(value, "to"):
+            # Keys and values that layers share; transformers moves them in place.
+            return value.to(self._device)
         if not self._is_elsewhere(value):
             return value
         for known, brought in self._carried:

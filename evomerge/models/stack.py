@@ -1,8 +1,9 @@
 """What is stored of a path: its distinct layers, and how a checkpoint says in which order to run.
 
 A plain checkpoint is the model class's own, with as many layers as the path has hops. Where that
-is not exact (a hop has a scale), or a layer would be stored several times, each layer is stored
-once, `config.json` names the hops, and a modeling file beside the weights runs them.
+is not exact (a hop has a scale), or a layer would be stored several times and `stored: plain` does
+not ask for that, each layer is stored once, `config.json` names the hops, and a modeling file
+beside the weights runs them.
 """
 
 from __future__ import annotations

@@ -279,7 +279,12 @@ def _check_recipe(model_dir: Path, recipe: Recipe) -> None:
 
 
 def _device(run: Run, candidate: Candidate) -> torch.device:
-    """Where the candidate was scored, if that is to be had here; else the CPU."""
+    """Where the candidate was scored, if that is to be had here; else the CPU.
+
+    A model that was spread over several GPUs is too large for one.
+    """
+    if run.setup.config.workers.gpus_of_each > 1:
+        return torch.device("cpu")
     recorded = candidate.measured["validation"].device
     wants_gpu = on_gpu(run.setup.config.workers) if recorded is None else recorded == "cuda"
     return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")

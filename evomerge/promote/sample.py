@@ -51,6 +51,7 @@ def sample(
     *,
     max_tokens: int = 64,
     is_chat: bool = False,
+    ignores_unknown: bool = False,
     report: Callable[[str, int, int], None] = lambda _name, _number, _of: None,
 ) -> list[Sample]:
     """Let a merge, its base and its experts answer prompts, each with the likeliest tokens.
@@ -61,6 +62,7 @@ def sample(
         prompts: At least one.
         max_tokens: Of an answer.
         is_chat: Whether prompts are wrapped in the tokenizer's chat template.
+        ignores_unknown: See `open_recipe`.
         report: Is told which model answers next, the how manieth, of how many.
 
     Returns:
@@ -74,7 +76,7 @@ def sample(
     if max_tokens < 1:
         raise InputError(f"--max-tokens: {max_tokens}; valid: 1 or more")
     quiet_libraries()
-    pool, asked = _open(path)
+    pool, asked = _open(path, ignores_unknown=ignores_unknown)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(pool)
     tokens = [_tokens(tokenizer, prompt, is_chat) for prompt in prompts]
@@ -93,7 +95,7 @@ def sample(
     ]
 
 
-def _open(path: Path) -> tuple[Pool, dict[str, Recipe]]:
+def _open(path: Path, *, ignores_unknown: bool) -> tuple[Pool, dict[str, Recipe]]:
     """The models, and a recipe for each that answers."""
     is_folder = path.is_dir()
     if not is_folder and not path.is_file():
@@ -105,7 +107,8 @@ def _open(path: Path) -> tuple[Pool, dict[str, Recipe]]:
             )
         pool = open_models(ModelConfig(source=str(path.resolve())), (), None, Path())
         return pool, {path.resolve().name: recipes.member(pool, "base")}
-    pool, recipe = open_recipe(path / RECIPE_FILE if is_folder else path)
+    recipe_path = path / RECIPE_FILE if is_folder else path
+    pool, recipe = open_recipe(recipe_path, ignores_unknown=ignores_unknown)
     name = path.resolve().name if is_folder else path.stem
     name = name if name not in {each.name for each in pool} else f"{name} (merge)"
     if is_folder and recipe.path is None and recipe.vocabulary is None:

@@ -71,7 +71,7 @@ def _require_cluster(workers: WorkersConfig) -> None:
 
     is_ours = start_ray(workers)
     try:
-        largest = roomiest()
+        largest = roomiest(workers.num_cpus)
     finally:
         if is_ours:
             stop_ray()

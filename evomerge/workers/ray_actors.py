@@ -99,7 +99,7 @@ class RayActors:
         self._look_at = 0.0
         self._was_restarted = False
         try:
-            largest = roomiest()
+            largest = roomiest(config.num_cpus)
             num_gpus = config.num_gpus
             if num_gpus is None:
                 num_gpus = 1.0 if largest["GPU"] >= 1.0 else 0.0

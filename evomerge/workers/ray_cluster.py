@@ -41,12 +41,20 @@ def start_ray(config: WorkersConfig) -> bool:
         return _connect(config)
 
 
-def roomiest() -> dict[str, float]:
-    """The most that one machine of the cluster has, "CPU" and "GPU": an actor is whole on one."""
+def roomiest(num_cpus: float) -> dict[str, float]:
+    """The most that one machine of the cluster has: an actor is whole on one.
+
+    Args:
+        num_cpus: Of an actor; "GPU" is of the machines that have so many.
+
+    Returns:
+        "CPU" and "GPU".
+    """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_cpus = [machine for machine in machines if machine.get("CPU", 0.0) >= num_cpus]
     return {
-        name: max((machine.get(name, 0.0) for machine in machines), default=0.0)
-        for name in ("CPU", "GPU")
+        "CPU": max((machine.get("CPU", 0.0) for machine in machines), default=0.0),
+        "GPU": max((machine.get("GPU", 0.0) for machine in with_cpus), default=0.0),
     }
 
 

@@ -51,7 +51,8 @@ def converted(folder: Path, **changes):
     """What a configuration becomes, as data; fields of the genome are among the changes."""
     data = {**EVOLVE, "genome": dict(EVOLVE["genome"])}
     for name, value in changes.items():
-        section = data if name in data or name == "random_init" else data["genome"]
+        of_file = ("apply_chat_template", "fewshot_as_multiturn")
+        section = data if name in data or name in of_file else data["genome"]
         section[name] = value
     path, out = folder / "evolve.yml", folder / "search.yaml"
     path.write_text(yaml.safe_dump(data))
@@ -77,6 +78,7 @@ def test_what_is_said_is_said_here(here, tmp_path):
     ]
     assert data["score"]["splits"] == {"search": 8, "seed": 0}
     assert data["score"]["num_fewshot"] == 1
+    assert data["score"]["apply_chat_template"] is True
     space = data["space"]
     assert space["method"] == {
         "kind": "dare_ties",
@@ -122,6 +124,35 @@ def test_filters_that_are_no_components(here, tmp_path):
     assert groups[2] == {"name": "1-q_proj", "layers": [2, 3], "names": ["q_proj"]}
 
 
+def test_what_is_not_said_is_as_there(here, tmp_path):
+    """Weights of these are normalized, and prompts are chats."""
+    for method, normalized in (("ties", True), ("dare_ties", True), ("task_arithmetic", False)):
+        data, _ = converted(tmp_path, merge_method=method, normalize=None)
+        assert data["space"]["method"]["normalize"] is normalized
+    data, _ = converted(tmp_path, apply_chat_template=False, fewshot_as_multiturn=True)
+    assert data["score"]["apply_chat_template"] is False
+    assert "fewshot_as_multiturn" not in data["score"]
+
+
+def test_a_base_among_the_models_is_one_where_it_is_merged_as_any_other(here, tmp_path):
+    models = ["pool/base", "pool/expert0", "pool/expert1"]
+    data, _ = converted(tmp_path, models=models, merge_method="linear")
+    assert len(data["pool"]["experts"]) == 3
+    data, _ = converted(tmp_path, models=["./pool/base", *models[1:]], merge_method="ties")
+    assert len(data["pool"]["experts"]) == 2
+
+
+def test_models_of_a_hub_keep_their_revisions(here, tmp_path):
+    models = ["some/math@v1", "other/math"]
+    changes = {"models": models, "base_model": "some/base@v2", "smooth": True}
+    data, text = converted(tmp_path, **changes)
+    assert data["pool"]["base"] == {"source": "some/base", "revision": "v2"}
+    assert data["pool"]["experts"][0]["revision"] == "v1"
+    assert data["space"]["over_depth"]["weight"] == 4
+    words = " ".join(text.replace("#", "").split())
+    assert "number of layers divided by 2 in the place of 4" in words
+
+
 def test_without_a_base_the_first_model_is_it(here, tmp_path):
     data, text = converted(tmp_path, merge_method="linear", base_model=None)
     assert data["pool"]["base"] == str(data["pool"]["experts"][0])
@@ -138,6 +169,15 @@ def test_without_a_base_the_first_model_is_it(here, tmp_path):
         ({"tasks": [{"name": "a", "weight": -1}]}, "tasks.0.weight: got -1"),
         ({"limit": 0.5}, "limit: got 0.5, expected a whole number"),
         ({"models": ["pool/expert9"]}, "expert9"),
+        ({"models": ["pool/expert0+pool/lora"]}, "models.0: .*build it first"),
+        ({"models": ["pool/base"]}, "what it means is no search here: pool.experts"),
+        ({"num_fewshot": -1}, "what it means is no search here: score.num_fewshot"),
+        ({"filters": 3}, "genome.filters: got 3, expected a list"),
+        ({"filters": "q_proj"}, "genome.filters: got 'q_proj', expected a list"),
+        (
+            {"filters": ["q_proj"], "base_model": "some/base"},
+            "genome.filters: .*the base is not on this machine",
+        ),
     ],
 )
 def test_what_cannot_be_said(here, tmp_path, changes, says):
@@ -157,7 +197,7 @@ def test_the_commands_know_the_file(place):
     assert "search.yaml: written" in made.stdout
     checked = run_here(
         *("check", "search.yaml", "--set", "score.include_path=[tasks]"),
-        *("--set", "score.num_fewshot=0"),
+        *("--set", "score.num_fewshot=0", "--set", "score.apply_chat_template=false"),
         cwd=place,
     )
     assert checked.returncode == 0, checked.stderr

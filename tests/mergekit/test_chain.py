@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,68 @@ def test_later_documents_name_earlier_ones(here, tmp_path, cache):
         build_recipe(write(tmp_path, text, f"{name}.yaml"), folder)
         last = last.replace(f"model: {name}", f"model: {folder}")
     assert_same(found, weights(write(tmp_path, last)))
+
+
+def test_documents_may_stand_in_any_order(here, tmp_path):
+    """The one without a name is the result; else it is the last one."""
+    *earlier, last = STACKS.lstrip().split("---\n")
+    mixed = "---\n".join([last, *reversed(earlier)])
+    assert_same(weights(write(tmp_path, mixed)), weights(write(tmp_path, STACKS)))
+
+
+def test_an_adapter_on_an_earlier_document(here, tmp_path):
+    text = """
+name: copy
+merge_method: linear
+models: [{model: pool/base, parameters: {weight: 1}}]
+---
+merge_method: linear
+base_model: pool/expert1
+models:
+- {model: copy+pool/lora, parameters: {weight: 0.5}}
+- {model: pool/expert1, parameters: {weight: 0.5}}
+"""
+    plain = text.partition("---\n")[2].replace("copy", "pool/base")
+    assert_same(weights(write(tmp_path, text)), weights(write(tmp_path, plain)))
+    _, recipe = open_mergekit(write(tmp_path, text))
+    (adapted,) = (member for member in recipe.members.values() if member.recipe is not None)
+    assert adapted.recipe.members["base"].recipe is not None
+
+
+def test_what_the_base_says_beside_its_weights_is_kept_apart(here, tmp_path, cache):
+    """Folders of the cache are named by all that is in them."""
+    text = "name: one\nmerge_method: linear\nmodels: [{model: BASE, parameters: {weight: 1}}]\n"
+    base = tmp_path / "base"
+    shutil.copytree(here / "pool/base", base)
+    chained = (
+        f"{text}---\nmerge_method: linear\nmodels: [{{model: one, parameters: {{weight: 1}}}}]\n"
+    )
+    path = write(tmp_path, chained.replace("BASE", str(base)))
+    build_recipe(path, tmp_path / "first")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "bos_token_id": 9}))
+    build_recipe(path, tmp_path / "second")
+    assert json.loads((tmp_path / "second/config.json").read_text())["bos_token_id"] == 9
+    assert len(list(cache.iterdir())) == 2
+    # mergekit has no words for members of the cache.
+    assert not (tmp_path / "first/mergekit.yaml").exists()
+
+
+def test_two_that_build_the_same_share_it(here, tmp_path, cache, monkeypatch):
+    """The other one was faster: its folder appears while this one's is written."""
+    path = write(tmp_path, STACKS)
+    weights(path)
+    kept = tmp_path / "kept"
+    cache.rename(kept)
+    export = chain.export_checkpoint
+
+    def slower(pool, recipe, folder, card):
+        shutil.copytree(kept / folder.name, folder)
+        export(pool, recipe, folder, card)
+
+    monkeypatch.setattr(chain, "export_checkpoint", slower)
+    weights(path)
+    assert len(list(cache.iterdir())) == 3
 
 
 def test_the_recipe_has_all_that_its_members_were_built_from(here, tmp_path, cache):

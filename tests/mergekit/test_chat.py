@@ -166,6 +166,13 @@ WRITTEN = {
 }
 
 
+def test_a_talk_in_exaones_format_begins_with_a_system_message():
+    text = render_jinja_template(
+        conversations=[TALK[1:2]], chat_template=TEMPLATES["exaone"], add_generation_prompt=True
+    )[0][0]
+    assert text == "[|system|][|endofturn|]\n[|user|]Hello\n[|assistant|]"
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_that_has_a_name(here, tmp_path, name):
     """As transformers fills it in."""

@@ -123,6 +123,8 @@ merge_method: passthrough
     assert recipe.path is not None and len(recipe.path.hops) == 5
     with pytest.raises(InputError, match="no key 'quiet'"):
         read(tmp_path, text.replace("&quiet 0.0", "0.0").replace("*quiet", "0.0"))
+    # One that looks like another key, too, where it is used.
+    assert read(tmp_path, text.replace("quiet:", "params:")) == recipe
 
 
 def test_a_misspelt_key_is_one_with_an_anchor_too(here, tmp_path):

@@ -335,8 +335,17 @@ def test_a_missing_model(here, tmp_path):
 def test_two_documents_of_one_name(here, tmp_path):
     named = "name: one\n" + CONFIGURATIONS["linear"].lstrip()
     assert "two documents have the name 'one'" in refused(tmp_path, f"{named}---\n{named}")
-    text = f"{CONFIGURATIONS['linear']}---\n{named}"
-    assert "document 1 has no `name`" in refused(tmp_path, text)
+    text = f"{CONFIGURATIONS['linear']}---\n{named}---\n{CONFIGURATIONS['slerp']}"
+    assert "2 documents have no `name`" in refused(tmp_path, text)
+    circle = "name: A\nmerge_method: passthrough\nmodels: [{model: B}]\n"
+    other = circle.replace("A", "C").replace("B", "A").replace("C", "B")
+    message = refused(tmp_path, f"{circle}---\n{other}")
+    assert "documents name each other: " in message
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# a comment\n", "[a, b]", "a"])
+def test_a_file_that_says_nothing(tmp_path, text):
+    assert "expected a mapping of name, merge_method" in refused(tmp_path, text)
 
 
 @pytest.mark.parametrize(
