@@ -189,8 +189,7 @@ class _Converted:
             "Folders with task files: --task-search-path of mergekit-evolve's command line."
         )
         self.comments["score.objectives"] = (
-            "A search improves the mean of these, weighted by their preferences. Each is put on "
-            "one scale first, by the scores of base and experts."
+            "A search improves the mean of these, weighted by their preferences."
         )
         splits: dict[str, int] = {"seed": 0}
         if data.get("limit") is not None:
