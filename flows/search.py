@@ -122,11 +122,14 @@ class FlowHooks:
             state = run_stage.with_options(name=name, task_run_name=name)(
                 watched, return_state=True
             )
-        except TerminationSignal:
-            # It came while Prefect itself was at work on the task, and has crashed it.
+        except BaseException:
+            # The signal came while Prefect itself was at work on the task, and has crashed it.
             if _is_cancelled():
                 _cancel_crashed_tasks()
             raise
+        if state.is_crashed() and _is_cancelled():
+            _cancel_crashed_tasks()
+            raise TerminationSignal(signal.SIGTERM)
         if state.is_cancelled():
             raise TerminationSignal(signal.SIGTERM)
         state.result()

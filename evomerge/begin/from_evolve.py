@@ -226,13 +226,13 @@ class _Converted:
             given = genome.get("normalize")
             values["normalize"] = kind in NORMALIZED if given is None else bool(given)
         method = rule.config(values, genome.get("base_model") is not None)
+        # Which of equal magnitudes are kept makes builds slow, and no candidate better.
+        options = method.model_dump(mode="json", exclude={"kind", "equal"})
         space: dict[str, Any] = {
             "kind": "parameter",
-            "method": {"kind": rule.kind, **method.model_dump(mode="json", exclude={"kind"})},
+            "method": {"kind": rule.kind, **options},
         }
-        self.comments["space.method"] = (
-            f"mergekit's {kind}, with all its options as they are there."
-        )
+        self.comments["space.method"] = f"mergekit's {kind}, with its options as they are there."
         self._groups(genome, space)
         vary = _ranges(rule.kind, negative=bool(genome.get("allow_negative_weights")))
         if vary:

@@ -137,7 +137,7 @@ def _in_words_of(is_point: Callable[[Recipe], bool], recipe: Recipe) -> Recipe:
 def _keeping_all(recipe: Recipe) -> Recipe:
     """With all of equal magnitudes."""
     parts = tuple(
-        part.model_copy(update={"method": part.method.model_copy(update={"equal": "all"})})
+        part.model_copy(update={"method": part.method.model_copy(update={"equal": None})})
         if hasattr(part.method, "equal")
         else part
         for part in recipe.parts

@@ -45,8 +45,8 @@ class BreadcrumbsConfig(MethodConfig):
         empty_top: Where floor(gamma n) is 0, "drop_none": no large element is dropped;
             "drop_all": unless the density is 1, none is kept at all (as mergekit does).
         vectors: "whole": tensors of one dimension are not masked; "same": they are.
-        equal: "all": equal magnitudes are in the order of their places; "first": in that of
-            torch's sort on a CPU (as mergekit 0.1.5, which counts on checkpoints in 16 bits).
+        equal: "first": equal magnitudes are in the order of torch's sort on a CPU (as mergekit
+            0.1.5, which counts on checkpoints in 16 bits); by default in that of their places.
     """
 
     added: ClassVar[tuple[str, ...]] = ("equal",)
@@ -55,7 +55,7 @@ class BreadcrumbsConfig(MethodConfig):
     normalize: bool = False
     empty_top: EmptyTop = "drop_none"
     vectors: Literal["whole", "same"] = "whole"
-    equal: Equal = "all"
+    equal: Equal = None
 
 
 class BreadcrumbsTiesConfig(MethodConfig):
@@ -75,7 +75,7 @@ class BreadcrumbsTiesConfig(MethodConfig):
     normalize: bool = False
     empty_top: EmptyTop = "drop_none"
     vectors: Literal["whole", "same"] = "whole"
-    equal: Equal = "all"
+    equal: Equal = None
 
 
 class Breadcrumbs(Method):

@@ -40,7 +40,7 @@ def uniforms(whole: Operands, mask_seed: int) -> Statistics:
     )
 
 
-Equal = Literal["all", "first"]
+Equal = Literal["first"] | None
 """Which of equal magnitudes are kept where a density would keep some of them: all of them, or
 exactly as many as it says, those that torch's sort on a CPU puts first (as mergekit 0.1.5)."""
 

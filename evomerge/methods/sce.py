@@ -39,9 +39,9 @@ class SceConfig(MethodConfig):
             1e-6.
         vectors: "whole": of tensors of one dimension nothing is selected or erased; "same": they
             are treated as all others.
-        equal: "all": equal variances stay together; "first": as many stay as the share says, those
-            that torch's `topk` on a CPU takes, of variances in float32 (as mergekit 0.1.5, which
-            counts on checkpoints in 16 bits).
+        equal: "first": as many stay as the share says, those that torch's `topk` on a CPU takes,
+            of variances in float32 (as mergekit 0.1.5, which counts on checkpoints in 16 bits). By
+            default equal variances stay together.
     """
 
     added: ClassVar[tuple[str, ...]] = ("equal",)
@@ -49,7 +49,7 @@ class SceConfig(MethodConfig):
     kind: Literal["sce"] = "sce"
     even_below: float = Field(default=0.0, ge=0.0)
     vectors: Literal["whole", "same"] = "whole"
-    equal: Equal = "all"
+    equal: Equal = None
 
 
 class Sce(Method):

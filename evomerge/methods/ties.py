@@ -65,9 +65,9 @@ class TiesConfig(MethodConfig):
             largest element is kept; "refuse": there is no such candidate.
         vectors: "whole": tensors of one dimension are combined untrimmed and without election;
             "same": they are treated as all others.
-        equal: "all": elements as large as the least one that is kept are kept too; "first": of
-            these, as many as there is room for, in the order of torch's sort on a CPU (as mergekit
-            0.1.5 does, which counts on checkpoints in 16 bits; builds take several times as long).
+        equal: "first": of elements as large as the least one that is kept, as many are kept as
+            there is room for, in the order of torch's sort on a CPU (as mergekit 0.1.5 does, which
+            counts on checkpoints in 16 bits; builds take several times as long). By default all.
     """
 
     added: ClassVar[tuple[str, ...]] = ("scope", "election", "rescale", "none_kept", "equal")
@@ -79,7 +79,7 @@ class TiesConfig(MethodConfig):
     rescale: Literal["none", "l1"] = "none"
     none_kept: Literal["keep", "refuse"] = "keep"
     vectors: Literal["whole", "same"] = "whole"
-    equal: Equal = "all"
+    equal: Equal = None
 
     @model_validator(mode="after")
     def _of_a_tensor(self) -> Self:
