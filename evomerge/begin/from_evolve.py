@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from evomerge.begin.commented import to_commented_yaml
-from evomerge.begin.new_search import require_new
+from evomerge.begin.new_search import name_of, require_new
 from evomerge.begin.sources import entries_of, expanded, source_of
 from evomerge.config import Config
 from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.mergekit.models import is_same, read_model
-from evomerge.mergekit.rules import RULES, rule_of
+from evomerge.mergekit.rules import RULES, Rule, rule_of
 from evomerge.mergekit.values import Number
 from evomerge.mergekit.where import Where
 from evomerge.mistakes import first_mistake
@@ -99,16 +99,17 @@ class _Converted:
     def __init__(self, where: Where, out: Path) -> None:
         self.where = where
         self.folder = out.parent
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-._") or "search"
-        self.data: dict[str, Any] = {"name": name, "seed": 1}
+        self.data: dict[str, Any] = {"name": name_of(out), "seed": 1}
         self.comments = {"seed": "The same seed finds the same models."}
 
     def read(self, data: Any) -> None:
         data = self.where.mapping(data, KEYS)
         genome = (self.where / "genome").mapping(data.get("genome"), GENOME)
-        self._pool(genome)
+        method = self.where / "genome" / "merge_method"
+        rule = rule_of(genome.get("merge_method"), method)
+        self._pool(genome, rule)
         self._score(data)
-        self._space(genome)
+        self._space(genome, rule)
         self.data["optimizer"] = {"kind": "cma"}
         self.data["search"] = {"budget": {"candidates": CANDIDATES}}
         self.comments["search.budget"] = (
@@ -119,13 +120,12 @@ class _Converted:
                 "random_init has no counterpart: CMA-ES begins in the middle of its ranges."
             )
 
-    def _pool(self, genome: Mapping[str, Any]) -> None:
+    def _pool(self, genome: Mapping[str, Any], rule: Rule) -> None:
         where = self.where / "genome"
         models = [
             _whole(model, where / "models" / number)
             for number, model in enumerate((where / "models").list(genome.get("models")))
         ]
-        rule = rule_of(genome.get("merge_method"), where / "merge_method")
         if genome.get("base_model") is None:
             base = models[0]
             self.comments["pool.base"] = (
@@ -213,10 +213,8 @@ class _Converted:
             score["fewshot_as_multiturn"] = data["fewshot_as_multiturn"]
         self.data["score"] = score
 
-    def _space(self, genome: Mapping[str, Any]) -> None:
-        where = self.where / "genome"
-        kind = genome.get("merge_method")
-        rule = rule_of(kind, where / "merge_method")
+    def _space(self, genome: Mapping[str, Any], rule: Rule) -> None:
+        kind = genome["merge_method"]
         values = {
             keyword.name: keyword.default
             for keyword in rule.keywords.values()

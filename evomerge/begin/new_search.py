@@ -145,6 +145,11 @@ def write_search(wishes: Wishes, out: Path) -> NewSearch:
     return NewSearch(out, lines)
 
 
+def name_of(out: Path) -> str:
+    """A search's name, by the file of its configuration."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-._") or "search"
+
+
 def require_new(out: Path) -> None:
     """Refuse a place where no configuration can be written.
 
@@ -167,7 +172,7 @@ def _begun(wishes: Wishes, out: Path) -> dict[str, Any]:
     if of_data:
         score["data_path"] = of_data
     return {
-        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-._") or "search",
+        "name": name_of(out),
         "seed": 1,
         "pool": {
             "base": source_of(wishes.base, folder),

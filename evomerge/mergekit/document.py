@@ -217,7 +217,9 @@ def _mask_seed(data: Mapping[str, Any], where: Where) -> int:
     seed = data.get("random_seed")
     if seed is None:
         return 0
-    return int(Number(0.0, float(2**63 - 1), is_whole=True).read(seed, where / "random_seed"))
+    found = Number(0.0, float(2**63 - 1), is_whole=True).read(seed, where / "random_seed")
+    # A float has not all integers.
+    return seed if isinstance(seed, int) else int(found)
 
 
 def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Where]:
@@ -372,10 +374,10 @@ def _parameters(
         keyword = rule.keywords.get(name)
         if keyword is None:
             logger.warning("%s: this method has none, and mergekit ignores it", place / name)
-        elif of_a_model and keyword.scope == "shared" and name != "int8_mask":
+        elif of_a_model and keyword.scope == "shared" and not keyword.is_silent:
             (place / name).pass_over("it belongs to the whole merge or a slice, not to one model")
         else:
-            if not keyword.is_used and name != "int8_mask":
+            if not (keyword.is_used or keyword.is_silent):
                 logger.warning("%s: this method does not use it, in mergekit neither", place / name)
             settings[name] = read_setting(value, keyword.number, place / name)
     return settings

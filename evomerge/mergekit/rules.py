@@ -36,6 +36,7 @@ class Keyword:
         scope: "model": each model has one; "shared": the merge has.
         ours: What our method calls it, where it is a parameter there and not an option.
         is_used: Whether the result depends on it.
+        is_silent: Whether it may stand anywhere, and nobody is told that it is not used.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Keyword:
     scope: Literal["model", "shared"] = "shared"
     ours: str | None = None
     is_used: bool = True
+    is_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,13 @@ class Rule:
         return cast(MethodConfig, config)
 
 
+# How mergekit stores masks; its result does not depend on it, and it stands in configurations of
+# every method.
+INT8_MASK = Keyword("int8_mask", False, is_used=False, is_silent=True)
+
+
 def _keywords(*keywords: Keyword) -> dict[str, Keyword]:
-    return {keyword.name: keyword for keyword in keywords}
+    return {keyword.name: keyword for keyword in (*keywords, INT8_MASK)}
 
 
 def _model(name: str, default: float | None, number: Number) -> Keyword:
@@ -87,8 +94,6 @@ def _model(name: str, default: float | None, number: Number) -> Keyword:
 WEIGHT = _model("weight", None, Number())
 DENSITY = _model("density", 1.0, Number(0.0, 1.0))
 LAMBDA = Keyword("lambda", 1.0, Number(), ours="scale")
-# How mergekit stores masks; its result does not depend on it.
-INT8_MASK = Keyword("int8_mask", False, is_used=False)
 
 
 def _over_task_vectors(
@@ -271,14 +276,11 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-# It stands in configurations of every method.
-RULES = {
-    name: replace(rule, keywords={**rule.keywords, INT8_MASK.name: INT8_MASK})
-    for name, rule in RULES.items()
-}
+OF_OTHERS = ("r", "alpha")
+"""Parameters of ramplus_tl, which is not supported; those of the others are known besides."""
 
 KEYWORDS = tuple(
-    dict.fromkeys([*(name for rule in RULES.values() for name in rule.keywords), "r", "alpha"])
+    dict.fromkeys([*(name for rule in RULES.values() for name in rule.keywords), *OF_OTHERS])
 )
 """Parameters of all methods of mergekit's."""
 

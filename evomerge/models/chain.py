@@ -90,6 +90,7 @@ def build_once(pool: Pool, recipe: Recipe) -> Built:
         try:
             export_checkpoint(pool, recipe, folder, card)
         except (InputError, OSError):
+            # Another process has built the same meanwhile, or it failed.
             if not folder.exists():
                 raise
     found = open_checkpoint(folder.name, folder, str(folder)).sha256

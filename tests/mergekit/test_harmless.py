@@ -137,6 +137,9 @@ def test_a_seed_is_that_of_the_masks(here, tmp_path):
     plain, changed = both(tmp_path, "ties", lambda data: data.update(random_seed=7))
     assert plain.mask_seed == 0
     assert changed == plain.model_copy(update={"mask_seed": 7})
+    large = 2**53 + 1
+    _, changed = both(tmp_path, "ties", lambda data: data.update(random_seed=large))
+    assert changed.mask_seed == large
 
 
 def test_a_base_alone_is_itself(here, tmp_path, caplog):
