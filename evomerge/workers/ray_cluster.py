@@ -198,22 +198,27 @@ def _core_worker_never_lost() -> Iterator[None]:
     A signal's exception comes up in Python code that the constructor calls, or when it returns:
     behind up to a second in which C++ threads have started. `ray.shutdown` does not know of the
     worker then, and its destructor, beside these threads, crashes the process as it exits.
+    Ending the worker ends its Python thread first, which may be made and not be started.
     """
     raylet: Any = ray._raylet
     base: Any = raylet.CoreWorker
+    thread: Any = raylet.PythonGCThread
     is_stored = False
+
+    class PythonGCThread(thread):  # type: ignore[misc]
+        def join(self, timeout: float | None = None) -> None:
+            # Should it start later, it sees that it was stopped.
+            with suppress(RuntimeError):
+                super().join(timeout)
 
     class CoreWorker(base):  # type: ignore[misc]
         def __del__(self) -> None:
             if not is_stored:
                 self.shutdown_driver()
 
-    try:
-        raylet.CoreWorker = CoreWorker
+    with _changed([(raylet, "CoreWorker", CoreWorker), (raylet, "PythonGCThread", PythonGCThread)]):
         yield
         is_stored = True
-    finally:
-        raylet.CoreWorker = base
 
 
 @contextmanager

@@ -104,7 +104,8 @@ def test_sigterm_at_any_moment(folder, undisturbed, count):
 
 
 @pytest.mark.long
-def test_sigterm_while_ray_makes_its_core_worker():
+@pytest.mark.parametrize("moment", ["its thread is made", "its thread is started"])
+def test_sigterm_while_ray_makes_its_core_worker(moment):
     """Its C++ threads run then, and Ray does not know of it yet: it is ended all the same."""
     script = """
         import signal, sys
@@ -117,15 +118,19 @@ def test_sigterm_while_ray_makes_its_core_worker():
         def debug(*_):
             signal.raise_signal(signal.SIGTERM)
 
-        # The constructor calls it once the threads run.
-        gc_collect_manager.logger = SimpleNamespace(debug=debug)
+        # The constructor calls both once the threads run.
+        if sys.argv[1] == "its thread is made":
+            gc_collect_manager.logger = SimpleNamespace(debug=debug)
+        else:
+            gc_collect_manager.PythonGCThread.start = debug
         try:
             with stopping():
                 start_ray(WorkersConfig(num_actors=1))
         except StopNow:
             sys.exit(3)
     """
-    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    command = [sys.executable, "-c", dedent(script), moment]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert done.stderr == ""
 
