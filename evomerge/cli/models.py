@@ -31,14 +31,16 @@ from evomerge.cli.options import (
 )
 from evomerge.errors import InputError
 
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Store a path's layers as often as they are run.")
+]
+
 
 @app.command(rich_help_panel=MODELS)
 def build(
     recipe: RecipeArgument,
     out: OutOption,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Store a path's layers as often as they are run.")
-    ] = False,
+    plain: PlainOption = False,
     ignore_unknown: IgnoreOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +71,19 @@ def convert(
     else:
         convert_recipe(recipe, out, ignores_unknown=ignore_unknown)
     say(as_json, f"{out}: written", file=str(out))
+
+
+@app.command(name="import-bin", rich_help_panel=MODELS)
+def import_bin(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="With pytorch_model.bin.")],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model's pickled weights (pytorch_model.bin) as safetensors; no code of them runs."""
+    from evomerge.models.import_bin import import_bin as write_safetensors
+
+    write_safetensors(model, out)
+    say(as_json, f"{out}: written", model=str(out))
 
 
 @app.command(rich_help_panel=MODELS)
@@ -165,6 +180,7 @@ def export(
     run_dir: RunDirArgument,
     out: OutOption,
     candidate: CandidateOption = None,
+    plain: PlainOption = False,
     dtype: DtypeOption = None,
     shard_gib: ShardOption = None,
     lora_rank: RankOption = None,
@@ -179,7 +195,7 @@ def export(
 
     others = OtherForms(dtype, shard_gib, lora_rank, gguf, push_to_hub, public, dry_run)
     others.forms.require_new(out)
-    name = export_candidate(run_dir, candidate, out, others.forms.check_recipe)
+    name = export_candidate(run_dir, candidate, out, others.forms.check_recipe, plain=plain)
     facts: dict[str, Any] = {}
     lines = others.write(out, facts)
     say(as_json, "\n".join([f"{out}: {name}", *lines]), candidate=name, model=str(out), **facts)

@@ -16,7 +16,7 @@ ORDER = (
     *("demo", "init", "task", "schema"),
     *("check", "search", "resume", "enqueue", "explain", "repair", "clean", "sync"),
     *("runs", "show", "front", "compare", "report", "ui"),
-    *("score", "sample", "build", "convert", "export", "promote"),
+    *("score", "sample", "build", "convert", "import-bin", "export", "promote"),
 )
 """Commands as the help lists them."""
 

@@ -38,6 +38,8 @@ class Checkpoint:
         aligned: What makes those tensors whose rows are put in the order of the pool's vocabulary.
         allow_nonfinite: Whether its tensors may hold NaN or infinity.
         trusted: Whether code in its folder may run.
+        converted_tokenizer: What its tokenizer comes to as a tokenizer.json, where it was asked
+            for and the folder has none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Checkpoint:
     aligned: dict[str, Callable[[], Tensor]] = field(default_factory=dict, repr=False)
     allow_nonfinite: bool = False
     trusted: bool = False
+    converted_tokenizer: dict[str, Any] | None = field(default=None, repr=False)
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> Tensor:
@@ -178,6 +181,7 @@ def open_checkpoint(name: str, model_dir: Path, source: str) -> Checkpoint:
         raise InputError(
             f"model {name!r}: no safetensors in {model_dir}: found {found}\n"
             f"expected {SINGLE_FILE}, or {INDEX_FILE} with its shards"
+            + (f"\n`evomerge import-bin {model_dir} --out FOLDER` writes them" if pickles else "")
         )
     return Checkpoint(name, model_dir, source, tensors)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evomerge.errors import InputError
 from evomerge.pool.config import ModelConfig
+from evomerge.pool.quantized import GGUF_SUFFIX
 from evomerge.reading import first_line, whole_path
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "tokenizer.model", "*.jinja", "README.md")
@@ -25,7 +26,7 @@ def split_source(source: str) -> tuple[str, str | None]:
 
 
 def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> tuple[Path, str]:
-    """Find a model's folder.
+    """Find a model's folder, or its GGUF file.
 
     Args:
         entry: A folder or hub id, with a revision or without.
@@ -33,13 +34,13 @@ def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> 
         with_code: Whether its Python files are wanted too.
 
     Returns:
-        The folder, and the source as recipes say it: an absolute path, or `id@commit`.
+        The folder or file, and the source as recipes say it: an absolute path, or `id@commit`.
 
     Raises:
         InputError: Neither a folder nor a hub id that can be had.
     """
     local_dir = whole_path(entry.source, config_dir, "model")
-    if local_dir.is_dir():
+    if local_dir.is_dir() or (local_dir.suffix == GGUF_SUFFIX and local_dir.is_file()):
         return local_dir, str(local_dir)
     parts = entry.source.split("/")
     if entry.source.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):

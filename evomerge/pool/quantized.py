@@ -1,0 +1,151 @@
+"""Quantized checkpoints, read as the floats that transformers makes of them.
+
+GGUF files, and folders whose config.json has a `quantization_config` (bitsandbytes, GPTQ, AWQ,
+FP8, ...). What comes of one is kept in the user's cache (`~/.cache/evomerge/dequantized` on Linux)
+in a folder named by the files that it was made from; it can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from evomerge.errors import InputError
+from evomerge.files import sha256_json
+from evomerge.pool.child import run_apart
+from evomerge.pool.foreign_code import CONFIG_FILE, copy_without_code
+from evomerge.pool.from_transformers import gguf_tokenizer_in, quantized_in
+from evomerge.reading import first_line, read_json
+
+logger = logging.getLogger(__name__)
+
+GGUF_SUFFIX = ".gguf"
+
+_TENSORS = (".safetensors", GGUF_SUFFIX)
+_COMPANIONS = (".json", ".txt", ".jinja", ".model")
+
+
+def as_floats(name: str, place: Path) -> Path:
+    """The folder of a model in floats: its own, or one in the cache where it is quantized.
+
+    Args:
+        name: The model's, for messages.
+        place: A folder, or a GGUF file.
+
+    Raises:
+        InputError: transformers cannot read it, or not undo its quantization here.
+    """
+    method = quantization_of(place)
+    if method is None:
+        return place
+    from transformers import __version__ as release
+
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    stamps = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+        if path.suffix in (*_TENSORS, *_COMPANIONS)
+    ]
+    folder = user_cache_path("evomerge") / "dequantized" / sha256_json([stamps, release])
+    if not folder.is_dir():
+        logger.warning(
+            "model %r: %s is quantized (%s): it is read as floats, from %s",
+            name,
+            place,
+            method,
+            folder,
+        )
+        _make(name, place, method, folder)
+    return folder.resolve()
+
+
+def quantization_of(place: Path) -> str | None:
+    """How a model is quantized; None where it is not."""
+    if _gguf_of(place) is not None:
+        return "gguf"
+    if not (place / CONFIG_FILE).is_file():
+        return None
+    settings = read_json(place / CONFIG_FILE).get("quantization_config")
+    if not isinstance(settings, dict):
+        return None
+    return str(settings.get("quant_method") or "an unknown method")
+
+
+def _gguf_of(place: Path) -> Path | None:
+    """The GGUF file that a model is, or that a folder without other tensors has alone."""
+    if place.is_file():
+        return place if place.suffix == GGUF_SUFFIX else None
+    found = [path for path in place.iterdir() if path.suffix in _TENSORS] if place.is_dir() else []
+    return found[0] if len(found) == 1 and found[0].suffix == GGUF_SUFFIX else None
+
+
+def _make(name: str, place: Path, method: str, folder: Path) -> None:
+    """Write a folder of floats, in a process of its own, that appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary_dir = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:8]}."))
+    try:
+        reason = run_apart(["-m", __name__, str(place), str(temporary_dir)])
+        if reason is not None:
+            raise InputError(
+                f"model {name!r}: {place} is quantized ({method}), and transformers cannot read it "
+                f"as floats here: {reason}\n"
+                "valid: the model that it was quantized from"
+            )
+        try:
+            temporary_dir.rename(folder)
+        except OSError:
+            # Another process has made the same meanwhile.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary_dir, ignore_errors=True)
+
+
+def _write_floats(place: Path, out_dir: Path) -> None:
+    """Load a quantized model and save it in floats, with its tokenizer."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, gguf = Path(name), _gguf_of(place)
+        for path in place.iterdir() if place.is_dir() else [place]:
+            if path.suffix in _TENSORS:
+                (folder / path.name).symlink_to(path.resolve())
+            elif path.suffix in _COMPANIONS and path.is_file():
+                copy_without_code(path, folder / path.name)
+        quantized_in(folder, gguf.name if gguf else None).save_pretrained(out_dir)
+        if gguf is not None:
+            path = out_dir / CONFIG_FILE
+            told = _shortest(read_json(path))
+            path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        if gguf is not None and not (folder / "tokenizer.json").is_file():
+            # Without one, its rows are taken to be of the base's tokens, which is said.
+            with suppress(InputError):
+                gguf_tokenizer_in(folder, gguf.name).save_pretrained(out_dir)
+        for path in folder.iterdir():
+            if path.suffix in _COMPANIONS and not (out_dir / path.name).exists():
+                shutil.copyfile(path, out_dir / path.name)
+
+
+def _shortest(value: Any) -> Any:
+    """JSON whose numbers are what was written before they were float32 in a GGUF file."""
+    if isinstance(value, dict):
+        return {key: _shortest(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shortest(each) for each in value]
+    if isinstance(value, float) and float(np.float32(value)) == value:
+        return float(str(np.float32(value)))
+    return value
+
+
+if __name__ == "__main__":
+    try:
+        _write_floats(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (InputError, OSError) as error:
+        sys.exit(first_line(error))
