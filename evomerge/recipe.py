@@ -24,12 +24,14 @@ from evomerge.mistakes import explain
 from evomerge.plain_yaml import dump_plain
 from evomerge.reading import compose_and_load, read_text
 from evomerge.registry import Section
+from evomerge.tokens import Vocabulary
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest of a recipe. 2: kinds of tensors are read by the rules that know mixers and more; a
+recipe has it only where that makes a difference."""
 
-Component = Literal["embedding", "attention", "mlp", "norm", "head", "other"]
+Component = Literal["embedding", "attention", "mlp", "norm", "head", "mixer", "per_layer", "other"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Missing = Literal["base", "zero", "mean"]
 
 
 class Member(Section):
@@ -82,12 +84,24 @@ class Part(Section):
         method: The method and its options.
         models: Names of the merged members, in order.
         parameters: Values by parameter: one for each model by its name, or one shared number.
+        fused_experts: "single": the experts of a mixture, which are one tensor in memory, are
+            merged one by one, as the base's files store them; by default all of a layer are one
+            tensor, as in mergekit with transformers 5.
     """
 
     select: tuple[Selector, ...] = ()
     method: Annotated[MethodConfig, METHODS]
     models: tuple[str, ...]
     parameters: dict[str, float | dict[str, float]] = Field(default_factory=dict)
+    fused_experts: Literal["single"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later is left out where it says nothing: older hashes stay."""
+        found: dict[str, Any] = handler(self)
+        if found.get("fused_experts") is None:
+            found.pop("fused_experts", None)
+        return found
 
     def matches(self, layer: int | None, component: Component, name: str) -> bool:
         """Whether a tensor of this block (None: outside), kind and name belongs to this part."""
@@ -112,6 +126,11 @@ class Part(Section):
         kind = self.method.kind
         method = METHODS.make(self.method)
         known = {parameter.name: parameter for parameter in method.parameters}
+        if self.fused_experts is not None and method.needs.whole_model:
+            raise ValueError(
+                f"fused_experts: {kind} looks at the whole model at once; valid with methods that "
+                "merge each tensor by itself"
+            )
         if not self.models or len(set(self.models)) < len(self.models):
             raise ValueError(
                 f"method {kind} is given {self.models or 'no models'}, expected each once"
@@ -201,24 +220,6 @@ class LayerPath(Section):
         return tuple(dict.fromkeys([self.outer, *(hop.model for hop in self.hops)]))
 
 
-class Vocabulary(Section):
-    """The tokens of merged models whose members' tokenizers differ by added tokens.
-
-    Attributes:
-        tokens: The base's, with its ids; or the union, which has behind them those that experts
-            added.
-        missing: The row of a token that a model lacks: the base's (where it has none, the only
-            owner's, else the mean of the owners'), zeros, or the mean of the model's own.
-        order: Experts whose tokens come first in a union; the others follow in the pool's order.
-        sha256: Hash of these tokens and of their ids in every model. Other tokenizers are refused.
-    """
-
-    tokens: Literal["base", "union"] = "base"
-    missing: Missing = "base"
-    order: tuple[str, ...] = ()
-    sha256: str | None = None
-
-
 class Recipe(Section):
     """One candidate: a merged model, or a path through layers of members and a merged model.
 
@@ -234,7 +235,7 @@ class Recipe(Section):
         vocabulary: The merged model's tokens, where its members' differ; by default the base's.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     members: dict[str, Member]
     mask_seed: int = 0
     dtype: Dtype = "float32"
@@ -273,6 +274,12 @@ class Recipe(Section):
                 raise ValueError(f"path: no model {model!r}; valid: {', '.join(known)}")
         return self
 
+    def plain(self) -> Recipe:
+        """The same model, a path's layers stored as often as they are run."""
+        if self.path is None:
+            return self
+        return self.model_copy(update={"path": self.path.model_copy(update={"stored": "plain"})})
+
     @property
     def is_member(self) -> bool:
         """Whether it is one of its members, unchanged: the average of that model alone."""
@@ -281,6 +288,12 @@ class Recipe(Section):
         (part,) = self.parts
         is_average = isinstance(part.method, LinearConfig) and part.method.normalize
         return is_average and len(part.models) == 1 and not part.select
+
+    @property
+    def has_components(self) -> bool:
+        """Whether it names kinds of tensors that are in transformer blocks."""
+        named = {c for part in self.parts for s in part.select for c in s.components or ()}
+        return bool(named - {"embedding", "head"})
 
     @property
     def merge(self) -> Recipe | None:
@@ -300,7 +313,8 @@ class Recipe(Section):
                 del content[field]
         if self.vocabulary is not None:
             # What its own hash says already.
-            del content["vocabulary"]["order"]
+            for field in ("order", "match", "least_matched"):
+                content["vocabulary"].pop(field, None)
         if self.path is not None and self.path.stored is None:
             del content["path"]["stored"]
         for selector in (s for part in content["parts"] for s in part["select"]):

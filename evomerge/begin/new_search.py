@@ -22,7 +22,6 @@ from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.mistakes import Override
 from evomerge.pool import Pool, load_tokenizer, open_pool
-from evomerge.recipe import Vocabulary
 from evomerge.score import SPLITS, TaskSet
 from evomerge.score.config import SplitsConfig
 from evomerge.score.splits import TYPICAL
@@ -30,6 +29,7 @@ from evomerge.search.check import describe
 from evomerge.search.expected import in_words, seconds_of_candidate
 from evomerge.search.score_section import with_defaults
 from evomerge.search.setup import Setup, set_up
+from evomerge.tokens import Vocabulary
 
 NIGHT_S = 8 * 3600
 """A first search takes no longer, as far as that can be said before."""

@@ -13,10 +13,12 @@ from evomerge.mergekit.chat import read_template
 from evomerge.mergekit.models import is_adapted, is_on, read_model, read_name, whole_of
 from evomerge.mergekit.order import in_order
 from evomerge.mergekit.rules import KEYWORDS, Rule, rule_of
+from evomerge.mergekit.tokenizer import read_tokenizer
 from evomerge.mergekit.values import Number, Settings, read_setting
 from evomerge.mergekit.where import Where, anchoring
 from evomerge.reading import compose_and_load_all, read_text
-from evomerge.recipe import Dtype, Vocabulary
+from evomerge.recipe import Dtype
+from evomerge.tokens import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,8 @@ class Document:
         parameters: Of everything.
         dtype: Of the result, if the file says it.
         chat_template: Of the result: Jinja, "auto", or None if the file does not say it.
-        vocabulary: The result's tokens, if the file says it.
+        vocabulary: The result's tokens, if the file says it; rows name models as the file does.
+        tokenizer_of: The model whose tokenizer the result has, where it is not the base.
         has_base: Whether the file says what the base is.
         mask_seed: Seeds the masks of methods that drop elements at random.
     """
@@ -108,6 +111,7 @@ class Document:
     dtype: Dtype | None
     chat_template: str | None
     vocabulary: Vocabulary | None
+    tokenizer_of: str | None
     has_base: bool
     mask_seed: int
 
@@ -197,6 +201,7 @@ def _document(data: Any, where: Where) -> Document:
     base = base or slices[0].base or slices[0].sources[0].model
     if rule.base not in ("origin", "either"):
         base = whole_of(base)
+    vocabulary, tokenizer_of = read_tokenizer(data, base, where)
     return Document(
         where,
         read_name(data.get("name"), where / "name"),
@@ -207,7 +212,8 @@ def _document(data: Any, where: Where) -> Document:
         settings,
         dtype=_dtype(data, "out_dtype", where) or _dtype(data, "dtype", where),
         chat_template=read_template(data.get("chat_template"), where / "chat_template"),
-        vocabulary=_vocabulary(data, base, where),
+        vocabulary=vocabulary,
+        tokenizer_of=tokenizer_of,
         has_base=has_base,
         mask_seed=_mask_seed(data, where),
     )
@@ -232,28 +238,6 @@ def _module(data: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Wher
     if not modules:
         raise InputError(f"{place}: got none, expected {MODULE}")
     return _body(modules[MODULE], MODULE_KEYS, place / MODULE), place / MODULE
-
-
-def _vocabulary(data: Mapping[str, Any], base: str, where: Where) -> Vocabulary | None:
-    if data.get("tokenizer_source") is not None and data.get("tokenizer") is not None:
-        raise InputError(f"{where}: `tokenizer_source` and `tokenizer` are both given")
-    source, place = data.get("tokenizer_source"), where / "tokenizer_source"
-    if data.get("tokenizer") is not None:
-        keys = ("source", "tokens", "pad_to_multiple_of")
-        tokenizer = (where / "tokenizer").mapping(data["tokenizer"], keys)
-        source, place = tokenizer.get("source"), where / "tokenizer" / "source"
-        for key in keys[1:]:
-            if tokenizer.get(key):
-                raise InputError(f"{where / 'tokenizer' / key}: not supported")
-    if source is None:
-        return None
-    if source not in ("base", "union", base):
-        raise InputError(
-            f"{place}: the tokenizer of {source!r} is not supported: the result has the base "
-            f"model's, or the union; valid: base, union, {base}"
-        )
-    # As mergekit: the base's row, else the only owner's, else the mean of the owners'.
-    return Vocabulary(tokens="union" if source == "union" else "base", missing="base")
 
 
 def _dtype(data: Mapping[str, Any], key: str, where: Where) -> Dtype | None:

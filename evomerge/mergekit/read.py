@@ -14,11 +14,12 @@ from evomerge.mergekit.document import Document, Slice, Source
 from evomerge.mergekit.models import check_kinds, model_entries
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
+from evomerge.mergekit.tokenizer import with_names
 from evomerge.mergekit.values import Value, value_of
 from evomerge.mergekit.vocabulary import check_rows
 from evomerge.methods import METHODS
 from evomerge.methods.linear import LinearConfig
-from evomerge.pool import Pool, layers_name, open_models
+from evomerge.pool import Pool, open_models
 from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
 
 
@@ -38,7 +39,8 @@ def open_document(document: Document, built: Mapping[str, Path]) -> tuple[Pool, 
     path = document.path
     entries = model_entries(document.models, built)
     base, *experts = entries.values()
-    pool = open_models(base, tuple(experts), document.dtype, Path(), document.vocabulary)
+    vocabulary = with_names(document.vocabulary, entries, document.where)
+    pool = open_models(base, tuple(experts), document.dtype, Path(), vocabulary)
     check_kinds(pool, entries, path, built)
     if pool.vocabulary is not None and not document.has_base:
         raise InputError(
@@ -94,6 +96,7 @@ class _Reader:
         self._check(makings)
         parts = self._parts(makings)
         return Recipe(
+            schema_version=self.pool.schema_version,
             members=self._members(parts, path),
             dtype=self._dtype,
             parts=parts,
@@ -168,7 +171,7 @@ class _Reader:
         self, layers: list[_Layer], outside: dict[str, Making]
     ) -> tuple[dict[str, Making], LayerPath]:
         """A path; layers that are no member's own are made in the merged model."""
-        layers_name(self.pool.base.config, self.pool.base.model_dir)
+        self.pool.require_layers()
         merged: dict[int, dict[str, Making]] = {}
         hops = []
         for layer in layers:

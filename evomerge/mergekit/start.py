@@ -84,6 +84,15 @@ def _from_mergekit(document: Document, pool: Pool) -> Recipe:
 def _check_vocabulary(document: Document, pool: Pool) -> None:
     """Rows of tokens are the search's for all candidates; a file may say the same, or nothing."""
     ours, said = pool.vocabulary, document.vocabulary
+    for what, is_there in (
+        ("the tokenizer of another model than the base", document.tokenizer_of is not None),
+        ("rows of tokens", said is not None and said.rows is not None),
+    ):
+        if is_there:
+            raise InputError(
+                f"{document.path}: it has {what}, and a search's tokens are those of its pool: "
+                "build it, and name what was built in pool.experts"
+            )
     if ours is None or said is None or (said.tokens, said.missing) == (ours.tokens, ours.missing):
         return
     raise InputError(

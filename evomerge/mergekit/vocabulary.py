@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evomerge.errors import InputError
 from evomerge.pool import Pool
+from evomerge.tokens import TokenRow
 
 
 def check_rows(pool: Pool, name: str, models: Iterable[str]) -> None:
@@ -37,7 +38,7 @@ def check_rows(pool: Pool, name: str, models: Iterable[str]) -> None:
         )
 
 
-def tokenizer_source(pool: Pool, data: dict[str, Any], sources: dict[str, str]) -> dict[str, str]:
+def tokenizer_source(pool: Pool, data: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
     """What says the pool's vocabulary in a configuration.
 
     Args:
@@ -56,6 +57,11 @@ def tokenizer_source(pool: Pool, data: dict[str, Any], sources: dict[str, str]) 
             "mergekit has the base's rows for tokens that a model lacks, the recipe "
             f"`vocabulary.missing: {vocabulary.missing}`"
         )
+    if vocabulary.match is not None:
+        raise InputError(
+            "mergekit aligns the same tokens alone, the recipe those of the same text "
+            f"(`vocabulary.match: {vocabulary.match}`)"
+        )
     if "base_model" not in data:
         raise InputError(
             f"mergekit's {data['merge_method']} without an origin has no base model, whose tokens "
@@ -69,4 +75,23 @@ def tokenizer_source(pool: Pool, data: dict[str, Any], sources: dict[str, str]) 
             "mergekit's union has the tokens of the merged models in their order, the recipe's "
             f"those of {', '.join(vocabulary.order)}"
         )
-    return {"tokenizer_source": vocabulary.tokens}
+    if vocabulary.rows is None and vocabulary.pad_to_multiple_of is None:
+        return {"tokenizer_source": vocabulary.tokens}
+    tokenizer: dict[str, Any] = {"source": vocabulary.tokens}
+    if vocabulary.rows is not None:
+        rows = vocabulary.rows.items()
+        tokenizer["tokens"] = {token: _source_of(row, token, sources) for token, row in rows}
+    if vocabulary.pad_to_multiple_of is not None:
+        tokenizer["pad_to_multiple_of"] = vocabulary.pad_to_multiple_of
+    return {"tokenizer": tokenizer}
+
+
+def _source_of(row: TokenRow, token: str, sources: Mapping[str, str]) -> dict[str, Any]:
+    """A token's row in mergekit's words."""
+    entry: dict[str, Any] = {"force": True} if row.force else {}
+    if row.model is None:
+        return {"source": {"kind": "zero"}, **entry}
+    source: dict[str, Any] = {"kind": "model_token", "model": sources[row.model]}
+    if row.token_id is not None:
+        return {"source": source | {"token_id": row.token_id}, **entry}
+    return {"source": source | {"token": row.token or token}, **entry}

@@ -24,11 +24,12 @@ from evomerge.models.export import (
     export_checkpoint,
     write_companions,
 )
-from evomerge.pool import Pool, open_members, open_models
+from evomerge.pool import ModelConfig, Pool, open_members, open_models
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.pool import entry_of
 from evomerge.recipe import Member, Recipe
 from evomerge.space import recipes
+from evomerge.tokens import Vocabulary
 
 HASH_FILE = ".sha256"
 """In a kept checkpoint's folder: the hash of its tensor files when they were written."""
@@ -118,6 +119,8 @@ def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recip
     """A configuration's models, after those with adapters of their own; and its recipe."""
     named = {model: built[model] for model in document.models if model in built}
     named |= {model: _adapted(model, built) for model in document.adapted}
+    if document.tokenizer_of is not None:
+        named[document.base] = _with_tokenizer(document.base, document.tokenizer_of, named)
     folders = {model: each.folder for model, each in named.items()}
     pool, recipe = open_document(document, folders)
     return pool, _with_recipes(recipe, named.values())
@@ -126,9 +129,20 @@ def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recip
 def _adapted(model: str, built: Mapping[str, Built]) -> Built:
     """A model with an adapter as a whole model."""
     whole, _, adapter = model.partition("+")
-    base = entry_of("base", str(built[whole].folder) if whole in built else whole)
+    base = _entry("base", whole, built)
     pool = open_models(base, (entry_of("adapter", adapter),), None, Path())
     return build_once(pool, _with_recipes(recipes.member(pool, "adapter"), built.values()))
+
+
+def _with_tokenizer(model: str, other: str, built: Mapping[str, Built]) -> Built:
+    """A model with another one's tokenizer, and its rows where that has their tokens."""
+    owner, kept = (_entry(name, each, built) for name, each in (("base", other), ("kept", model)))
+    pool = open_models(owner, (kept,), None, Path(), Vocabulary(tokens="base", missing="base"))
+    return build_once(pool, _with_recipes(recipes.member(pool, "kept"), built.values()))
+
+
+def _entry(name: str, model: str, built: Mapping[str, Built]) -> ModelConfig:
+    return entry_of(name, str(built[model].folder) if model in built else model)
 
 
 def _with_recipes(recipe: Recipe, built: Iterable[Built]) -> Recipe:

@@ -14,7 +14,8 @@ from evomerge.pool.checkpoint import INDEX_FILE, Checkpoint, model_json
 from evomerge.pool.foreign_code import CODE_FILES, copy_without_code, named_code
 from evomerge.pool.from_transformers import tokenizer_in
 from evomerge.pool.pool import Pool
-from evomerge.pool.vocabulary.tokenizers import TOKENIZER_FILE
+from evomerge.pool.sentence_pieces import needs_a_class
+from evomerge.pool.vocabulary.tokenizers import TOKENIZER_FILE, converted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,12 +46,15 @@ def copy_companions(
 def write_added_tokens(pool: Pool, folder: Path) -> None:
     """Add a pool's added tokens to the base's tokenizer in a folder.
 
-    All else in the files stays as the base has it.
+    All else in the files stays as the base has it. A SentencePiece model that nothing says the
+    class of is converted, so that other programs read it as it was read here.
 
     Raises:
         InputError: Read again the tokens, or the base's own, do not have their ids.
     """
     if not pool.added_tokens:
+        if needs_a_class(pool.base.model_dir):
+            load_tokenizer(pool).save_pretrained(folder)
         return
     # Not in the folder: transformers has no class for the config.json of a path's own model.
     load_tokenizer(pool)
@@ -72,6 +76,7 @@ def load_tokenizer(pool: Pool) -> PreTrainedTokenizerBase:
             return _load(Path(name), base)
     with tempfile.TemporaryDirectory() as name:
         copy_companions(base, Path(name))
+        _write_converted(pool, Path(name))
         data = model_json("base", Path(name) / TOKENIZER_FILE)
         if data.get("added_tokens") is None:  # which transformers cannot read
             _write(Path(name) / TOKENIZER_FILE, data | {"added_tokens": []})
@@ -105,7 +110,14 @@ def _check_ids(pool: Pool, before: Mapping[str, int], after: Mapping[str, int]) 
             raise _unlisted(pool, token, index)
 
 
+def _write_converted(pool: Pool, folder: Path) -> None:
+    """Write a tokenizer.json where the base has none: transformers reads it before other files."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        _write(folder / TOKENIZER_FILE, converted(pool.base))
+
+
 def _add(pool: Pool, folder: Path) -> None:
+    _write_converted(pool, folder)
     tokenizer = model_json("base", folder / TOKENIZER_FILE)
     listed = tokenizer.get("added_tokens") or []
     _write(folder / TOKENIZER_FILE, tokenizer | {"added_tokens": [*listed, *pool.added_tokens]})

@@ -11,7 +11,7 @@ from evomerge.errors import InputError, closest
 from evomerge.pool.adapters.adapter import Adapter, warn_of_doubts
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.layout import Layout, config_of_checkpoint, hollow_model
-from evomerge.pool.vocabulary.tokenizers import ALIGNS
+from evomerge.pool.vocabulary.tokenizers import ALIGNS, MATCHES
 
 COMPUTING = (
     "rope_parameters",
@@ -141,7 +141,7 @@ def check_shapes(
         shape, expected = checkpoint.tensors[name].shape, layout.shapes[name]
         of_tokens = name in rows and shape[1:] == expected[1:] and len(heights) == 1
         if shape != expected and not (of_tokens and are_aligned):
-            hint = f"\nits rows are tokens; where models differ by added ones, {ALIGNS}"
+            hint = f"\nits rows are tokens; where models differ by added ones, {ALIGNS}{MATCHES}"
             raise InputError(
                 f"model {checkpoint.name!r}: tensor {name!r} has shape {list(shape)}, the base "
                 f"{base.name!r} has {list(expected)}{hint if of_tokens else ''}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import InputError
+from evomerge.pool.sentence_pieces import is_read_alike, needs_a_class
 from evomerge.reading import first_line
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def tokenizer_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTr
     Raises:
         InputError: It has none, or one that cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaTokenizer
 
     if not any(path.match(name) for path in folder.iterdir() for name in TOKENIZER_FILES):
         raise InputError(
@@ -86,6 +87,13 @@ def tokenizer_in(folder: Path, shown: Path, *, with_code: bool = False) -> PreTr
     tokenizer: PreTrainedTokenizerBase = _read(
         AutoTokenizer, folder, shown, "has no tokenizer: ", trust_remote_code=with_code
     )
+    if needs_a_class(folder) and not is_read_alike(tokenizer, folder):
+        tokenizer = _read(LlamaTokenizer, folder, shown, "has no tokenizer: ")
+        if not is_read_alike(tokenizer, folder):
+            raise InputError(
+                f"{shown}: transformers reads its tokenizer.model otherwise than SentencePiece\n"
+                "valid: a tokenizer_config.json that names its tokenizer_class, or a tokenizer.json"
+            )
     tokenizer.name_or_path = str(shown)
     return tokenizer
 
@@ -120,6 +128,51 @@ def model_in(folder: Path, model_class: Any = None, *, with_code: bool = False) 
     settings = {"trust_remote_code": with_code} if model_class is None else {}
     model: PreTrainedModel = _read(kind, folder, folder, "", **settings)
     return model
+
+
+def quantized_in(folder: Path, gguf_file: str | None) -> PreTrainedModel:
+    """A quantized model, with its weights as floats.
+
+    Args:
+        folder: Where it lies, without code.
+        gguf_file: The name of its GGUF file, if it is one.
+
+    Raises:
+        InputError: It cannot be loaded here, or stays quantized.
+    """
+    from transformers import AutoModelForCausalLM
+
+    settings = {} if gguf_file is None else {"gguf_file": gguf_file}
+    model: Any = _read(
+        AutoModelForCausalLM, folder, folder, "", dtype="auto", trust_remote_code=False, **settings
+    )
+    # transformers has read a GGUF file as floats.
+    if gguf_file is None and getattr(model, "is_quantized", False):
+        model = model.dequantize()
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            raise InputError(f"{folder}: tensor {name!r} stays {tensor.dtype}")
+    # What is saved is not quantized any more.
+    model.hf_quantizer, model.is_quantized = None, False
+    for field in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, field):
+            delattr(model.config, field)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def gguf_tokenizer_in(folder: Path, gguf_file: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a GGUF file.
+
+    Raises:
+        InputError: It has none that transformers knows.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = _read(
+        AutoTokenizer, folder, folder, "", gguf_file=gguf_file, trust_remote_code=False
+    )
+    return tokenizer
 
 
 def model_of(

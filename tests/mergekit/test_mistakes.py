@@ -215,20 +215,29 @@ MISTAKES = {
         lambda data: data.pop("models"),
         ("either `models` or `slices`", "neither"),
     ),
-    "a model's tokenizer": (
+    "rows of a model that is not merged": (
         "ties",
-        lambda data: data.update(tokenizer_source="pool/expert0"),
-        ("tokenizer_source", "'pool/expert0'", "valid: base, union"),
+        lambda data: data.update(
+            tokenizer={"source": "base", "tokens": {"a": {"source": "pool/expert9"}}}
+        ),
+        ("tokenizer.tokens.a", "'pool/expert9'", "pool/expert0"),
     ),
-    "another tokenizer": (
+    "rows of no kind": (
         "ties",
-        lambda data: data.update(tokenizer={"source": "pool/expert0"}),
-        ("tokenizer.source", "'pool/expert0'"),
+        lambda data: data.update(
+            tokenizer={"source": "base", "tokens": {"a": {"source": {"kind": "mean"}}}}
+        ),
+        ("tokenizer.tokens.a.source", "{kind: zero}"),
+    ),
+    "no multiple": (
+        "ties",
+        lambda data: data.update(tokenizer={"source": "base", "pad_to_multiple_of": 0}),
+        ("tokenizer.pad_to_multiple_of", "got 0", "1 or more"),
     ),
     "tokens": (
         "ties",
         lambda data: data.update(tokenizer={"source": "base", "tokens": {"a": {}}}),
-        ("tokenizer.tokens",),
+        ("tokenizer.tokens.a", "`source` is missing"),
     ),
     "a misspelt chat template": (
         "ties",

@@ -18,7 +18,7 @@ from evomerge.methods.ties import TiesConfig
 from evomerge.models import export_checkpoint
 from evomerge.models.chain import open_mergekit
 from evomerge.pool import Pool
-from evomerge.recipe import Part, Recipe
+from evomerge.recipe import Part, Recipe, read_recipe
 from evomerge.space import recipes
 from fixtures import make_pool
 from mergekit_itself import NEEDED, assert_close, run_mergekit
@@ -188,6 +188,80 @@ def test_what_mergekit_cannot_say(here):
         mergekit_yaml(pool, recipe_of(pool, NuslerpConfig(), "more", "whole"))
 
 
+SAID = {
+    "<|a|>": {"source": {"kind": "zero"}, "force": True},
+    "<x>": {"source": {"kind": "zero"}},
+    "<z>": {"source": {"kind": "model_token", "model": "base", "token": "<c>"}},
+    "<c>": {"source": {"kind": "model_token", "model": "more", "token_id": 4}, "force": True},
+    "<new>": {"source": {"kind": "model_token", "model": "permuted", "token": "<c>"}},
+}
+"""Where rows come from, by token."""
+
+
+class TestRowsThatAreSaid:
+    @pytest.mark.parametrize("source", ["base", "union"])
+    def test_they_are_those(self, here, source):
+        pool, recipe = read(LINEAR, tokenizer={"source": source, "tokens": SAID})
+        tokens = ids(here / "base") | {t["content"]: t["id"] for t in pool.added_tokens}
+        assert ("<z>" in tokens, "<new>" in tokens) == (True, True)
+        stored = {c.name: c.unaligned(HEAD) for c in pool}
+        own = {c.name: ids(c.model_dir) for c in pool}
+        for checkpoint in pool:
+            rows = checkpoint.tensor(HEAD)
+            assert not rows[tokens["<|a|>"]].any()
+            assert torch.equal(rows[tokens["<c>"]], stored["more"][4])
+            new = stored["permuted"][own["permuted"]["<c>"]]
+            assert torch.equal(rows[tokens["<new>"]], new)
+            if "<x>" in tokens and "<x>" not in own[checkpoint.name]:
+                assert not rows[tokens["<x>"]].any()
+        assert recipe.vocabulary.rows["<c>"].token_id == 4
+        Path("recipe.yaml").write_text(recipe.to_yaml())
+        assert read_recipe(Path("recipe.yaml")).sha256 == recipe.sha256
+        export_checkpoint(pool, recipe, here / "ours", "card")
+        assert ids(here / "ours") == tokens
+
+    def test_what_is_written_is_read_again(self, here):
+        pool, recipe = read(
+            LINEAR, tokenizer={"source": "union", "tokens": SAID, "pad_to_multiple_of": 8}
+        )
+        Path("again.yaml").write_text(mergekit_yaml(pool, recipe))
+        again, same = open_mergekit(Path("again.yaml"))
+        ours, theirs = dict(Engine(pool).tensors(recipe)), dict(Engine(again).tensors(same))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    def test_rows_that_are_not_there(self, here):
+        tokens = {"<z>": {"source": "base"}}
+        with pytest.raises(InputError, match="model 'base' has no row of a token '<z>'"):
+            read(LINEAR, tokenizer={"source": "union", "tokens": tokens})
+        tokens = {"<z>": {"source": {"kind": "model_token", "model": "base", "token_id": 99}}}
+        with pytest.raises(InputError, match=r"model 'base' has no row 99; valid: 0 to"):
+            read(LINEAR, tokenizer={"source": "union", "tokens": tokens})
+
+
+def test_rows_are_padded(here):
+    pool, _ = read(LINEAR, tokenizer={"source": "union", "pad_to_multiple_of": 8})
+    num_tokens = NUM_OWN + 6
+    assert pool.layout.shapes[HEAD] == (24, 16)
+    for checkpoint in pool:
+        rows = checkpoint.tensor(HEAD)
+        mean = rows[:num_tokens].double().mean(dim=0).float()
+        for row in rows[num_tokens:]:
+            torch.testing.assert_close(row, mean)
+
+
+class TestTheTokenizerOfAModel:
+    def test_the_result_has_it(self, here, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+        pool, recipe = read(LINEAR, tokenizer_source="more")
+        export_checkpoint(pool, recipe, here / "ours", "card")
+        assert ids(here / "ours") == ids(here / "more")
+        assert recipe.members["base"].recipe is not None
+
+    def test_the_bases_by_another_path(self, here):
+        pool, _ = read(LINEAR, tokenizer_source=str(here / "base"))
+        assert pool.base.model_dir == here / "base"
+
+
 @NEEDED
 class TestAgainstMergekit:
     def by_token(self, out_dir: Path) -> dict[str, torch.Tensor]:
@@ -210,6 +284,31 @@ class TestAgainstMergekit:
         export_checkpoint(pool, recipe, here / "ours", "card")
         theirs = self.run(here / "config.yaml", here / "theirs")
         assert_close(self.by_token(here / "ours"), theirs)
+
+    @pytest.mark.parametrize("source", ["base", "union"])
+    @pytest.mark.parametrize("text", [LINEAR, TIES], ids=["linear", "ties"])
+    def test_rows_that_are_said(self, here, source, text):
+        tokens = SAID if text == LINEAR else {"<x>": SAID["<x>"], "<c>": SAID["<c>"]}
+        pool, recipe = read(text, tokenizer={"source": source, "tokens": tokens})
+        export_checkpoint(pool, recipe, here / "ours", "card")
+        theirs = self.run(here / "config.yaml", here / "theirs")
+        assert_close(self.by_token(here / "ours"), theirs)
+
+    @pytest.mark.parametrize("text", [LINEAR, TIES], ids=["linear", "ties"])
+    def test_the_tokenizer_of_a_model(self, here, text, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+        pool, recipe = read(text, tokenizer_source="other")
+        export_checkpoint(pool, recipe, here / "ours", "card")
+        theirs = self.run(here / "config.yaml", here / "theirs")
+        assert_close(self.by_token(here / "ours"), theirs)
+
+    def test_padding(self, here):
+        read(LINEAR, tokenizer={"source": "union", "pad_to_multiple_of": 8})
+        pool, recipe = open_mergekit(here / "config.yaml")
+        export_checkpoint(pool, recipe, here / "ours", "card")
+        run_mergekit(here / "config.yaml", here / "theirs")
+        ours, theirs = (load_file(here / n / "model.safetensors") for n in ("ours", "theirs"))
+        assert_close(ours, theirs)
 
     def test_slices(self, here):
         pool, recipe = read(SLICES.replace("other", "permuted"), tokenizer_source="base")

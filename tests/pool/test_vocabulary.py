@@ -14,8 +14,8 @@ from evomerge.errors import InputError
 from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_members, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
 from evomerge.pool.vocabulary.rows import vocabulary_tensors
-from evomerge.recipe import Vocabulary
 from evomerge.space import recipes
+from evomerge.tokens import Vocabulary
 from families import FAMILIES, family_config
 from vocabularies import (
     BASE,

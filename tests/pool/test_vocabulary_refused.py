@@ -15,7 +15,7 @@ from adapters import save_adapter
 from evomerge.errors import InputError
 from evomerge.pool import PoolConfig, open_pool
 from evomerge.pool.checkpoint import SINGLE_FILE
-from evomerge.recipe import Vocabulary
+from evomerge.tokens import Vocabulary
 from fixtures import make_pool, save_model
 from vocabularies import (
     BASE,
@@ -55,7 +55,7 @@ class TestRefused:
             open_with(tmp_path, "expert0", "expert1")
         with pytest.raises(InputError) as refused:
             open_pool(PoolConfig(base="base", experts=("expert0", "expert1")), tmp_path)
-        assert "pool.vocabulary" not in str(refused.value)
+        assert "pool.vocabulary: {tokens: union}" not in str(refused.value)
 
     @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "merges"])
     def test_other_reading(self, pool_dir, part):
@@ -148,12 +148,12 @@ class TestAdapters:
 
 
 @pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer.model"])
-def test_tokens_that_only_other_files_say_are_refused(tmp_path, name):
+def test_files_that_say_no_tokens_are_refused(tmp_path, name):
     save(tmp_path / "base", 0, ("<b>",))
     save(tmp_path / "expert", 1, ("<x>", "<b>"))
     (tmp_path / "expert" / "tokenizer.json").unlink()
     (tmp_path / "expert" / name).write_text("{}")
-    with pytest.raises(InputError, match=f"'expert' has .*{name} and no tokenizer.json"):
+    with pytest.raises(InputError, match=r"expert.*tokenizer"):
         open_with(tmp_path, "expert")
     shutil.copyfile(tmp_path / "expert" / name, tmp_path / "base" / name)
     assert open_with(tmp_path, "expert").aligned is not None

@@ -8,6 +8,7 @@ has their tokens; whoever reads a tensor behind it sees one shape and one meanin
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,16 +19,34 @@ from evomerge.pool.adapters.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.layout import Layout, config_of_checkpoint
 from evomerge.pool.vocabulary.rows import rows_of
+from evomerge.pool.vocabulary.texts import matched
 from evomerge.pool.vocabulary.tokenizers import (
+    MATCHES,
     TOKENIZER_FILE,
-    check_readable,
     has_own_tokenizer,
+    has_tokenizer,
     only_added_differ,
     read_added,
+    read_texts,
     read_vocabulary,
     share_vocabulary,
+    tell_of_none,
 )
-from evomerge.recipe import Vocabulary
+from evomerge.tokens import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+_NEW = {
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": True,
+    "special": False,
+}
+"""An entry of tokenizer.json for a token that no tokenizer has."""
+
+LEAST_MATCHED = 0.5
+"""Share of the base's tokens that an expert with another tokenizer must have."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +58,14 @@ class Aligned:
         added: Entries of tokenizer.json for the tokens behind the base's, with their ids.
         incomplete: Names of models that lack one of the tokens.
         layout: The base's, with the shapes of the aligned tensors.
+        shares: Of the base's tokens, by experts whose tokens were matched by text.
     """
 
     vocabulary: Vocabulary
     added: tuple[dict[str, Any], ...]
     incomplete: frozenset[str]
     layout: Layout
+    shares: dict[str, float]
 
 
 def align(
@@ -72,17 +93,21 @@ def align(
         InputError: Tokenizers differ by more than added tokens, an adapter has other tokens, or
             the tokens are not those that the policy's hash was made of.
     """
-    tokens = {c.name: _tokens(c, base, layout) for c in (base, *experts)}
+    shares: dict[str, float] = {}
+    tokens = {c.name: _tokens(c, base, layout, policy, shares) for c in (base, *experts)}
     order = _order(experts, policy)
-    added = _added(base, order, tokens) if policy.tokens == "union" else ()
+    added = _added(base, order if policy.tokens == "union" else (), tokens, policy)
     target = tokens["base"] | {entry["content"]: entry["id"] for entry in added}
     num_rows = max(
         [layout.shapes[layout.embedding][0], *(token_id + 1 for token_id in target.values())]
     )
+    num_rows += -num_rows % (policy.pad_to_multiple_of or 1)
+    _check_rows(policy, tokens, {c.name: _num_rows(c, layout) for c in (base, *experts)})
+    is_forced = any(row.force for row in (policy.rows or {}).values())
     same = [
         c.name
         for c in (base, *experts)
-        if tokens[c.name] == target and _num_rows(c, layout) == num_rows
+        if tokens[c.name] == target and _num_rows(c, layout) == num_rows and not is_forced
     ]
     is_one = len(same) == len(tokens) and share_vocabulary(base, experts)
     if is_one and policy.sha256 is None:
@@ -98,7 +123,9 @@ def align(
         if isinstance(checkpoint, Adapter):
             _check_adapter(checkpoint, names)
             continue
-        rows = rows_of(checkpoint, base, owners, policy.missing, tokens, target, num_rows)
+        rows = rows_of(
+            checkpoint, base, experts, owners, policy, tokens, target, num_rows, layout.embedding
+        )
         for name in names:
             if name in checkpoint.tensors:
                 checkpoint.aligned[name] = functools.partial(rows.make, name, layout.embedding)
@@ -106,8 +133,9 @@ def align(
         name: (num_rows, *shape[1:]) if name in names else shape
         for name, shape in layout.shapes.items()
     }
-    incomplete = frozenset(name for name, own in tokens.items() if target.keys() - own.keys())
-    return Aligned(policy, added, incomplete, replace(layout, shapes=shapes))
+    unsaid = target.keys() - (policy.rows or {}).keys()
+    incomplete = frozenset(name for name, own in tokens.items() if unsaid - own.keys())
+    return Aligned(policy, added, incomplete, replace(layout, shapes=shapes), shares)
 
 
 def _num_rows(checkpoint: Checkpoint, layout: Layout) -> int:
@@ -125,22 +153,36 @@ def _check_configurable(base: Checkpoint, num_rows: int) -> None:
         )
 
 
-def _tokens(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[str, int]:
-    """Ids of the tokens that a model has a row for."""
-    if not (base.model_dir / TOKENIZER_FILE).is_file():
+def _tokens(
+    checkpoint: Checkpoint,
+    base: Checkpoint,
+    layout: Layout,
+    policy: Vocabulary,
+    shares: dict[str, float],
+) -> dict[str, int]:
+    """Ids of the tokens that a model has a row for; with `match: text` by the base's tokens.
+
+    `shares` is given the share of the base's tokens where they are matched.
+    """
+    if not has_tokenizer(base):
         raise InputError(
             f"pool.vocabulary: model 'base' has no {base.model_dir / TOKENIZER_FILE}, which names "
             "the tokens of its rows"
         )
-    check_readable(checkpoint, base)
     is_own = checkpoint is not base and has_own_tokenizer(checkpoint, base)
+    if checkpoint is not base and not is_own:
+        tell_of_none(checkpoint)
     vocabulary = read_vocabulary(checkpoint if is_own else base)
+    if is_own and policy.match == "text" and only_added_differ(base, checkpoint) is not None:
+        matches = _matched(checkpoint, base, layout, policy)
+        shares[checkpoint.name] = len(matches) / max(1, len(_with_rows(base, layout)))
+        return matches
     if is_own:
         difference = only_added_differ(base, checkpoint)
         if difference is not None:
             raise InputError(
                 f"tokenizers differ: {difference}\n"
-                "pool.vocabulary aligns added tokens; all else must be the base's"
+                f"pool.vocabulary aligns added tokens; all else must be the base's{MATCHES}"
             )
     if is_own and isinstance(checkpoint, Adapter) and vocabulary != read_vocabulary(base):
         raise InputError(
@@ -149,6 +191,38 @@ def _tokens(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[st
         )
     num_rows = _num_rows(checkpoint, layout)
     return {token: index for token, index in vocabulary.items() if index < num_rows}
+
+
+def _with_rows(checkpoint: Checkpoint, layout: Layout) -> dict[str, int]:
+    """Ids of the tokens of a model's own tokenizer that it has a row for."""
+    num_rows = _num_rows(checkpoint, layout)
+    return {t: index for t, index in read_vocabulary(checkpoint).items() if index < num_rows}
+
+
+def _matched(
+    expert: Checkpoint, base: Checkpoint, layout: Layout, policy: Vocabulary
+) -> dict[str, int]:
+    """Ids of an expert's tokens by those of the base that stand for the same text."""
+    if isinstance(expert, Adapter):
+        raise InputError(
+            f"model {expert.name!r} is an adapter with another tokenizer than the base's; "
+            "pool.vocabulary aligns whole models: merge it into its base first"
+        )
+    texts, wanted = read_texts(base), _with_rows(base, layout)
+    ours = {token: texts[token] for token in wanted}
+    found = matched(ours, read_texts(expert), _with_rows(expert, layout))
+    share = len(found) / max(1, len(wanted))
+    said = f"{share:.1%} of the base's {len(wanted):,} tokens have a token of the same text"
+    least = LEAST_MATCHED if policy.least_matched is None else policy.least_matched
+    if share < least:
+        raise InputError(
+            f"model {expert.name!r}: {said}; valid: {least:.0%} or more "
+            "(pool.vocabulary.least_matched)"
+        )
+    # Opened again, with the hash of what it came to, it was said before.
+    if policy.sha256 is None:
+        logger.warning("model %r: %s; the others' rows are %s", expert.name, said, policy.missing)
+    return found
 
 
 def _order(experts: Sequence[Checkpoint], policy: Vocabulary) -> list[Checkpoint]:
@@ -161,10 +235,38 @@ def _order(experts: Sequence[Checkpoint], policy: Vocabulary) -> list[Checkpoint
     return [by_name[name] for name in dict.fromkeys([*policy.order, *by_name])]
 
 
+def _check_rows(
+    policy: Vocabulary, tokens: Mapping[str, Mapping[str, int]], num_rows: Mapping[str, int]
+) -> None:
+    """Rows that are said must be there."""
+    for token, row in (policy.rows or {}).items():
+        where = f"pool.vocabulary.rows: {token!r}"
+        if row.model is None:
+            continue
+        if row.model not in tokens:
+            raise InputError(f"{where}: no model {row.model!r}; {closest(row.model, list(tokens))}")
+        if row.token_id is not None:
+            if row.token_id >= num_rows[row.model]:
+                raise InputError(
+                    f"{where}: model {row.model!r} has no row {row.token_id}; valid: 0 to "
+                    f"{num_rows[row.model] - 1}"
+                )
+            continue
+        wanted = token if row.token is None else row.token
+        if wanted not in tokens[row.model]:
+            raise InputError(f"{where}: model {row.model!r} has no row of a token {wanted!r}")
+
+
 def _added(
-    base: Checkpoint, order: Sequence[Checkpoint], tokens: Mapping[str, Mapping[str, int]]
+    base: Checkpoint,
+    order: Sequence[Checkpoint],
+    tokens: Mapping[str, Mapping[str, int]],
+    policy: Vocabulary,
 ) -> tuple[dict[str, Any], ...]:
-    """Entries for the tokens that experts have and the base has not, with ids behind the base's."""
+    """Entries for the tokens that the base has not, with ids behind the base's.
+
+    They are those of experts in this order, and then those whose rows are said.
+    """
     base_ids = read_vocabulary(base)
     known = set(base_ids)
     entries: list[dict[str, Any]] = []
@@ -175,6 +277,7 @@ def _added(
             if entry["content"] in tokens[expert.name] and entry["content"] not in known:
                 known.add(entry["content"])
                 entries.append(entry)
+    entries += [_NEW | {"content": token} for token in policy.rows or {} if token not in known]
     first = max(base_ids.values()) + 1
     if entries and len(tokens["base"]) < len(base_ids):
         token = next(token for token in base_ids if token not in tokens["base"])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evomerge.pool.checkpoint import Checkpoint
-from evomerge.recipe import Missing
 from evomerge.threads import torch_threads
+from evomerge.tokens import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +32,9 @@ class TokenRows:
         means: A row, and the models' rows that it is the mean of.
         filled: Rows of zeros, or of the mean of the model's own tokens; int64 [m].
         mean_of: The model's own tokens' rows if `filled` are their mean; int64 [n].
+        zeros: Rows of zeros, whatever `filled` are; int64 [k].
+        padding: Rows of no token that the base has not: the mean of `of_tokens`; int64 [p].
+        of_tokens: Rows of tokens, in the aligned tensors; int64 [t].
     """
 
     owner: Checkpoint
@@ -40,6 +43,9 @@ class TokenRows:
     means: tuple[tuple[int, tuple[tuple[Checkpoint, int], ...]], ...]
     filled: Tensor
     mean_of: Tensor | None
+    zeros: Tensor
+    padding: Tensor
+    of_tokens: Tensor
 
     def make(self, name: str, embedding: str) -> Tensor:
         """An aligned tensor: the model's type, or a wider one where others' rows need it.
@@ -68,18 +74,23 @@ class TokenRows:
             with torch_threads(1):
                 result[row] = lent.mean(dim=0).float().to(dtype)
         if len(self.filled):
-            result[self.filled] = self._fill(own).to(dtype)
+            zeros = own.new_zeros(own.shape[1:])
+            fill = zeros if self.mean_of is None else _mean(own, self.mean_of)
+            result[self.filled] = fill.to(dtype)
+        result[self.zeros] = 0
+        if len(self.padding):
+            result[self.padding] = _mean(result, self.of_tokens)
         return result
 
-    def _fill(self, own: Tensor) -> Tensor:
-        if self.mean_of is None:
-            return own.new_zeros(own.shape[1:])
-        total = torch.zeros(own.shape[1:], dtype=torch.float64)
-        for start in range(0, len(self.mean_of), CHUNK_ROWS):
-            chunk = own[self.mean_of[start : start + CHUNK_ROWS]].double()
-            with torch_threads(1):
-                total += chunk.sum(dim=0)
-        return (total / len(self.mean_of)).float().to(own.dtype)
+
+def _mean(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The mean of some rows, in the tensor's type; rounded once."""
+    total = torch.zeros(tensor.shape[1:], dtype=torch.float64)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = tensor[rows[start : start + CHUNK_ROWS]].double()
+        with torch_threads(1):
+            total += chunk.sum(dim=0)
+    return (total / len(rows)).float().to(tensor.dtype)
 
 
 def vocabulary_tensors(model: PreTrainedModel) -> frozenset[str]:
@@ -95,30 +106,46 @@ def vocabulary_tensors(model: PreTrainedModel) -> frozenset[str]:
 def rows_of(
     checkpoint: Checkpoint,
     base: Checkpoint,
+    experts: Sequence[Checkpoint],
     owners: Sequence[Checkpoint],
-    missing: Missing,
+    policy: Vocabulary,
     tokens: Mapping[str, Mapping[str, int]],
     target: Mapping[str, int],
     num_rows: int,
+    embedding: str,
 ) -> TokenRows:
     """Where a model's aligned rows come from.
 
     Args:
         checkpoint: The model.
         base: The base; rows of no token are its.
+        experts: All other models of the pool.
         owners: The models that have tokens which the base lacks.
-        missing: What the row of a token is that the model lacks.
+        policy: What the row of a token is that the model lacks.
         tokens: Ids by token, of every model.
         target: Ids by token, of the aligned tensors.
         num_rows: Of the aligned tensors.
+        embedding: Name of the input embedding.
     """
-    own = tokens[checkpoint.name]
+    own, missing, said = tokens[checkpoint.name], policy.missing, policy.rows or {}
     spare = sorted(set(range(num_rows)) - set(target.values()))
-    pairs: dict[str, list[tuple[int, int]]] = {"base": [(row, row) for row in spare]}
+    of_base = base.tensors[embedding].shape[0]
+    padding = [row for row in spare if row >= of_base]
+    pairs: dict[str, list[tuple[int, int]]] = {"base": [(n, n) for n in spare if n < of_base]}
+    zeros: list[int] = []
     means: list[tuple[int, tuple[tuple[Checkpoint, int], ...]]] = []
     filled: list[int] = []
     for token, row in target.items():
-        if token in own:
+        rule = said.get(token)
+        if rule is not None and (rule.force or token not in own):
+            if rule.model is None:
+                zeros.append(row)
+                continue
+            lent = rule.token_id
+            if lent is None:
+                lent = tokens[rule.model][rule.token or token]
+            pairs.setdefault(rule.model, []).append((lent, row))
+        elif token in own:
             pairs.setdefault(checkpoint.name, []).append((own[token], row))
         elif missing != "base":
             filled.append(row)
@@ -130,7 +157,7 @@ def rows_of(
                 pairs.setdefault(lenders[0].name, []).append((tokens[lenders[0].name][token], row))
             else:
                 means.append((row, tuple((c, tokens[c.name][token]) for c in lenders)))
-    models = {c.name: c for c in (*owners, base, checkpoint)}
+    models = {c.name: c for c in (*experts, base)}
     copies = []
     for name, of_model in pairs.items():
         if of_model:
@@ -143,4 +170,7 @@ def rows_of(
         tuple(means),
         torch.tensor(filled, dtype=torch.int64),
         torch.tensor(sorted(own.values())) if missing == "mean" else None,
+        torch.tensor(zeros, dtype=torch.int64),
+        torch.tensor(padding, dtype=torch.int64),
+        torch.tensor(sorted(target.values()), dtype=torch.int64),
     )

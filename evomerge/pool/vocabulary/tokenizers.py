@@ -1,16 +1,28 @@
-"""What a model's tokenizer.json says, and whether the models of a pool read text alike."""
+"""What a model's tokenizer says, and whether the models of a pool read text alike.
+
+A folder without tokenizer.json (SentencePiece's tokenizer.model, vocab.json with merges.txt) is
+read as transformers converts it.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InputError, shorten
 from evomerge.files import sha256_file
+from evomerge.pool.adapters.adapter import Adapter
 from evomerge.pool.checkpoint import Checkpoint, model_json
-from evomerge.pool.foreign_code import TOKENIZER_CONFIG, named_code
+from evomerge.pool.foreign_code import TOKENIZER_CONFIG, copy_without_code, named_code
+from evomerge.pool.from_transformers import tokenizer_in
+from evomerge.pool.vocabulary.texts import texts_of
 from evomerge.reading import first_line
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -23,8 +35,22 @@ SLOW_FILES = (
 )
 """Where tokenizers without tokenizer.json say their tokens."""
 
+MATCHES = (
+    "\n`pool.vocabulary: {tokens: base, match: text}` takes each token's row from the token of the "
+    "same text"
+)
+
 READING = ("model", "normalizer", "pre_tokenizer")
 """Parts of tokenizer.json that cut a text into tokens, beside the added ones."""
+
+BESIDE = (
+    "config.json",
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "merges.txt",
+    "bpe.codes",
+)
+"""Files that a conversion reads as well."""
 
 ALIGNS = (
     "`pool.vocabulary: {tokens: base}` or `{tokens: union}` aligns them (in a mergekit "
@@ -33,28 +59,36 @@ ALIGNS = (
 
 
 def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
-    """Compare vocabularies; an expert without a tokenizer takes the base's.
+    """Compare vocabularies; an expert without a tokenizer takes the base's, which is said.
 
     Raises:
         InputError: A token has another id in an expert than in the base.
     """
-    base_path = base.model_dir / TOKENIZER_FILE
-    if not base_path.is_file():
+    if not has_tokenizer(base):
         return
     base_vocabulary: dict[str, int] | None = None
     for expert in experts:
         if not has_own_tokenizer(expert, base):
+            tell_of_none(expert)
             continue
         if base_vocabulary is None:
             base_vocabulary = read_vocabulary(base)
         difference = _difference(base_vocabulary, read_vocabulary(expert), base, expert)
         if difference is not None:
             is_added = only_added_differ(base, expert) is None
-            hint = f"\nthey differ by added tokens only: {ALIGNS}" if is_added else ""
+            hint = f"\nthey differ by added tokens only: {ALIGNS}" if is_added else MATCHES
             raise InputError(
                 f"tokenizers differ: {difference}\n"
                 f"models of one pool must share the base's vocabulary{hint}"
             )
+
+
+def tell_of_none(expert: Checkpoint) -> None:
+    """Say that a whole model without a tokenizer is taken to have the base's tokens."""
+    if not has_tokenizer(expert) and not isinstance(expert, Adapter):
+        logger.warning(
+            "model %r has no tokenizer: its rows are taken to be of the base's tokens", expert.name
+        )
 
 
 def check_needs_no_code(base: Checkpoint) -> None:
@@ -75,23 +109,10 @@ def check_needs_no_code(base: Checkpoint) -> None:
         )
 
 
-def check_readable(expert: Checkpoint, base: Checkpoint) -> None:
-    """Refuse a model that says its tokens in other files than tokenizer.json.
-
-    Raises:
-        InputError: It has no tokenizer.json, and files of a tokenizer that are not the base's.
-    """
-    if (expert.model_dir / TOKENIZER_FILE).is_file():
-        return
-    for name in SLOW_FILES:
-        path, ours = expert.model_dir / name, base.model_dir / name
-        if path.is_file() and not (ours.is_file() and sha256_file(path) == sha256_file(ours)):
-            raise InputError(
-                f"pool.vocabulary: model {expert.name!r} has {path} and no {TOKENIZER_FILE}, which "
-                "alone is read: which tokens its rows are is not known\n"
-                "load its tokenizer with transformers' AutoTokenizer and save it there; without "
-                "tokenizer files a model has the base's"
-            )
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether a folder has files that say the tokens of a tokenizer."""
+    names = {TOKENIZER_FILE, *SLOW_FILES} - {"added_tokens.json"}
+    return any((checkpoint.model_dir / name).is_file() for name in names)
 
 
 def share_vocabulary(base: Checkpoint, experts: Sequence[Checkpoint]) -> bool:
@@ -102,9 +123,14 @@ def share_vocabulary(base: Checkpoint, experts: Sequence[Checkpoint]) -> bool:
 
 
 def has_own_tokenizer(expert: Checkpoint, base: Checkpoint) -> bool:
-    """Whether a model has a tokenizer, and not the base's file."""
-    path = expert.model_dir / TOKENIZER_FILE
-    return path.is_file() and sha256_file(path) != sha256_file(base.model_dir / TOKENIZER_FILE)
+    """Whether a model has a tokenizer, and not the base's files."""
+    names = (TOKENIZER_FILE,) if (expert.model_dir / TOKENIZER_FILE).is_file() else SLOW_FILES
+    return any(
+        not (base.model_dir / name).is_file()
+        or sha256_file(expert.model_dir / name) != sha256_file(base.model_dir / name)
+        for name in names
+        if (expert.model_dir / name).is_file()
+    )
 
 
 def read_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
@@ -120,6 +146,11 @@ def read_added(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The added tokens' entries, by id."""
     data = _tokenizer_json(checkpoint)
     return sorted(data.get("added_tokens") or [], key=lambda token: int(token["id"]))
+
+
+def read_texts(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Every token's text, in UTF-8."""
+    return texts_of(_tokenizer_json(checkpoint), read_vocabulary(checkpoint))
 
 
 def only_added_differ(base: Checkpoint, expert: Checkpoint) -> str | None:
@@ -142,6 +173,8 @@ def only_added_differ(base: Checkpoint, expert: Checkpoint) -> str | None:
 def _canonical(checkpoint: Checkpoint) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
+    if not (checkpoint.model_dir / TOKENIZER_FILE).is_file():
+        return converted(checkpoint)
     path = checkpoint.model_dir / TOKENIZER_FILE
     try:
         data: dict[str, Any] = json.loads(Tokenizer.from_file(str(path)).to_str())
@@ -165,8 +198,10 @@ def _difference(
 
 
 def _tokenizer_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A model's tokenizer.json, whose tokens have texts and ids."""
+    """A model's tokenizer.json, whose tokens have texts and ids; converted where it has none."""
     path = checkpoint.model_dir / TOKENIZER_FILE
+    if not path.is_file():
+        return converted(checkpoint)
     data = model_json(checkpoint.name, path)
     added, model = data.get("added_tokens") or [], data.get("model") or {}
     vocabulary = model.get("vocab", {}) if isinstance(model, dict) else None
@@ -189,6 +224,30 @@ def _tokenizer_json(checkpoint: Checkpoint) -> dict[str, Any]:
                 f"id: {shorten(repr(entry), 100)}"
             )
     return data
+
+
+def converted(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The tokenizer.json that a folder without one has when transformers saves its tokenizer.
+
+    Raises:
+        InputError: transformers cannot read it, or has no form for it that says its tokens.
+    """
+    if checkpoint.converted_tokenizer is None:
+        with tempfile.TemporaryDirectory() as name:
+            for file in (*SLOW_FILES, *BESIDE):
+                path = checkpoint.model_dir / file
+                if path.is_file():
+                    copy_without_code(path, Path(name) / file)
+            tokenizer: Any = tokenizer_in(Path(name), shown=checkpoint.model_dir)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise InputError(
+                f"model {checkpoint.name!r}: {checkpoint.model_dir} has no {TOKENIZER_FILE}, and "
+                f"transformers cannot convert its tokenizer ({type(tokenizer).__name__}) to one: "
+                "which tokens its rows are is not known"
+            )
+        checkpoint.converted_tokenizer = json.loads(backend.to_str())
+    return checkpoint.converted_tokenizer
 
 
 def _model_vocabulary(data: dict[str, Any]) -> dict[str, int]:
