@@ -20,13 +20,14 @@ from evomerge.journal.journal import read_journal
 from evomerge.models.build import empty_model
 from evomerge.models.chain import open_mergekit
 from evomerge.pool import ModelConfig, Pool, PoolConfig, load_tokenizer, open_pool
-from evomerge.recipe import Recipe, Vocabulary, read_recipe
+from evomerge.recipe import Recipe, read_recipe
 from evomerge.score.code import AllowedCode
 from evomerge.score.load import check_known, load
 from evomerge.search.inbox import read_inbox
 from evomerge.search.run import Run, start_run
 from evomerge.search.setup import set_up
 from evomerge.space import recipes
+from evomerge.tokens import Vocabulary
 from fuzz_breaking import Form
 
 DEMO = CONFIG_PATH.parent

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from evomerge.merge import Engine
 from evomerge.models.candidates import Candidates
 from evomerge.models.resident import ResidentModel
-from evomerge.pool import Pool, layers_name
+from evomerge.pool import Pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
 from families import (
@@ -195,5 +195,4 @@ def merged_model(family: Family, recipe: Recipe) -> PreTrainedModel:
 
 
 def hops(resident: Resident) -> list[nn.Module]:
-    base = resident.pool.base
-    return list(resident.model.get_submodule(layers_name(base.config, base.model_dir)))
+    return list(resident.model.get_submodule(resident.pool.layout.layers))

@@ -262,8 +262,8 @@ class TestRefusals:
         assert "selct" in self.refused(tmp_path, change)
 
     def test_newer_schema_version(self, tmp_path):
-        message = self.refused(tmp_path, lambda data: data.update(schema_version=2))
-        assert "schema_version 2" in message and "install a newer evomerge" in message
+        message = self.refused(tmp_path, lambda data: data.update(schema_version=3))
+        assert "schema_version 3" in message and "install a newer evomerge" in message
 
     def test_a_newer_recipe_is_not_blamed_for_what_else_it_has(self, tmp_path):
         message = self.refused(tmp_path, lambda data: data.update(schema_version=9, novelty=1))

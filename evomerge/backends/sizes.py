@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evomerge.pool.config_fields import most_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
@@ -45,14 +47,3 @@ class TokenSize:
     def at_once(self, num_layers: int) -> float:
         """Tokens that have room in one layer at a time, for each that has it in all layers."""
         return self.cached(num_layers) / (self.layer + self.copies)
-
-
-def most_of(text: Any, name: str, otherwise: int) -> int:
-    """A size that some models have for each layer: the largest."""
-    # Where layers differ, transformers refuses to name one value for all.
-    layers = list(getattr(text, "per_layer_config", None) or ()) or [text]
-    sizes: list[Any] = []
-    for layer in layers:
-        value = getattr(layer, name, None)
-        sizes += value if isinstance(value, list | tuple) else [value]
-    return max((int(size) for size in sizes if isinstance(size, int | float)), default=otherwise)

@@ -15,6 +15,7 @@ from evomerge.errors import CandidateError, SpoiltError
 from evomerge.kernels import FUSED_FROM
 from evomerge.kernels.support import launching_on
 from evomerge.merge.device import Launches
+from evomerge.merge.experts import conversion_of, one_by_one
 from evomerge.merge.host import Passes
 from evomerge.merge.kept import Kept, size_bytes
 from evomerge.merge.merges import Merges
@@ -161,12 +162,26 @@ class Engine:
         merge, whole = ready.merge, ready.whole
         before = digest(whole) if merge.key in self._watched else None
         with launching_on(whole.device):
-            self._merge_whole(target, ready, merges)
+            self._merge_one(target, ready, merges)
         if before is not None and digest(whole) != before:
             raise SpoiltError(
                 f"method {merge.part.method.kind!r} has changed its operands ({ready.name}); "
                 "it must leave them as they are"
             )
+
+    def _merge_one(self, target: Tensor, ready: Ready, merges: Merges) -> None:
+        is_single = ready.merge.part.fused_experts == "single"
+        conversion = conversion_of(self.pool, ready.name) if is_single else None
+        if conversion is None:
+            self._merge_whole(target, ready, merges)
+            return
+
+        def merge(piece: Tensor, operands: Operands) -> None:
+            # A part must be done before the tensor is put together.
+            with self._merges() as of_part:
+                self._merge_whole(piece, replace(ready, whole=operands), of_part)
+
+        one_by_one(conversion, ready.whole, target, merge)
 
     def _merge_whole(self, target: Tensor, ready: Ready, merges: Merges) -> None:
         merge, whole = ready.merge, ready.whole

@@ -9,6 +9,7 @@ from evomerge.files import write_text
 from evomerge.mergekit import is_mergekit, mergekit_yaml, require_model
 from evomerge.models.chain import open_again, open_mergekit
 from evomerge.models.export import export_checkpoint
+from evomerge.models.path_proof import require_paths
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
 
@@ -30,14 +31,15 @@ def build_recipe(
 
     Raises:
         InputError: The recipe cannot be read, its members are not there, the folder exists, or a
-            plain checkpoint cannot be had.
+            plain checkpoint cannot be had, or its layers cannot be reordered.
     """
     if out_dir.exists():
         raise InputError(f"{out_dir} exists already; name a folder that does not")
     pool, recipe = open_recipe(recipe_path, ignores_unknown=ignores_unknown)
-    if plain and recipe.path is not None:
-        path = recipe.path.model_copy(update={"stored": "plain"})
-        recipe = recipe.model_copy(update={"path": path})
+    if recipe.path is not None:
+        require_paths(pool)
+    if plain:
+        recipe = recipe.plain()
     built = {name for name, member in recipe.members.items() if member.recipe is not None}
     members = [
         f"- {c.name}: built from models that `recipe.yaml` names (`{c.sha256}`)"

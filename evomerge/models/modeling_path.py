@@ -8,6 +8,7 @@ This file needs torch alone. It is copied beside the weights of an exported path
 classes at its end, so that `from_pretrained(..., trust_remote_code=True)` loads them anywhere.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import nn
 
 Hop = tuple[nn.Module, float]
 
+PLACES = ("layer_idx", "layer_id")
+"""What classes call a layer's place, which is its slot in the cache."""
 
 SHARED = (
     "_parameters",
@@ -42,12 +45,17 @@ class _Shared:
         self.module = share(layer)
         self.scale = _Scale()
         self.module.register_forward_pre_hook(self.scale)
-        self.indexed = [inner for inner in self.module.modules() if hasattr(inner, "layer_idx")]
+        self.indexed = [
+            (inner, name)
+            for inner in self.module.modules()
+            for name in PLACES
+            if hasattr(inner, name)
+        ]
 
     def place(self, position: int, scale: float) -> nn.Module:
         """Make it the hop of this number: its slot in the cache, its scale."""
-        for inner in self.indexed:
-            vars(inner)["layer_idx"] = position
+        for inner, name in self.indexed:
+            vars(inner)[name] = position
         self.scale.value = scale
         return self.module
 
@@ -126,7 +134,9 @@ class PathMixin(nn.Module):
     """Before a causal language model's class: its configuration names a path.
 
     `config.input_layers` gives the stored layer of each hop, `config.input_scales` its scale;
-    `config.num_hidden_layers` and `config.layer_types` count hops.
+    `config.num_hidden_layers` and `config.layer_types` count hops. Where the class makes other
+    kinds of layers at the stored ones' numbers, `config.stored_layers` gives the class's own layer
+    of each one's kind, and `config.own_layers` the fields by which the class makes these.
     """
 
     layers_name: str
@@ -134,17 +144,24 @@ class PathMixin(nn.Module):
 
     def __init__(self, config: Any, *arguments: Any, **keywords: Any) -> None:
         hops = list(config.input_layers)
-        types = getattr(config, "layer_types", None)
-        config.num_hidden_layers = max(hops) + 1
-        if types is not None:
-            config.layer_types = [types[hops.index(n)] for n in range(max(hops) + 1)]
+        kinds = getattr(config, "stored_layers", None)
+        own = {"num_hidden_layers": max(hops) + 1} if kinds is None else config.own_layers
+        # Where the class computes the types, they are no field.
+        types = vars(config).get("layer_types")
+        if kinds is None and types is not None:
+            own["layer_types"] = [types[hops.index(n)] for n in range(max(hops) + 1)]
+        of_hops = {name: getattr(config, name) for name in own}
+        for name, value in own.items():
+            setattr(config, name, value)
         super().__init__(config, *arguments, **keywords)
-        config.num_hidden_layers = len(hops)
-        if types is not None:
-            config.layer_types = types
+        for name, value in of_hops.items():
+            setattr(config, name, value)
         owner_name, _, name = self.layers_name.rpartition(".")
         owner = self.get_submodule(owner_name)
-        layers = PathLayers(getattr(owner, name))
+        made = list(getattr(owner, name))
+        if kinds is not None:
+            made = [copy.deepcopy(made[kind]) for kind in kinds]
+        layers = PathLayers(made)
         stored = layers.stored
         layers.follow(
             [(stored[n], scale) for n, scale in zip(hops, config.input_scales, strict=True)]

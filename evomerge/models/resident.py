@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from evomerge.errors import CandidateError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.models.build import empty_model
 from evomerge.models.modeling_path import PathLayers, share
-from evomerge.pool import Pool, layers_name
+from evomerge.models.path_proof import differs_itself, fixed
+from evomerge.pool import Pool
+from evomerge.pool.config_fields import fields_of_order
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
 if TYPE_CHECKING:
@@ -66,14 +69,14 @@ class _Paths:
         self.pool = pool
         self.model = model
         self.dtype = TORCH_DTYPES[pool.dtype]
-        self.prefix = layers_name(pool.base.config, pool.base.model_dir)
+        self.prefix = pool.layout.layers
         owner_name, _, name = self.prefix.rpartition(".")
         owner = model.get_submodule(owner_name)
         self.layers = PathLayers(list(getattr(owner, name)))
         setattr(owner, name, self.layers)
-        self._types: list[str] | None = getattr(model.config, "layer_types", None)
+        self._config = copy.deepcopy(model.config)
         state: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        self._devices = {tensor_name: tensor.device for tensor_name, tensor in state.items()}
+        self._places = {n: (tensor.device, tensor.dtype) for n, tensor in state.items()}
         # The model's own storage of what lies outside its layers, by tensor name.
         self._outside = {
             tensor_name: state[tensor_name]
@@ -86,9 +89,15 @@ class _Paths:
         }
         self._tensors: dict[tuple[str, str], Tensor] = {}
         self._outer = MERGED
+        self._is_tried = False
 
     def follow(self, path: LayerPath) -> None:
-        """Run this path from now on."""
+        """Run this path from now on.
+
+        Raises:
+            InputError: The model's layers cannot be reordered.
+            CandidateError: The path has a layer that is not there.
+        """
         for hop in path.hops:
             if hop.layer >= len(self.layers.stored):
                 raise CandidateError(
@@ -96,8 +105,24 @@ class _Paths:
                     f"{len(self.layers.stored) - 1}"
                 )
         self._set_outer(path.outer)
+        if not self._is_tried:
+            self._try(path)
         self._set_order([hop.layer for hop in path.hops])
         self.layers.follow([(self._layer(hop.model, hop.layer), hop.scale) for hop in path.hops])
+
+    def _try(self, path: LayerPath) -> None:
+        """See `differs_itself`; on layers that the path needs anyhow, each once."""
+        steps = list(dict.fromkeys((hop.model, hop.layer) for hop in path.hops))
+        layers = [self._layer(*step) for step in steps]
+
+        def follow(order: Sequence[int]) -> None:
+            self._set_order([steps[place][1] for place in order])
+            self.layers.follow([(layers[place], 1.0) for place in order])
+
+        reason = differs_itself(self.model, self.prefix, layers, follow)
+        if reason is not None:
+            raise fixed(self.pool, reason)
+        self._is_tried = True
 
     def reset(self) -> None:
         """The model's own layers in order."""
@@ -108,9 +133,8 @@ class _Paths:
 
     def _set_order(self, order: list[int]) -> None:
         """What the model's forward and its cache read of the layers by their place."""
-        self.model.config.num_hidden_layers = len(order)
-        if self._types is not None:
-            self.model.config.layer_types = [self._types[number] for number in order]
+        for name, value in fields_of_order(self._config, order).items():
+            setattr(self.model.config, name, value)
 
     def _set_outer(self, name: str) -> None:
         if name == self._outer:
@@ -124,24 +148,30 @@ class _Paths:
         key = model, number
         if key not in self._layers:
             layer = share(self.layers.stored[number])
-            prefix = f"{self.prefix}.{number}."
             for name, module in layer.named_modules():
+                here = ".".join(filter(None, (f"{self.prefix}.{number}", name)))
                 module._parameters = {
                     inner: None
                     if parameter is None
-                    else nn.Parameter(
-                        self._tensor(model, ".".join(filter(None, (prefix[:-1], name, inner)))),
-                        requires_grad=False,
-                    )
+                    else nn.Parameter(self._tensor(model, f"{here}.{inner}"), requires_grad=False)
                     for inner, parameter in module._parameters.items()
+                }
+                # Those that are stored; others are computed, and the same in every model.
+                module._buffers = {
+                    inner: self._tensor(model, f"{here}.{inner}")
+                    if f"{here}.{inner}" in self._places
+                    else buffer
+                    for inner, buffer in module._buffers.items()
                 }
             self._layers[key] = layer
         return self._layers[key]
 
     def _tensor(self, model: str, name: str) -> Tensor:
         """A pool model's tensor in the pool's type; copied once where it must be."""
+        name = self.pool.layout.aliases.get(name, name)
         key = model, name
         if key not in self._tensors:
-            tensor = self.pool[model].tensor(name)
-            self._tensors[key] = tensor.to(self._devices[name], self.dtype)
+            tensor = self.pool[model].tensor(name).to(self.dtype)
+            # Some classes keep some tensors in float32.
+            self._tensors[key] = tensor.to(*self._places[name])
         return self._tensors[key]

@@ -1,15 +1,15 @@
 """What is stored of a path: its distinct layers, and how a checkpoint says in which order to run.
 
 A plain checkpoint is the model class's own, with as many layers as the path has hops. Where that
-is not exact (a hop has a scale), or a layer would be stored several times and `stored: plain` does
-not ask for that, each layer is stored once, `config.json` names the hops, and a modeling file
-beside the weights runs them.
+is not exact (a hop has a scale, or the class makes a layer of another kind at its place), or a
+layer would be stored several times and `stored: plain` does not ask for that, each layer is stored
+once, `config.json` names the hops, and a modeling file beside the weights runs them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from evomerge.errors import InputError
 from evomerge.merge import TORCH_DTYPES
 from evomerge.models import modeling_path
-from evomerge.pool import Pool, config_of_checkpoint, layers_name
+from evomerge.models.kinds import misplaced
+from evomerge.pool import Pool, config_of_checkpoint
+from evomerge.pool.config_fields import fields_of_order
 from evomerge.recipe import MERGED, LayerPath, Recipe
 
 MODELING_FILE = "modeling_path.py"
@@ -68,7 +70,8 @@ def stack(pool: Pool, path: LayerPath) -> Stack:
     """How a path is stored.
 
     Raises:
-        InputError: It is to be plain, and a hop has a scale that is in no weight.
+        InputError: It is to be plain, and a hop has a scale that is in no weight, or a layer that
+            the class makes otherwise at its place.
     """
     hops = [(hop.model, hop.layer) for hop in path.hops]
     scales = [hop.scale for hop in path.hops]
@@ -78,17 +81,24 @@ def stack(pool: Pool, path: LayerPath) -> Stack:
     if untied and pool.base.config.get("model_type") in FOLDABLE:
         # Exactly the same: both multiply a row, in the result's type, before anything else.
         embedding_scale, scales[0] = scales[0], 1.0
-    is_exact = all(scale == 1.0 for scale in scales)
+    scaled = next((place for place, scale in enumerate(scales) if scale != 1.0), None)
     if path.stored == "plain":
-        if not is_exact:
-            place, scale = next((n, s) for n, s in enumerate(scales) if s != 1.0)
+        valid = "valid: the form with a file of code (no --plain)"
+        if scaled is not None:
             raise InputError(
-                f"path: hop {place} scales its input by {scale:g}, which no plain checkpoint can "
-                "have\nvalid: hops without scales, or the form with a file of code (no --plain)"
+                f"path: hop {scaled} scales its input by {scales[scaled]:g}, which no plain "
+                f"checkpoint can have\n{valid}, or hops without scales"
+            )
+        wrong = misplaced(pool, [layer for _, layer in hops])
+        if wrong is not None:
+            raise InputError(
+                f"path: hop {wrong} runs layer {hops[wrong][1]}, and {_class_name(pool)} makes a "
+                f"layer of another kind at that place\n{valid}"
             )
         order = tuple(range(len(hops)))
         return Stack(tuple(hops), order, tuple(scales), embedding_scale, is_plain=True)
-    is_plain = len(layers) == len(hops) and is_exact
+    is_plain = len(layers) == len(hops) and scaled is None
+    is_plain = is_plain and misplaced(pool, [layer for _, layer in hops]) is None
     if not is_plain:
         embedding_scale, scales[0] = 1.0, path.hops[0].scale
     order = tuple(layers.index(hop) for hop in hops)
@@ -116,7 +126,7 @@ def stack_tensors(
             return merged(name)
         return pool[model].tensor(name).to(dtype)
 
-    prefix = layers_name(pool.base.config, pool.base.model_dir)
+    prefix = pool.layout.layers
     written: set[tuple[str, int]] = set()
     for name, place in pool.layout.places.items():
         if place.layer is None:
@@ -140,11 +150,7 @@ def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
     """The fields of config.json that a path changes."""
     stored = stack(pool, path)
     config = config_of_checkpoint(pool.base)
-    names: dict[str, str] = config.attribute_map
-    fields: dict[str, Any] = {names.get("num_hidden_layers", "num_hidden_layers"): len(path.hops)}
-    types = getattr(config, "layer_types", None)
-    if types is not None:
-        fields["layer_types"] = [types[hop.layer] for hop in path.hops]
+    fields = fields_of_order(config, [hop.layer for hop in path.hops])
     if not stored.is_plain:
         fields |= {
             "model_type": f"{config.model_type}_path",
@@ -155,8 +161,29 @@ def stack_config(pool: Pool, path: LayerPath) -> dict[str, Any]:
             },
             "input_layers": list(stored.input_layers),
             "input_scales": list(stored.input_scales),
+            **_own_fields(pool, [layer for _, layer in stored.layers]),
         }
     return fields
+
+
+def _own_fields(pool: Pool, layers: Sequence[int]) -> dict[str, Any]:
+    """What the modeling file is told where the class makes other kinds of layers than are stored.
+
+    Args:
+        pool: The models.
+        layers: The model's own layer of each stored one.
+    """
+    config = config_of_checkpoint(pool.base)
+    own = fields_of_order(config, range(pool.layout.num_layers))
+    if len(own) <= 1 + ("layer_types" in own) and misplaced(pool, layers) is None:
+        return {}
+    return {"stored_layers": list(layers), "own_layers": own}
+
+
+def _class_name(pool: Pool) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config_of_checkpoint(pool.base).model_type]
 
 
 def path_class(pool: Pool, path: LayerPath) -> Any:
@@ -173,23 +200,21 @@ def path_class(pool: Pool, path: LayerPath) -> Any:
         (modeling_path.PathMixin, model),
         {
             "config_class": path_config,
-            "layers_name": layers_name(pool.base.config, pool.base.model_dir),
+            "layers_name": pool.layout.layers,
         },
     )
 
 
 def stack_files(pool: Pool, path: LayerPath) -> dict[str, str]:
     """Texts of the files that go with a path's checkpoint, by name."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     files = {}
     if not stack(pool, path).is_plain:
         config = config_of_checkpoint(pool.base)
         classes = CLASSES.format(
             config=type(config).__name__,
-            model=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type],
+            model=_class_name(pool),
             model_type=config.model_type,
-            layers=layers_name(pool.base.config, pool.base.model_dir),
+            layers=pool.layout.layers,
         )
         files[MODELING_FILE] = inspect.getsource(modeling_path) + classes
     return files

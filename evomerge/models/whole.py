@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 
 import torch
 
 from evomerge.errors import InputError
 from evomerge.models.stack import stack
-from evomerge.pool import Checkpoint, Pool, layers_name
+from evomerge.pool import Checkpoint, Pool
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.names import is_computed
-from evomerge.recipe import LayerPath, Recipe
+from evomerge.recipe import Recipe
 
 
 def check_whole(pool: Pool, recipe: Recipe, written: Set[str]) -> None:
@@ -31,6 +31,7 @@ def check_whole(pool: Pool, recipe: Recipe, written: Set[str]) -> None:
     """
     base = pool.base
     made = _made_of(base)
+    layers = () if recipe.path is None else stack(pool, recipe.path).layers
     lacking = []
     for stored_name, info in open_checkpoint(
         base.name, base.model_dir, base.source
@@ -40,7 +41,7 @@ def check_whole(pool: Pool, recipe: Recipe, written: Set[str]) -> None:
             continue
         expected = {stored_name}
         if recipe.path is not None:
-            expected = {n for name in names for n in _in_path(pool, recipe.path, name)}
+            expected = {n for name in names for n in _in_path(pool, layers, name)}
         if not names or not expected <= written:
             lacking.append(stored_name)
     if lacking:
@@ -70,14 +71,14 @@ def _is_alias(pool: Pool, name: str) -> bool:
     return torch.equal(pool.base.unaligned(name), pool.base.unaligned(owner))
 
 
-def _in_path(pool: Pool, path: LayerPath, name: str) -> Iterator[str]:
+def _in_path(pool: Pool, layers: Sequence[tuple[str, int]], name: str) -> Iterator[str]:
     """Names of the stored tensors of a path that a tensor of the base's model stands for."""
     layer = pool.layout.places[name].layer
     if layer is None:
         yield name
         return
-    prefix = layers_name(pool.base.config, pool.base.model_dir)
+    prefix = pool.layout.layers
     rest = name.removeprefix(f"{prefix}.{layer}.")
-    for number, (_, stacked) in enumerate(stack(pool, path).layers):
+    for number, (_, stacked) in enumerate(layers):
         if stacked == layer:
             yield f"{prefix}.{number}.{rest}"

@@ -8,7 +8,6 @@ from evomerge.pool.added_tokens import (
 )
 from evomerge.pool.checkpoint import Checkpoint
 from evomerge.pool.config import ModelConfig, PoolConfig
-from evomerge.pool.families import layers_name
 from evomerge.pool.layout import (
     Layout,
     Place,
@@ -32,7 +31,6 @@ __all__ = [
     "config_of_checkpoint",
     "copy_companions",
     "has_model_code",
-    "layers_name",
     "load_tokenizer",
     "open_members",
     "open_models",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from evomerge.recipe import Dtype, Vocabulary
+from evomerge.recipe import Dtype
 from evomerge.registry import Section
+from evomerge.tokens import Vocabulary
 
 
 class ModelConfig(Section):
@@ -51,6 +52,9 @@ class PoolConfig(Section):
             fails all the same.
         trust_remote_code: Names of models ("base", an expert's) whose folders' Python code is run,
             with all rights of whoever searches; by default none.
+        component_rules: By which rules tensors' kinds are read from names: 2 knows mixers, MLPs
+            called fc1 and fc2, and the parts that Gemma 3n has for each layer; 1 calls these
+            "other". Runs from before the second rules keep the first; others have 2.
     """
 
     base: ModelEntry
@@ -60,3 +64,4 @@ class PoolConfig(Section):
     vocabulary: Vocabulary | None = None
     allow_nonfinite: bool = False
     trust_remote_code: tuple[str, ...] = ()
+    component_rules: Literal[1, 2] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.errors import InputError
+from evomerge.pool.components import RULES, Rules, component_in_block
 from evomerge.pool.foreign_code import (
     CONFIG_FILE,
     TOKENIZER_CONFIG,
@@ -43,6 +44,8 @@ class Layout:
         num_layers: Transformer blocks.
         shapes: Each tensor's shape by name, aliases included.
         embedding: Name of the tensor with a row for each token, that a tied head is an alias of.
+        layers: Name of the list of transformer blocks; empty where there is none.
+        rules: The first version of the rules by which kinds are read that gives these.
     """
 
     places: dict[str, Place]
@@ -50,6 +53,8 @@ class Layout:
     num_layers: int
     shapes: dict[str, tuple[int, ...]]
     embedding: str
+    layers: str
+    rules: Rules = 1
 
     @cached_property
     def tied(self) -> frozenset[str]:
@@ -163,8 +168,13 @@ def _not_text_only(model_dir: Path, config: PreTrainedConfig) -> InputError:
     )
 
 
-def layout_of(model: PreTrainedModel) -> Layout:
-    """The places of a model's persistent tensors."""
+def layout_of(model: PreTrainedModel, rules: Rules = RULES) -> Layout:
+    """The places of a model's persistent tensors.
+
+    Args:
+        model: May be on the meta device.
+        rules: By which kinds are read.
+    """
     state = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}
     aliases = {}
@@ -176,6 +186,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     num_layers = int(model.config.num_hidden_layers) if blocks else 0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     places = {}
+    tells = False
     for name in state:
         if name in aliases:
             continue
@@ -186,7 +197,9 @@ def layout_of(model: PreTrainedModel) -> Layout:
         if blocks and name.startswith(blocks):
             index, _, rest = name[len(blocks) :].partition(".")
             layer = int(index)
-            component = _component_in_block(rest, type(owner).__name__)
+            block = model.get_submodule(f"{blocks}{index}")
+            component = component_in_block(rest, block, rules)
+            tells |= component != component_in_block(rest, block, 1)
         elif owner is embedding or type(owner).__name__ == "Embedding":
             component = "embedding"
         elif owner is head:
@@ -196,7 +209,15 @@ def layout_of(model: PreTrainedModel) -> Layout:
         places[name] = Place(layer, component)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     rows = _embedding_tensor(model)
-    return Layout(places, aliases, num_layers, shapes, seen[id(state[rows])])
+    return Layout(
+        places,
+        aliases,
+        num_layers,
+        shapes,
+        embedding=seen[id(state[rows])],
+        layers=blocks.removesuffix("."),
+        rules=rules if tells else 1,
+    )
 
 
 def _embedding_tensor(model: PreTrainedModel) -> str:
@@ -220,19 +241,3 @@ def blocks_prefix(model: PreTrainedModel) -> str:
         if isinstance(module, ModuleList) and len(module) == wanted:
             return f"{name}."
     return ""
-
-
-def _component_in_block(rest: str, owner_type: str) -> Component:
-    path = rest.lower()
-    if "norm" in owner_type.lower():
-        return "norm" if path.count(".") == 1 else _inner(path)
-    return _inner(path)
-
-
-def _inner(path: str) -> Component:
-    head = path.split(".")[0]
-    if "attn" in head or "attention" in head:
-        return "attention"
-    if any(word in head for word in ("mlp", "ffn", "feed_forward", "moe")):
-        return "mlp"
-    return "norm" if "norm" in head or head.startswith("ln") else "other"

@@ -6,22 +6,25 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evomerge.errors import InputError, closest
 from evomerge.pool.adapters.adapter import is_adapter, open_adapter
 from evomerge.pool.alike import check_architecture, check_configs, check_shapes
 from evomerge.pool.checkpoint import Checkpoint, open_checkpoint
+from evomerge.pool.components import RULES, Rules
 from evomerge.pool.config import ModelConfig, PoolConfig
-from evomerge.pool.families import layers_name, warn_of_unknown
+from evomerge.pool.families import tell_of_unknown
 from evomerge.pool.foreign_code import warn_of_code
 from evomerge.pool.hub import locate, split_source
 from evomerge.pool.layout import Layout, config_of_checkpoint, hollow_model, layout_of
 from evomerge.pool.names import use_model_names
+from evomerge.pool.quantized import as_floats
 from evomerge.pool.vocabulary.align import Aligned, align
 from evomerge.pool.vocabulary.rows import vocabulary_tensors
 from evomerge.pool.vocabulary.tokenizers import check_needs_no_code, check_tokenizers
-from evomerge.recipe import MERGED, Dtype, Member, Recipe, Vocabulary
+from evomerge.recipe import MERGED, Dtype, Member, Recipe
+from evomerge.tokens import Vocabulary
 
 DTYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -58,10 +61,27 @@ class Pool:
     def __getitem__(self, name: str) -> Checkpoint:
         return next(checkpoint for checkpoint in self if checkpoint.name == name)
 
+    def require_layers(self) -> None:
+        """Refuse a model without a list of transformer blocks.
+
+        Raises:
+            InputError: It has none.
+        """
+        if not self.layout.layers:
+            raise InputError(
+                f"{self.base.model_dir}: model_type {self.base.config.get('model_type')!r} has no "
+                "list of layers, and nothing that could be reordered"
+            )
+
     @property
     def vocabulary(self) -> Vocabulary | None:
         """How rows were aligned; None where there was nothing to align."""
         return None if self.aligned is None else self.aligned.vocabulary
+
+    @property
+    def schema_version(self) -> Literal[1, 2]:
+        """Of recipes whose tensors' kinds are this pool's."""
+        return self.layout.rules
 
     @property
     def added_tokens(self) -> tuple[dict[str, Any], ...]:
@@ -97,9 +117,15 @@ class Pool:
                     f"recipe member {name!r} has hash {member.sha256[:12]}, the pool's model of "
                     f"that name has {here[name].sha256[:12]}: the files have changed"
                 )
+        if recipe.schema_version != self.schema_version and recipe.has_components:
+            raise InputError(
+                f"the recipe has schema_version {recipe.schema_version}, in which other tensors "
+                f"are of the kinds that it names than in this pool's {self.schema_version}\n"
+                f"valid: a search with `pool: {{component_rules: {recipe.schema_version}}}`"
+            )
         check_vocabulary(recipe, self.vocabulary)
         if recipe.path is not None:
-            layers_name(self.base.config, self.base.model_dir)
+            self.require_layers()
             for number, hop in enumerate(recipe.path.hops):
                 if hop.layer >= self.layout.num_layers:
                     raise InputError(
@@ -118,6 +144,7 @@ class Pool:
             vocabulary=self.vocabulary,
             allow_nonfinite=self.base.allow_nonfinite,
             trust_remote_code=tuple(c.name for c in self if c.trusted),
+            component_rules=None if self.layout.rules == 1 else self.layout.rules,
         )
 
 
@@ -142,13 +169,15 @@ def open_pool(
         config_dir,
         config.vocabulary,
         config.trust_remote_code,
+        # A run from before the second rules, opened again, has nothing to say of them.
+        config.component_rules or (RULES if hashes is None else 1),
     )
     pool.ignore_config = config.ignore_config
     for checkpoint in pool:
         checkpoint.allow_nonfinite = config.allow_nonfinite
     # Opened again from a run's own configuration, it was checked when the run began.
     if hashes is None:
-        warn_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
+        tell_of_unknown(pool.base.config, pool.base.model_dir, pool.layout)
         for checkpoint in pool:
             warn_of_code(checkpoint.name, checkpoint.model_dir, trusted=checkpoint.trusted)
         check_configs(pool.base, pool.experts, pool.layout, pool.ignore_config)
@@ -182,6 +211,7 @@ def _open_all(
     config_dir: Path,
     vocabulary: Vocabulary | None,
     trusted: Collection[str] = (),
+    rules: Rules = RULES,
 ) -> Pool:
     names = ["base", *(entry.name or Path(entry.source).name for entry in entries)]
     for name in names:
@@ -205,17 +235,19 @@ def _open_all(
     model_dir, source = locate(base_entry, config_dir, with_code="base" in trusted)
     if is_adapter(model_dir):
         raise InputError(f"model 'base': {model_dir} is an adapter; the base must be a whole model")
+    model_dir = as_floats("base", model_dir)
     base = open_checkpoint("base", model_dir, source)
     base.trusted = "base" in trusted
     check_needs_no_code(base)
     model = hollow_model(base.model_dir, trusted=base.trusted)
-    layout = layout_of(model)
+    layout = layout_of(model, rules)
     rows = vocabulary_tensors(model)
 
     def opened(name: str, entry: ModelConfig) -> Checkpoint:
         model_dir, source = locate(entry, config_dir, with_code=name in trusted)
         if is_adapter(model_dir):
             return open_adapter(name, model_dir, source, base, model, layout)
+        model_dir = as_floats(name, model_dir)
         checkpoint = open_checkpoint(name, model_dir, source)
         checkpoint.trusted = name in trusted
         check_architecture(checkpoint, base)
@@ -245,7 +277,15 @@ def open_members(recipe: Recipe) -> Pool:
     """
     entries = {name: entry_of(name, member.source) for name, member in recipe.members.items()}
     base = entries.pop("base")
-    pool = _open_all(base, tuple(entries.values()), recipe.dtype, Path(), recipe.vocabulary)
+    pool = _open_all(
+        base,
+        tuple(entries.values()),
+        recipe.dtype,
+        Path(),
+        recipe.vocabulary,
+        (),
+        recipe.schema_version,
+    )
     for checkpoint in pool:
         # The recipe's pool took them as they are, and the hashes say that they are these.
         checkpoint.allow_nonfinite = True

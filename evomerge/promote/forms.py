@@ -70,7 +70,10 @@ class Forms:
         """
         path = recipe.path
         if self.gguf and path is not None and path.stored != "plain":
-            raise InputError("--gguf: the model is a path through layers, which GGUF has none of")
+            raise InputError(
+                "--gguf: the model is a path through layers, which GGUF has none of; valid: "
+                "`evomerge export RUN_DIR --plain --gguf`"
+            )
         if self.lora_rank is None:
             return
         if recipe.path is not None:

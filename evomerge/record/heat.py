@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.recipe import Component, Recipe
 
-COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "norm")
+COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "mixer", "norm")
 """Of a layer, over which values are averaged."""
 
 

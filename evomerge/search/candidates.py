@@ -81,6 +81,8 @@ def export_candidate(
     candidate_id: str | None,
     out_dir: Path,
     check: Callable[[Recipe], None] = lambda _recipe: None,
+    *,
+    plain: bool = False,
 ) -> str:
     """Write a candidate of a run as a checkpoint.
 
@@ -89,12 +91,14 @@ def export_candidate(
         candidate_id: Which; by default the chosen one.
         out_dir: A new folder.
         check: Refuses a recipe, before anything is written.
+        plain: Whether a path's layers are stored as often as they are run.
 
     Returns:
         The candidate's id.
 
     Raises:
-        InputError: There is no such candidate, none is chosen yet, or the folder exists.
+        InputError: There is no such candidate, none is chosen yet, the folder exists, or a plain
+            checkpoint cannot be had.
     """
     if out_dir.exists():
         raise InputError(f"{out_dir} exists already; name a folder that does not")
@@ -103,18 +107,20 @@ def export_candidate(
         name = candidate_id or run.state.decided.get("chosen")
         if name is None:
             raise InputError(f"{run_dir}: no candidate is chosen yet; name one by --candidate")
-        check(run.recipe(find_candidate(run, name)))
-        export(run, name, out_dir)
+        recipe = run.recipe(find_candidate(run, name))
+        recipe = recipe.plain() if plain else recipe
+        check(recipe)
+        export(run, name, out_dir, recipe)
         return str(name)
     finally:
         run.close()
 
 
-def export(run: Run, candidate_id: str, out_dir: Path) -> None:
+def export(run: Run, candidate_id: str, out_dir: Path, recipe: Recipe | None = None) -> None:
     """Write a candidate as a checkpoint with tokenizer, model card and recipe.
 
     Raises:
         InputError: The folder exists.
     """
-    recipe = run.recipe(run.state.candidates[candidate_id])
+    recipe = recipe or run.recipe(run.state.candidates[candidate_id])
     export_checkpoint(run.setup.pool, recipe, out_dir, model_card(run, candidate_id, recipe))

@@ -13,7 +13,7 @@ from evomerge.fidelity.config import RaceConfig, SampledConfig
 from evomerge.journal.folder import RUNS_DIR
 from evomerge.merge.kept import readable
 from evomerge.optimize import OptimizerConfig
-from evomerge.pool import DTYPES, Adapter
+from evomerge.pool import DTYPES, Adapter, Pool
 from evomerge.record.verdicts import duplicate_lines, prompt_lines
 from evomerge.score import SPLITS, Objective
 from evomerge.score.leaks import NUM_LETTERS, NUM_WORDS
@@ -105,10 +105,19 @@ def _pool(setup: Setup) -> list[str]:
             f"  {checkpoint.name}: {checkpoint.source}, {_mib(checkpoint.size_bytes)}, "
             f"SHA-256 {checkpoint.sha256[:12]}"
             + (", LoRA adapter of the base" if isinstance(checkpoint, Adapter) else "")
+            + _matched(pool, checkpoint.name)
         )
     tied = f", {len(layout.tied)} tied" if layout.tied else ""
     lines.append(f"  tensors: {len(layout.places)} shared by all models{tied}, 0 mismatched")
     return lines
+
+
+def _matched(pool: Pool, name: str) -> str:
+    """Of an expert with another tokenizer: how many of the base's tokens it has."""
+    share = None if pool.aligned is None else pool.aligned.shares.get(name)
+    if share is None:
+        return ""
+    return f", another tokenizer: {share:.1%} of the base's tokens matched by text"
 
 
 def _space(setup: Setup) -> list[str]:

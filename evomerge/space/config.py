@@ -45,7 +45,7 @@ class GroupConfig(Section):
     Attributes:
         name: The group's name, which is a part of the names of its dimensions.
         layers: Transformer blocks by index; "outside" are the tensors in no block.
-        components: Kinds of tensors: embedding, attention, mlp, norm, head, other.
+        components: Kinds of tensors.
         names: Parts of names; a tensor belongs to the group if its name has any of them.
     """
 
@@ -150,6 +150,8 @@ class ParameterSpaceConfig(Choice):
             by their sum (all zero: they are equal); where the range allows negative ones, the same
             is added to each instead, as far as the range goes.
         mask_seed: Seeds the masks of methods that drop elements at random.
+        fused_experts: "single": methods that trim or measure a tensor do so for each expert of a
+            mixture by itself; by default all experts of a layer are one tensor, as in memory.
     """
 
     kind: Literal["parameter"] = "parameter"
@@ -165,6 +167,7 @@ class ParameterSpaceConfig(Choice):
     over_depth: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     weights_sum: Literal["free", "one"] = "free"
     mask_seed: int = 0
+    fused_experts: Literal["single"] | None = None
 
     @property
     def groupings(self) -> dict[str | None, GroupingConfig]:

@@ -10,7 +10,14 @@ from evomerge.pool import Layout
 from evomerge.recipe import Component, Selector
 from evomerge.space.config import GroupConfig, GroupingConfig
 
-INNER: tuple[Component, ...] = ("attention", "mlp", "norm", "other")
+INNER: tuple[Component, ...] = (
+    "attention",
+    "mlp",
+    "mixer",
+    "norm",
+    "per_layer",
+    "other",
+)
 FIRST: tuple[Component, ...] = ("embedding",)
 LAST: tuple[Component, ...] = ("norm", "head", "other")
 

@@ -76,6 +76,7 @@ class JointSpace:
 
 def _with_path(merge: Recipe, path: LayerPath) -> Recipe:
     return Recipe(
+        schema_version=merge.schema_version,
         members=merge.members,
         mask_seed=merge.mask_seed,
         dtype=merge.dtype,

@@ -72,6 +72,7 @@ class LayerSwap:
             parameters={"weight": {self.config.outer: 1.0}},
         )
         return Recipe(
+            schema_version=self.pool.schema_version,
             members=self.pool.members,
             dtype=self.pool.dtype,
             parts=(*parts, outside),

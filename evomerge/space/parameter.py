@@ -50,6 +50,7 @@ class ParameterSpace:
         if not models:
             return recipes.member(self.pool, "base")
         return Recipe(
+            schema_version=self.pool.schema_version,
             members=self.pool.members,
             mask_seed=self.config.mask_seed,
             dtype=self.pool.dtype,
@@ -190,6 +191,7 @@ class ParameterSpace:
                 assert isinstance(by_model, dict)
                 by_model[model] = blend.of(genome)
         return Part(
+            fused_experts=self.config.fused_experts,
             select=piece.select,
             method=self.choice.configs[method],
             models=models,

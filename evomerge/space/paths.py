@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from evomerge.errors import InputError, closest
-from evomerge.pool import Pool, layers_name
+from evomerge.pool import Pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space.path_config import PathSpaceConfig
 from evomerge.space.protocol import Dimension, Genome
@@ -69,6 +69,7 @@ class PathSpace:
         # A merge that no hop uses is no part of the model.
         merged = self.merged if MERGED in path.models else None
         return Recipe(
+            schema_version=self.pool.schema_version,
             members=self.pool.members,
             mask_seed=merged.mask_seed if merged is not None else 0,
             dtype=self.pool.dtype,
@@ -84,7 +85,7 @@ def path_models(config: PathSpaceConfig, pool: Pool, has_merged: bool) -> tuple[
     Raises:
         InputError: One is not there or named twice, or layers of this family cannot be reordered.
     """
-    layers_name(pool.base.config, pool.base.model_dir)
+    pool.require_layers()
     known = [*([MERGED] if has_merged else []), *(checkpoint.name for checkpoint in pool)]
     default = [name for name in known if name != "base"]
     models = tuple(default) if config.models is None else config.models

@@ -35,4 +35,10 @@ def _experts(pool: Pool) -> tuple[str, ...]:
 
 def _merge(pool: Pool, method: MethodConfig, models: tuple[str, ...], weight: float) -> Recipe:
     part = Part(method=method, models=models, parameters={"weight": dict.fromkeys(models, weight)})
-    return Recipe(members=pool.members, dtype=pool.dtype, parts=(part,), vocabulary=pool.vocabulary)
+    return Recipe(
+        schema_version=pool.schema_version,
+        members=pool.members,
+        dtype=pool.dtype,
+        parts=(part,),
+        vocabulary=pool.vocabulary,
+    )

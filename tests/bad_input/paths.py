@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import yaml
-from transformers import GPT2Config, OlmoConfig, PreTrainedConfig
+from transformers import JambaConfig, PreTrainedConfig
 
 from bad_input.mistakes import EXPERT, Case, Change, both, edit_recipe, recipe_file
 from families import FAMILIES, MEMBERS, save_random
@@ -40,6 +40,19 @@ def path(*hops: dict) -> Change:
 def other_width(folder: Path) -> None:
     shutil.rmtree(folder / EXPERT)
     save_model(folder / EXPERT, 2, hidden_size=32)
+
+
+# Which of its layers has which cache is computed from their places.
+JAMBA = JambaConfig(
+    **FAMILIES["Llama"][1],
+    attn_layer_period=2,
+    attn_layer_offset=1,
+    num_experts=2,
+    num_experts_per_tok=1,
+    mamba_d_state=4,
+    mamba_dt_rank=2,
+    use_mamba_kernels=False,
+)
 
 
 def pool_of(config: PreTrainedConfig) -> Change:
@@ -105,16 +118,9 @@ CASES = {
     "hidden sizes that differ": Case(
         both(order(), other_width), ("'expert1'", "[12, 32]", "[12, 16]")
     ),
-    "a family whose paths are not tested": Case(
-        both(order(), pool_of(OlmoConfig(**FAMILIES["Llama"][1]))),
-        ("'olmo' cannot be reordered", "llama, mistral"),
-    ),
-    "layers that depend on their place": Case(
-        both(
-            order(),
-            pool_of(GPT2Config(**FAMILIES["GPT-2"][1], scale_attn_by_inverse_layer_idx=True)),
-        ),
-        ("scale_attn_by_inverse_layer_idx", "depend on its place"),
+    "layers that cannot be run twice": Case(
+        both(order(), pool_of(JAMBA)),
+        ("'jamba' cannot be reordered", "with the cache"),
     ),
     "a phase behind a path": Case(
         phases({"kind": "layer_order"}, {"kind": "layer_order", "models": ["merged", "expert1"]}),

@@ -132,8 +132,8 @@ CASES = {
         ("build recipe.yaml --out out", "enqueue run recipe.yaml"),
     ),
     "recipe of a newer release": Case(
-        both(recipe_file, edit_recipe(schema_version=2)),
-        ("recipe.yaml", "schema_version 2", "install a newer evomerge"),
+        both(recipe_file, edit_recipe(schema_version=3)),
+        ("recipe.yaml", "schema_version 3", "install a newer evomerge"),
         ("build recipe.yaml --out out",),
     ),
     "recipe without base": Case(

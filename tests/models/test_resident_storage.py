@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from evomerge.models.modeling_path import share
-from evomerge.pool import layers_name
 from evomerge.recipe import MERGED
 from evomerge.space import recipes
 from families import REPRESENTATIVES, reopen_pool
@@ -55,7 +54,7 @@ class TestStorage:
     @of_representatives
     def test_a_members_tensors_are_the_files_map(self, family, resident):
         pool = family.pool
-        prefix = layers_name(pool.base.config, pool.base.model_dir)
+        prefix = pool.layout.layers
         resident.load(path_recipe(pool, "expert0", STEPS))
         for (model, layer, _), module in zip(STEPS, hops(resident), strict=True):
             for name, parameter in module.named_parameters():
@@ -101,7 +100,7 @@ class TestStorage:
     def test_hops_of_the_merged_model_are_its_layers(self, family, resident):
         pool = family.pool
         own = {name: t.data_ptr() for name, t in resident.model.state_dict().items()}
-        prefix = layers_name(pool.base.config, pool.base.model_dir)
+        prefix = pool.layout.layers
         resident.load(path_recipe(pool, "expert1", MIXED_STEPS, merged_recipe(pool)))
         for (model, layer, _), module in zip(MIXED_STEPS, hops(resident), strict=True):
             for name, parameter in module.named_parameters():

@@ -20,7 +20,7 @@ def layout(layers: list[int], outside: int) -> Layout:
     places |= {f"layers.{n}": Place(n, "other") for n in range(len(layers))}
     sizes = [outside, *layers]
     shapes = {name: (size,) for name, size in zip(places, sizes, strict=True)}
-    return Layout(places, {}, len(layers), shapes, "embedding")
+    return Layout(places, {}, len(layers), shapes, "embedding", "layers")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 from evomerge.merge import Engine
 from evomerge.models import export_checkpoint
 from evomerge.models.stack import MODELING_FILE
-from evomerge.pool import Pool, layers_name
+from evomerge.pool import Pool
 from evomerge.recipe import MERGED, Hop, LayerPath, Recipe
 from evomerge.space import recipes
 from families import FAMILIES, REPRESENTATIVES, VOCAB_SIZE, reopen_pool
@@ -257,7 +257,7 @@ class TestEveryFamily:
     def test_each_layer_is_stored_once(self, exported, family, case):
         model = exported[family, case]
         pool = model.pool
-        prefix = layers_name(pool.base.config, pool.base.model_dir)
+        prefix = pool.layout.layers
         tensors = model.tensors
         numbers = {
             int(name.removeprefix(f"{prefix}.").split(".")[0])
@@ -309,7 +309,7 @@ class TestTensors:
         """Each stored tensor is the member's or the merge's, in the pool's type."""
         model = exported[family, case]
         pool = model.pool
-        prefix = layers_name(pool.base.config, pool.base.model_dir)
+        prefix = pool.layout.layers
         merge = model.recipe.merge
         merged = {} if merge is None else dict(Engine(pool).tensors(merge))
         dtype = getattr(torch, CASES[case][2])

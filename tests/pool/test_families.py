@@ -36,7 +36,7 @@ from evomerge.methods.linear import LinearConfig
 from evomerge.methods.task_arithmetic import TaskArithmeticConfig
 from evomerge.models.export import export_checkpoint
 from evomerge.models.weights import stored_weights_sha256, weights_sha256
-from evomerge.pool import Pool
+from evomerge.pool import Pool, families
 from evomerge.pool.families import KNOWN
 from evomerge.recipe import Part, Recipe
 from evomerge.space import recipes
@@ -335,12 +335,15 @@ class TestUnknown:
         }[request.param]
         return save_members(tmp_path, config)
 
-    def test_works_as_a_whole_with_a_warning(self, folder, caplog):
+    def test_works_and_says_once_what_was_checked(self, folder, caplog, monkeypatch):
+        monkeypatch.setattr(families, "_said", set())
         with caplog.at_level(logging.WARNING, logger="evomerge"):
             pool = reopen_pool(folder)
+            reopen_pool(folder)
         (record,) = caplog.records
-        assert "not among the families that are tested" in record.getMessage()
-        assert "groups: whole" in record.getMessage()
+        assert "every tensor was checked against transformers' class" in record.getMessage()
+        assert "in 2 layers" in record.getMessage()
+        assert "\n" not in record.getMessage()
         assert_merged(pool, states(folder))
         assert_exported(pool, recipe_of(pool, LinearConfig()), folder / "out")
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from transformers import OlmoConfig
 
 from evomerge.errors import InputError
 from evomerge.pool import Pool
@@ -153,13 +152,6 @@ class TestRefusals:
         message = self.refused(pool, **{limit: NUM_LAYERS - 1})
         assert f"space.{limit}" in message and "3 layers" in message and A in message
         assert new_space(pool, **{limit: NUM_LAYERS})
-
-    def test_a_family_that_is_not_tested(self, tmp_path):
-        from families import FAMILIES, make_random_pool
-
-        _, options = FAMILIES["Llama"]
-        message = self.refused(make_random_pool(tmp_path, OlmoConfig(**options)))
-        assert "'olmo' cannot be reordered" in message and "llama" in message
 
     def test_nothing_varies(self, tmp_path):
         """Of a model of two layers only the ends are left."""

@@ -1,0 +1,170 @@
+"""A small random model of another model's kind, on which is tried what may be done with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evomerge.pool.config_fields import OF_KINDS, most_of
+from evomerge.pool.from_transformers import model_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_SMALL: dict[str, int] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 16,
+    "num_attention_heads": 4,
+    "head_dim": 8,
+    "rotary_dim": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "qk_head_dim": 16,
+    "v_head_dim": 8,
+    "max_position_embeddings": 512,
+    "vocab_size_per_layer_input": 96,
+    "hidden_size_per_layer_input": 8,
+}
+"""Sizes of the small model."""
+
+WINDOW = 24
+"""Of the small model, shorter than its sequences, so that windows show."""
+
+_LENGTH = re.compile(r"window(?!.*layers)|chunk_size|index_topk")
+"""Names of sizes that say how far a layer sees."""
+
+_ROUND = re.compile(r"period|pattern|every|interval|freq$")
+"""Names of numbers that say after how many layers a kind comes again."""
+
+_FEW_LAYERS, _MOST_LAYERS = 4, 12
+"""Of the small model, where nothing says which kinds there are, and where a round is longer."""
+
+_MOST_PARAMETERS = 30_000_000
+"""Of a model whose sizes cannot be made small."""
+
+
+def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
+    """A model of the same class and kinds of layers, random and small, in float32 on the CPU."""
+    from transformers import GenerationConfig
+
+    for changes in (_SMALL | _few_heads(config), {"vocab_size": 96}):
+        # Sizes that do not go together fail in many ways.
+        with suppress(Exception), torch.random.fork_rng([]):
+            small = _with(config, changes)
+            torch.manual_seed(seed)
+            with torch.device("meta"):
+                empty = model_of(small)
+            if empty.num_parameters() > _MOST_PARAMETERS:
+                continue
+            model = model_of(small, dtype=torch.float32)
+            for parameter in model.parameters():
+                parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+            model.requires_grad_(False).eval()
+            # What it writes ends by its length.
+            model.generation_config = GenerationConfig()
+            with torch.inference_mode():
+                model(input_ids=torch.tensor([[5, 6, 7]]))
+            return model
+    return None
+
+
+def _few_heads(config: PreTrainedConfig) -> dict[str, int]:
+    """Key and value heads in the model's proportion to its heads: all, one, or some."""
+    text: Any = config.get_text_config(decoder=True)
+    heads, keys = (most_of(text, f"num_{kind}_heads", 0) for kind in ("attention", "key_value"))
+    if not heads or not keys:
+        return {}
+    return {"num_key_value_heads": 4 if keys == heads else 1 if keys == 1 else 2}
+
+
+def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedConfig:
+    """A configuration with few layers, two of each kind at least, and with other sizes."""
+    told = config.to_dict()
+    for part in (told, *told.values()):
+        # Its layers are of one size.
+        if isinstance(part, dict):
+            part.pop("per_layer_config", None)
+    small = type(config).from_dict(told)
+    text: Any = small.get_text_config(decoder=True)
+    told = text.to_dict()
+    lengths = {
+        name: value
+        for name, value in told.items()
+        if _LENGTH.search(name) and type(value) is int and value > 1
+    }
+    # Windows of one length stay alike, and others differ.
+    ranks = sorted(set(lengths.values()), reverse=True)
+    windows = {
+        name: min(value, max(6, WINDOW - 6 * ranks.index(value))) for name, value in lengths.items()
+    }
+    layers = _few_layers(told, text.num_hidden_layers, changes)
+    for name, value in {**changes, **windows, **layers}.items():
+        # Some are no settings but properties, or refuse a size that others do not go with.
+        with suppress(Exception):
+            if getattr(text, name, None) is not None:
+                setattr(text, name, value)
+    # Where frequencies depend on the length, sequences are short enough not to notice.
+    rope = getattr(text, "rope_parameters", None) or {}
+    for one in [rope, *rope.values()]:
+        if isinstance(one, dict) and one.get("rope_type") in ("longrope", "dynamic"):
+            kept = ("rope_theta", "partial_rotary_factor")
+            given = {name: one[name] for name in kept if name in one}
+            one.clear()
+            one.update(given, rope_type="default")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text, name, 0)
+    return small
+
+
+def _few_layers(
+    told: Mapping[str, Any], num_layers: int, changes: Mapping[str, int]
+) -> dict[str, Any]:
+    """The settings of a model with two layers of each kind, or with its first and last ones.
+
+    Args:
+        told: The model's configuration.
+        num_layers: How many it has.
+        changes: Sizes that the small model has.
+    """
+    lists = {
+        name: list(value)
+        for name, value in told.items()
+        if isinstance(value, list | tuple)
+        and len(value) == num_layers
+        and (name in changes or OF_KINDS.search(name))
+    }
+    of_kinds = [value for name, value in lists.items() if name not in changes]
+    kinds = [tuple(str(value[layer]) for value in of_kinds) for layer in range(num_layers)]
+    if len(set(kinds)) > 1:
+        # Two in a row of each, in the order in which they come: neighbours differ too.
+        picked = [n for kind in dict.fromkeys(kinds) for n in _two_of(kinds, kind)]
+    else:
+        # Kinds that come again after so many layers are among the first ones.
+        rounds = [
+            len(value) if isinstance(value, list | tuple) else value
+            for name, value in told.items()
+            if (isinstance(value, list | tuple) and OF_KINDS.search(name))
+            or (isinstance(value, int) and _ROUND.search(name))
+        ]
+        most = max((n for n in rounds if n <= _MOST_LAYERS), default=0)
+        picked = list(range(min(num_layers, max(_FEW_LAYERS, most))))
+    few: dict[str, Any] = {}
+    if told.get("num_kv_shared_layers"):
+        # Those at the end read what layers of their kind before them wrote.
+        few["num_kv_shared_layers"] = len(picked)
+        picked = picked * 2
+    for name, value in lists.items():
+        few[name] = [changes.get(name, value[layer]) for layer in picked]
+    return {**few, "num_hidden_layers": len(picked)}
+
+
+def _two_of(kinds: list[tuple[str, ...]], kind: tuple[str, ...]) -> list[int]:
+    """The first layers of a kind, or the only one twice."""
+    found = [layer for layer, each in enumerate(kinds) if each == kind]
+    return [found[0], found[min(1, len(found) - 1)]]

@@ -1,0 +1,52 @@
+"""Fields of a transformers configuration that count layers, list them, or differ between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+NUM_LAYERS = "num_hidden_layers"
+
+OF_KINDS = re.compile(r"layer|block|types|sparsity")
+"""Names of lists that say which layer is of which kind."""
+
+_OF_NUMBERS = re.compile(r"_only_|indic|index|idxs?$|_ids$")
+"""Names of lists that name layers by their numbers."""
+
+
+def most_of(text: Any, name: str, otherwise: int) -> int:
+    """A size that some models have for each layer: the largest."""
+    # Where layers differ, transformers refuses to name one value for all.
+    layers = list(getattr(text, "per_layer_config", None) or ()) or [text]
+    sizes: list[Any] = []
+    for layer in layers:
+        value = getattr(layer, name, None)
+        sizes += value if isinstance(value, list | tuple) else [value]
+    return max((int(size) for size in sizes if isinstance(size, int | float)), default=otherwise)
+
+
+def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str, Any]:
+    """The fields that say how many layers there are and of which kind each is, of another order.
+
+    Args:
+        config: The model's.
+        order: The model's own layer at each place.
+
+    Returns:
+        By the names that config.json has.
+    """
+    names: dict[str, str] = config.attribute_map
+    fields: dict[str, Any] = {names.get(NUM_LAYERS, NUM_LAYERS): len(order)}
+    for name, value in config.to_dict().items():
+        if (
+            isinstance(value, list | tuple)
+            and len(value) == config.num_hidden_layers
+            and OF_KINDS.search(name)
+            and not _OF_NUMBERS.search(name)
+        ):
+            fields[name] = [value[layer] for layer in order]
+    return fields
