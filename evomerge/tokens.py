@@ -18,13 +18,23 @@ class TokenRow(Section):
         model: The member that has it; none: the row is zeros.
         token: The token whose row it is there; by default the same token.
         token_id: The row itself, in the place of a token.
+        mean_of: Members, in the place of one: the row is the mean of their rows of the token.
         force: Whether models that have the token take this row as well.
     """
 
     model: str | None = None
     token: str | None = None
     token_id: int | None = Field(default=None, ge=0)
+    mean_of: tuple[str, ...] | None = Field(default=None, min_length=1)
     force: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if self.mean_of is not None and self.model is not None:
+            raise ValueError("a row is of a model, or the mean_of several")
+        if self.token is not None and self.token_id is not None:
+            raise ValueError("give a token or a token_id, not both")
+        return self
 
 
 class Vocabulary(Section):

@@ -89,6 +89,8 @@ def tokenizer_source(pool: Pool, data: dict[str, Any], sources: dict[str, str]) 
 def _source_of(row: TokenRow, token: str, sources: Mapping[str, str]) -> dict[str, Any]:
     """A token's row in mergekit's words."""
     entry: dict[str, Any] = {"force": True} if row.force else {}
+    if row.mean_of is not None:
+        raise InputError(f"mergekit has no words for the mean of several models' rows of {token!r}")
     if row.model is None:
         return {"source": {"kind": "zero"}, **entry}
     source: dict[str, Any] = {"kind": "model_token", "model": sources[row.model]}

@@ -27,9 +27,10 @@ from evomerge.models.export import (
 from evomerge.pool import ModelConfig, Pool, open_members, open_models
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.pool import entry_of
+from evomerge.pool.vocabulary.align import tokens_with_rows
 from evomerge.recipe import Member, Recipe
 from evomerge.space import recipes
-from evomerge.tokens import Vocabulary
+from evomerge.tokens import TokenRow, Vocabulary
 
 HASH_FILE = ".sha256"
 """In a kept checkpoint's folder: the hash of its tensor files when they were written."""
@@ -120,7 +121,7 @@ def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recip
     named = {model: built[model] for model in document.models if model in built}
     named |= {model: _adapted(model, built) for model in document.adapted}
     if document.tokenizer_of is not None:
-        named[document.base] = _with_tokenizer(document.base, document.tokenizer_of, named)
+        named[document.base] = _with_tokenizer(document, document.tokenizer_of, named)
     folders = {model: each.folder for model, each in named.items()}
     pool, recipe = open_document(document, folders)
     return pool, _with_recipes(recipe, named.values())
@@ -134,10 +135,29 @@ def _adapted(model: str, built: Mapping[str, Built]) -> Built:
     return build_once(pool, _with_recipes(recipes.member(pool, "adapter"), built.values()))
 
 
-def _with_tokenizer(model: str, other: str, built: Mapping[str, Built]) -> Built:
-    """A model with another one's tokenizer, and its rows where that has their tokens."""
-    owner, kept = (_entry(name, each, built) for name, each in (("base", other), ("kept", model)))
-    pool = open_models(owner, (kept,), None, Path(), Vocabulary(tokens="base", missing="base"))
+def _with_tokenizer(document: Document, other: str, built: Mapping[str, Built]) -> Built:
+    """A document's base with another model's tokenizer, and its rows where that has their tokens.
+
+    As in mergekit, the row of a token that the base lacks is that of the merged model that has it,
+    or the mean of those that have it, or zeros.
+    """
+    whole = [model for model in document.models if "+" not in model and model != document.base]
+    names = {model: "base" if model == other else f"merged{n}" for n, model in enumerate(whole)}
+    owner, kept = _entry("base", other, built), _entry("kept", document.base, built)
+    experts = [_entry(name, model, built) for model, name in names.items() if name != "base"]
+
+    def opened(rows: dict[str, TokenRow]) -> Pool:
+        vocabulary = Vocabulary(tokens="base", missing="base", rows=rows or None)
+        return open_models(owner, (kept, *experts), None, Path(), vocabulary)
+
+    pool = opened({})
+    tokens = {each.name: tokens_with_rows(each, pool.base, pool.layout) for each in pool}
+    rows = {}
+    for token in sorted(tokens["base"].keys() - tokens["kept"].keys()):
+        owners = tuple(name for name in names.values() if token in tokens[name])
+        single = owners[0] if len(owners) == 1 else None
+        rows[token] = TokenRow(model=single, mean_of=owners if len(owners) > 1 else None)
+    pool = opened(rows) if rows else pool
     return build_once(pool, _with_recipes(recipes.member(pool, "kept"), built.values()))
 
 

@@ -288,7 +288,10 @@ class TestAgainstMergekit:
     @pytest.mark.parametrize("source", ["base", "union"])
     @pytest.mark.parametrize("text", [LINEAR, TIES], ids=["linear", "ties"])
     def test_rows_that_are_said(self, here, source, text):
-        tokens = SAID if text == LINEAR else {"<x>": SAID["<x>"], "<c>": SAID["<c>"]}
+        named = SAID if text == LINEAR else {"<x>": SAID["<x>"], "<c>": SAID["<c>"]}
+        # mergekit fails where a token is added to the base's tokenizer.
+        known = TOKENS["base"] if source == "base" else tuple(named)
+        tokens = {token: row for token, row in named.items() if token in known}
         pool, recipe = read(text, tokenizer={"source": source, "tokens": tokens})
         export_checkpoint(pool, recipe, here / "ours", "card")
         theirs = self.run(here / "config.yaml", here / "theirs")

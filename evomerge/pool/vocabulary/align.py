@@ -193,6 +193,12 @@ def _tokens(
     return {token: index for token, index in vocabulary.items() if index < num_rows}
 
 
+def tokens_with_rows(checkpoint: Checkpoint, base: Checkpoint, layout: Layout) -> dict[str, int]:
+    """Ids of the tokens that a model has a row for; without a tokenizer it has the base's."""
+    is_own = checkpoint is base or has_own_tokenizer(checkpoint, base)
+    return _with_rows(checkpoint if is_own else base, layout)
+
+
 def _with_rows(checkpoint: Checkpoint, layout: Layout) -> dict[str, int]:
     """Ids of the tokens of a model's own tokenizer that it has a row for."""
     num_rows = _num_rows(checkpoint, layout)
@@ -241,20 +247,18 @@ def _check_rows(
     """Rows that are said must be there."""
     for token, row in (policy.rows or {}).items():
         where = f"pool.vocabulary.rows: {token!r}"
-        if row.model is None:
-            continue
-        if row.model not in tokens:
-            raise InputError(f"{where}: no model {row.model!r}; {closest(row.model, list(tokens))}")
-        if row.token_id is not None:
-            if row.token_id >= num_rows[row.model]:
+        for model in row.mean_of or ([] if row.model is None else [row.model]):
+            if model not in tokens:
+                raise InputError(f"{where}: no model {model!r}; {closest(model, list(tokens))}")
+            if row.token_id is None:
+                wanted = token if row.token is None else row.token
+                if wanted not in tokens[model]:
+                    raise InputError(f"{where}: model {model!r} has no row of a token {wanted!r}")
+            elif row.token_id >= num_rows[model]:
                 raise InputError(
-                    f"{where}: model {row.model!r} has no row {row.token_id}; valid: 0 to "
-                    f"{num_rows[row.model] - 1}"
+                    f"{where}: model {model!r} has no row {row.token_id}; valid: 0 to "
+                    f"{num_rows[model] - 1}"
                 )
-            continue
-        wanted = token if row.token is None else row.token
-        if wanted not in tokens[row.model]:
-            raise InputError(f"{where}: model {row.model!r} has no row of a token {wanted!r}")
 
 
 def _added(

@@ -133,17 +133,22 @@ def rows_of(
     padding = [row for row in spare if row >= of_base]
     pairs: dict[str, list[tuple[int, int]]] = {"base": [(n, n) for n in spare if n < of_base]}
     zeros: list[int] = []
+    models = {c.name: c for c in (*experts, base)}
     means: list[tuple[int, tuple[tuple[Checkpoint, int], ...]]] = []
     filled: list[int] = []
     for token, row in target.items():
         rule = said.get(token)
         if rule is not None and (rule.force or token not in own):
+            wanted = rule.token or token
+            if rule.mean_of is not None:
+                means.append((row, tuple((models[n], tokens[n][wanted]) for n in rule.mean_of)))
+                continue
             if rule.model is None:
                 zeros.append(row)
                 continue
             lent = rule.token_id
             if lent is None:
-                lent = tokens[rule.model][rule.token or token]
+                lent = tokens[rule.model][wanted]
             pairs.setdefault(rule.model, []).append((lent, row))
         elif token in own:
             pairs.setdefault(checkpoint.name, []).append((own[token], row))
@@ -157,7 +162,6 @@ def rows_of(
                 pairs.setdefault(lenders[0].name, []).append((tokens[lenders[0].name][token], row))
             else:
                 means.append((row, tuple((c, tokens[c.name][token]) for c in lenders)))
-    models = {c.name: c for c in (*experts, base)}
     copies = []
     for name, of_model in pairs.items():
         if of_model:
