@@ -119,7 +119,8 @@ def try_family(model_type: str) -> str:
             _try(found, Path(name))
         except Exception as error:  # noqa: BLE001
             question = next(key for key in COUNTED if key not in found.passed)
-            found.failed[question] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            said = str(error).splitlines()[0].replace(f"{name}/", "")[:300]
+            found.failed[question] = f"{type(error).__name__}: {said}"
     gc.collect()
     return json.dumps(asdict(found))
 
@@ -203,6 +204,8 @@ HEAD_PATH = Path(__file__).parent.parent / "docs/families_head.md"
 
 LINE = "Not in the table are model types with other parts than text, which are refused: {names}.\n"
 
+UNMADE = "Nor are those of which no small model could be made: {names}.\n"
+
 
 def reloaded(folders: Sequence[Path], scratch: Path) -> str | None:
     """See `evomerge.models.path_proof.reloaded`.
@@ -285,7 +288,9 @@ def page(rows: Sequence[Found]) -> str:
     aside = ", ".join(f"`{each.model_type}`" for each in rows if each.is_multimodal)
     reasons = "## What failed, and why\n\n" + "\n".join(notes) + "\n\n" if notes else ""
     head = HEAD_PATH.read_text(encoding="utf-8").format(version=transformers.__version__)
-    return head + "\n".join(lines) + "\n\n" + reasons + LINE.format(names=aside)
+    unmade = [f"`{each.model_type}`" for each in rows if not (each.is_made or each.is_multimodal)]
+    ends = LINE.format(names=aside) + "\n" + UNMADE.format(names=", ".join(unmade))
+    return head + "\n".join(lines) + "\n\n" + reasons + ends
 
 
 if __name__ == "__main__":

@@ -32,8 +32,11 @@ class TokenRow(Section):
     def _is_one_place(self) -> Self:
         if self.mean_of is not None and self.model is not None:
             raise ValueError("a row is of a model, or the mean_of several")
-        if self.token is not None and self.token_id is not None:
-            raise ValueError("give a token or a token_id, not both")
+        if self.token_id is not None and (self.token is not None or self.mean_of is not None):
+            raise ValueError("a token_id is a row of one model; give no token and no mean_of")
+        is_there = self.model is not None or self.mean_of is not None
+        if not is_there and (self.token is not None or self.token_id is not None):
+            raise ValueError("say of which model: model or mean_of is missing")
         return self
 
 

@@ -87,6 +87,7 @@ def _check_vocabulary(document: Document, pool: Pool) -> None:
     for what, is_there in (
         ("the tokenizer of another model than the base", document.tokenizer_of is not None),
         ("rows of tokens", said is not None and said.rows is not None),
+        ("rows of padding", said is not None and said.pad_to_multiple_of is not None),
     ):
         if is_there:
             raise InputError(
@@ -105,7 +106,8 @@ def _check_vocabulary(document: Document, pool: Pool) -> None:
 def _in_pool(entry: ModelConfig, document: Document, pool: Pool) -> Checkpoint:
     model_dir = whole_path(entry.source, document.path.parent, str(document.path))
     for checkpoint in pool:
-        if model_dir == checkpoint.model_dir:
+        # A quantized model's folder is not where its floats are.
+        if model_dir == checkpoint.model_dir or str(model_dir) == checkpoint.source:
             return checkpoint
     for checkpoint in pool if not model_dir.is_dir() else ():
         if _is_of_hub(checkpoint, entry):

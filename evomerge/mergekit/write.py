@@ -43,6 +43,11 @@ def mergekit_yaml(pool: Pool, recipe: Recipe) -> str:
                 f"member {name!r} was built from a recipe of its own, which mergekit has no words "
                 "for in one configuration"
             )
+    if any(part.fused_experts is not None for part in recipe.parts):
+        raise InputError(
+            "mergekit takes all experts of a layer as one tensor, the recipe each by itself "
+            "(`fused_experts: single`)"
+        )
     return _Writer(pool, recipe).text()
 
 

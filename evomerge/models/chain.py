@@ -24,11 +24,11 @@ from evomerge.models.export import (
     export_checkpoint,
     write_companions,
 )
-from evomerge.pool import ModelConfig, Pool, open_members, open_models
+from evomerge.pool import DTYPES, ModelConfig, Pool, open_members, open_models
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.pool import entry_of
 from evomerge.pool.vocabulary.align import tokens_with_rows
-from evomerge.recipe import Member, Recipe
+from evomerge.recipe import Dtype, Member, Recipe
 from evomerge.space import recipes
 from evomerge.tokens import TokenRow, Vocabulary
 
@@ -146,18 +146,20 @@ def _with_tokenizer(document: Document, other: str, built: Mapping[str, Built]) 
     owner, kept = _entry("base", other, built), _entry("kept", document.base, built)
     experts = [_entry(name, model, built) for model, name in names.items() if name != "base"]
 
-    def opened(rows: dict[str, TokenRow]) -> Pool:
+    def opened(rows: dict[str, TokenRow], dtype: Dtype | None) -> Pool:
         vocabulary = Vocabulary(tokens="base", missing="base", rows=rows or None)
-        return open_models(owner, (kept, *experts), None, Path(), vocabulary)
+        return open_models(owner, (kept, *experts), dtype, Path(), vocabulary)
 
-    pool = opened({})
+    pool = opened({}, None)
+    # It keeps its own type, whatever that of the tokenizer's model is.
+    dtype = DTYPES[pool["kept"].tensors[pool.layout.embedding].dtype]
     tokens = {each.name: tokens_with_rows(each, pool.base, pool.layout) for each in pool}
     rows = {}
     for token in sorted(tokens["base"].keys() - tokens["kept"].keys()):
         owners = tuple(name for name in names.values() if token in tokens[name])
         single = owners[0] if len(owners) == 1 else None
         rows[token] = TokenRow(model=single, mean_of=owners if len(owners) > 1 else None)
-    pool = opened(rows) if rows else pool
+    pool = opened(rows, dtype)
     return build_once(pool, _with_recipes(recipes.member(pool, "kept"), built.values()))
 
 

@@ -9,7 +9,7 @@ from evomerge.files import write_text
 from evomerge.mergekit import is_mergekit, mergekit_yaml, require_model
 from evomerge.models.chain import open_again, open_mergekit
 from evomerge.models.export import export_checkpoint
-from evomerge.models.path_proof import require_paths
+from evomerge.models.path_proof import prove_paths
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe, read_recipe
 
@@ -37,7 +37,7 @@ def build_recipe(
         raise InputError(f"{out_dir} exists already; name a folder that does not")
     pool, recipe = open_recipe(recipe_path, ignores_unknown=ignores_unknown)
     if recipe.path is not None:
-        require_paths(pool)
+        prove_paths(pool)
     if plain:
         recipe = recipe.plain()
     built = {name for name, member in recipe.members.items() if member.recipe is not None}

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from evomerge.errors import InputError
 from evomerge.models.export import appearing, write_tensors
+from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.pool.child import run_apart
 from evomerge.pool.foreign_code import CONFIG_FILE, copy_without_code
+from evomerge.pool.names import is_computed
 from evomerge.reading import first_line, read_json
 
 SINGLE_BIN = "pytorch_model.bin"
@@ -41,7 +43,7 @@ def import_bin(model_dir: Path, out_dir: Path) -> None:
     with appearing(out_dir) as folder:
         for path in sorted(model_dir.iterdir()):
             is_companion = path.suffix in (".json", ".txt", ".jinja", ".model", ".md")
-            if is_companion and path.is_file() and path.name != BIN_INDEX:
+            if is_companion and path.is_file() and path.name not in (BIN_INDEX, INDEX_FILE):
                 copy_without_code(path, folder / path.name)
         reason = run_apart(["-m", __name__, str(model_dir), str(folder)])
         if reason is not None:
@@ -59,7 +61,8 @@ def bins(model_dir: Path) -> list[Path]:
             raise InputError(f"{model_dir}: has neither {SINGLE_BIN} nor {BIN_INDEX}")
         return [model_dir / SINGLE_BIN]
     weight_map = read_json(model_dir / BIN_INDEX).get("weight_map")
-    names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    said = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    names = sorted({name if isinstance(name, str) else repr(name) for name in said})
     for name in names:
         if Path(name).name != name or not (model_dir / name).is_file():
             raise InputError(f"{model_dir / BIN_INDEX} names {name!r}, which is not beside it")
@@ -81,6 +84,10 @@ def _tensors(paths: list[Path]) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in held.items():
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{path.name}: {name!r} is a {type(tensor).__name__}, no tensor")
+            if not tensor.is_floating_point():
+                if is_computed(name, tuple(tensor.shape)) or name.endswith("position_ids"):
+                    continue
+                raise TypeError(f"{path.name}: {name!r} has type {tensor.dtype}, no weight has")
             # Files of tensors refuse those that share memory, or lie in it with gaps.
             yield str(name), tensor.detach().clone().contiguous()
 

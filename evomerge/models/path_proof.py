@@ -45,7 +45,9 @@ NUM_NEW = 4
 """Tokens that the small model writes."""
 
 RELOAD = """
-import sys, torch
+import sys
+sys.modules["evomerge"] = None
+import torch
 from transformers import AutoModelForCausalLM
 torch.set_grad_enabled(False)
 for folder in sys.argv[1:]:
@@ -55,12 +57,12 @@ for folder in sys.argv[1:]:
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     if not torch.equal(model(input_ids=given["ids"], use_cache=False).logits, given["logits"]):
-        sys.exit("gives other logits when it is loaded again")
+        sys.exit("it gives other logits")
 """
 """Loads exports without this project."""
 
 
-def require_paths(pool: Pool) -> None:
+def prove_paths(pool: Pool) -> None:
     """Refuse a pool whose models' layers cannot be run in another order.
 
     Raises:
@@ -256,7 +258,7 @@ class _Trial:
                 torch.save({"ids": self.ids, "logits": logits}, f"{out_dir}.pt")
                 written.append(out_dir)
             lost = self.reload(written, folder)
-            return None if lost is None else f"an export of a path {lost}"
+            return None if lost is None else f"an export of a path, loaded again: {lost}"
 
 
 def reloaded(folders: Sequence[Path], scratch: Path) -> str | None:
@@ -269,8 +271,8 @@ def reloaded(folders: Sequence[Path], scratch: Path) -> str | None:
     Returns:
         What differed or failed; None where nothing did.
     """
-    environment = {"HF_MODULES_CACHE": str(scratch / "modules"), "PYTHONPATH": ""}
-    return run_apart(["-c", RELOAD, *map(str, folders)], scratch, **environment)
+    modules = str(scratch / "modules")
+    return run_apart(["-c", RELOAD, *map(str, folders)], scratch, HF_MODULES_CACHE=modules)
 
 
 def _put(model: PreTrainedModel, prefix: str, layers: nn.ModuleList) -> None:

@@ -12,7 +12,7 @@ from evomerge.errors import shorten
 
 
 def run_apart(arguments: Sequence[str], cwd: Path | None = None, **environment: str) -> str | None:
-    """Run Python without a hub and without standard input.
+    """Run Python without a hub, without standard input and without modules of this folder.
 
     Args:
         arguments: Of the interpreter: "-m" and a module, or "-c" and code, and theirs.
@@ -23,7 +23,7 @@ def run_apart(arguments: Sequence[str], cwd: Path | None = None, **environment: 
         The last line that it wrote to standard error, at most 300 characters, where it failed.
     """
     ran = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-P", *arguments],
         cwd=cwd,
         env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
         stdin=subprocess.DEVNULL,

@@ -46,8 +46,8 @@ class PoolConfig(Section):
         dtype: Type of the merged models; by default the base's.
         ignore_config: Fields of config.json in which an expert may differ from the base, whose
             values are used for every model.
-        vocabulary: Which tokens the merged models have where tokenizers differ by added tokens; by
-            default they may not differ.
+        vocabulary: Which tokens the merged models have where tokenizers differ; by default they may
+            not.
         allow_nonfinite: Whether tensors may hold NaN or infinity; a candidate that comes out so
             fails all the same.
         trust_remote_code: Names of models ("base", an expert's) whose folders' Python code is run,

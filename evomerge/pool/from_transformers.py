@@ -130,11 +130,12 @@ def model_in(folder: Path, model_class: Any = None, *, with_code: bool = False) 
     return model
 
 
-def quantized_in(folder: Path, gguf_file: str | None) -> PreTrainedModel:
+def quantized_in(folder: Path, shown: Path, gguf_file: str | None) -> PreTrainedModel:
     """A quantized model, with its weights as floats.
 
     Args:
         folder: Where it lies, without code.
+        shown: The model's own folder or file, for messages.
         gguf_file: The name of its GGUF file, if it is one.
 
     Raises:
@@ -144,14 +145,14 @@ def quantized_in(folder: Path, gguf_file: str | None) -> PreTrainedModel:
 
     settings = {} if gguf_file is None else {"gguf_file": gguf_file}
     model: Any = _read(
-        AutoModelForCausalLM, folder, folder, "", dtype="auto", trust_remote_code=False, **settings
+        AutoModelForCausalLM, folder, shown, "", dtype="auto", trust_remote_code=False, **settings
     )
     # transformers has read a GGUF file as floats.
     if gguf_file is None and getattr(model, "is_quantized", False):
         model = model.dequantize()
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
-            raise InputError(f"{folder}: tensor {name!r} stays {tensor.dtype}")
+            raise InputError(f"{shown}: tensor {name!r} stays {tensor.dtype}")
     # What is saved is not quantized any more.
     model.hf_quantizer, model.is_quantized = None, False
     for field in ("quantization_config", "_pre_quantization_dtype"):

@@ -312,9 +312,13 @@ def check_vocabulary(recipe: Recipe, vocabulary: Vocabulary | None) -> None:
         )
 
 
+_SAID_BY_HASH = {"order": (), "match": None, "least_matched": None}
+"""Fields of a vocabulary that its hash says already."""
+
+
 def _unordered(vocabulary: Vocabulary | None) -> Vocabulary | None:
     """Without what its hash says already."""
-    return None if vocabulary is None else vocabulary.model_copy(update={"order": ()})
+    return None if vocabulary is None else vocabulary.model_copy(update=_SAID_BY_HASH)
 
 
 def _described(vocabulary: Vocabulary | None) -> str:

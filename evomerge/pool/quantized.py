@@ -7,6 +7,7 @@ in a folder named by the files that it was made from; it can be deleted at any t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import shutil
@@ -18,12 +19,15 @@ from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_json
+from evomerge.pool.checkpoint import INDEX_FILE
 from evomerge.pool.child import run_apart
 from evomerge.pool.foreign_code import CONFIG_FILE, copy_without_code
 from evomerge.pool.from_transformers import gguf_tokenizer_in, quantized_in
+from evomerge.pool.stored import FLOATING
 from evomerge.reading import first_line, read_json
 
 logger = logging.getLogger(__name__)
@@ -31,7 +35,7 @@ logger = logging.getLogger(__name__)
 GGUF_SUFFIX = ".gguf"
 
 _TENSORS = (".safetensors", GGUF_SUFFIX)
-_COMPANIONS = (".json", ".txt", ".jinja", ".model")
+_COMPANIONS = (".json", ".txt", ".jinja", ".model", ".md")
 
 
 def as_floats(name: str, place: Path) -> Path:
@@ -53,7 +57,7 @@ def as_floats(name: str, place: Path) -> Path:
     stamps = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in files
-        if path.suffix in (*_TENSORS, *_COMPANIONS)
+        if path.suffix in (*_TENSORS, *_COMPANIONS) and path.is_file()
     ]
     folder = user_cache_path("evomerge") / "dequantized" / sha256_json([stamps, release])
     if not folder.is_dir():
@@ -64,20 +68,31 @@ def as_floats(name: str, place: Path) -> Path:
             method,
             folder,
         )
-        _make(name, place, method, folder)
+        _make_once(name, place, method, folder)
     return folder.resolve()
 
 
 def quantization_of(place: Path) -> str | None:
-    """How a model is quantized; None where it is not."""
+    """How a model is quantized; None where all its tensors are floats, whatever it says."""
     if _gguf_of(place) is not None:
         return "gguf"
     if not (place / CONFIG_FILE).is_file():
         return None
     settings = read_json(place / CONFIG_FILE).get("quantization_config")
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not _has_other_types(place):
         return None
     return str(settings.get("quant_method") or "an unknown method")
+
+
+def _has_other_types(folder: Path) -> bool:
+    """Whether a tensor is of a type that no model is merged in."""
+    for path in folder.glob("*.safetensors"):
+        # A broken file is refused where it is opened.
+        with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118  (no mapping)
+                if handle.get_slice(name).get_dtype() not in FLOATING:
+                    return True
+    return False
 
 
 def _gguf_of(place: Path) -> Path | None:
@@ -88,10 +103,28 @@ def _gguf_of(place: Path) -> Path | None:
     return found[0] if len(found) == 1 and found[0].suffix == GGUF_SUFFIX else None
 
 
+def _make_once(name: str, place: Path, method: str, folder: Path) -> None:
+    """Write a folder of floats; of several processes that want it, the first does."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / f".{folder.name[:8]}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                # What a process that was killed has left.
+                for left in folder.parent.glob(f".{folder.name[:8]}.floats.*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                _make(name, place, method, folder)
+    except OSError as error:
+        raise InputError(
+            f"model {name!r}: {place} is quantized, and its floats cannot be kept in "
+            f"{folder.parent}: {error}\nvalid: another XDG_CACHE_HOME"
+        ) from None
+
+
 def _make(name: str, place: Path, method: str, folder: Path) -> None:
     """Write a folder of floats, in a process of its own, that appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary_dir = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:8]}."))
+    prefix = f".{folder.name[:8]}.floats."
+    temporary_dir = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         reason = run_apart(["-m", __name__, str(place), str(temporary_dir)])
         if reason is not None:
@@ -100,12 +133,7 @@ def _make(name: str, place: Path, method: str, folder: Path) -> None:
                 f"as floats here: {reason}\n"
                 "valid: the model that it was quantized from"
             )
-        try:
-            temporary_dir.rename(folder)
-        except OSError:
-            # Another process has made the same meanwhile.
-            if not folder.is_dir():
-                raise
+        temporary_dir.rename(folder)
     finally:
         shutil.rmtree(temporary_dir, ignore_errors=True)
 
@@ -119,7 +147,7 @@ def _write_floats(place: Path, out_dir: Path) -> None:
                 (folder / path.name).symlink_to(path.resolve())
             elif path.suffix in _COMPANIONS and path.is_file():
                 copy_without_code(path, folder / path.name)
-        quantized_in(folder, gguf.name if gguf else None).save_pretrained(out_dir)
+        quantized_in(folder, place, gguf.name if gguf else None).save_pretrained(out_dir)
         if gguf is not None:
             path = out_dir / CONFIG_FILE
             told = _shortest(read_json(path))
@@ -129,7 +157,11 @@ def _write_floats(place: Path, out_dir: Path) -> None:
             with suppress(InputError):
                 gguf_tokenizer_in(folder, gguf.name).save_pretrained(out_dir)
         for path in folder.iterdir():
-            if path.suffix in _COMPANIONS and not (out_dir / path.name).exists():
+            if (
+                path.suffix in _COMPANIONS
+                and path.name != INDEX_FILE
+                and not (out_dir / path.name).exists()
+            ):
                 shutil.copyfile(path, out_dir / path.name)
 
 

@@ -16,6 +16,7 @@ from evomerge.models.build import config_of
 from evomerge.models.candidates import Candidates
 from evomerge.models.export import RECIPE_FILE
 from evomerge.models.from_recipe import open_recipe
+from evomerge.models.path_proof import prove_paths
 from evomerge.models.resident import ResidentModel
 from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
 from evomerge.pool.adapters.adapter import is_adapter
@@ -77,6 +78,8 @@ def sample(
         raise InputError(f"--max-tokens: {max_tokens}; valid: 1 or more")
     quiet_libraries()
     pool, asked = _open(path, ignores_unknown=ignores_unknown)
+    if any(recipe.path is not None for recipe in asked.values()):
+        prove_paths(pool)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(pool)
     tokens = [_tokens(tokenizer, prompt, is_chat) for prompt in prompts]

@@ -13,6 +13,7 @@ from evomerge.config import BudgetConfig, Config, SearchConfig, load_config
 from evomerge.errors import InputError
 from evomerge.methods.linear import LinearConfig
 from evomerge.models.from_recipe import open_recipe
+from evomerge.models.path_proof import prove_paths
 from evomerge.objectives import GroupMetric, Measure, MetricConfig
 from evomerge.optimize import DEFAULT_OPTIMIZER
 from evomerge.pool import ModelConfig, PoolConfig
@@ -49,7 +50,10 @@ def score_model(
     path = Path(model)
     if path.is_file():
         members, recipe = open_recipe(path, ignores_unknown=ignores_unknown)
-        pool = members.resolved()
+        if recipe.path is not None:
+            prove_paths(members)
+        rules = {"component_rules": recipe.schema_version}
+        pool = members.resolved().model_copy(update=rules)
     else:
         recipe = None
         # Relative to where the person is, not to the configuration.

@@ -10,6 +10,7 @@ from evomerge.errors import InputError
 from evomerge.files import write_text
 from evomerge.journal import RunState, check_is_run
 from evomerge.journal.folder import CONFIG_FILE, INBOX_DIR
+from evomerge.models.path_proof import prove_paths
 from evomerge.pool.pool import check_vocabulary
 from evomerge.reading import first_line
 from evomerge.recipe import Recipe, read_recipe
@@ -54,6 +55,8 @@ def read_inbox(run: Run) -> list[tuple[str, Recipe | str]]:
             recipe = _read(path)
             run.setup.pool.check_recipe(recipe)
             require_paths(engine_of(run.setup.config.score), recipe)
+            if recipe.path is not None:
+                prove_paths(run.setup.pool)
             found.append((path.name, recipe))
         # Whatever lies there, it is no end of the search.
         except Exception as error:  # noqa: BLE001

@@ -8,7 +8,7 @@ from typing import TypeVar
 from evomerge.backends import EngineConfig
 from evomerge.config import SIMPLE, Config, PhaseConfig
 from evomerge.errors import InputError
-from evomerge.models.path_proof import require_paths
+from evomerge.models.path_proof import prove_paths
 from evomerge.optimize import OptimizerConfig
 from evomerge.optimize.any_nevergrad import NevergradConfig
 from evomerge.pool import Pool
@@ -38,7 +38,7 @@ def make_spaces(config: Config, pool: Pool, engine: EngineConfig) -> tuple[Space
                 f"{phase.space.kind!r} needs that; set engine: own"
             )
         if merged.path is not None:
-            require_paths(pool)
+            prove_paths(pool)
         if merged.path is not None and number + 1 < len(config.all_phases):
             raise InputError(
                 f"phases: the winner of {phase.name!r} is a path, which no later phase can merge; "

@@ -17,7 +17,7 @@ from evomerge.errors import InputError
 from evomerge.fidelity.config import SampledConfig
 from evomerge.models.build import config_of
 from evomerge.optimize import OPTIMIZERS, Box, Goal, Optimizer
-from evomerge.pool import Pool, load_tokenizer, open_pool
+from evomerge.pool import Pool, PoolConfig, load_tokenizer, open_pool
 from evomerge.recipe import Recipe
 from evomerge.record.config import refuse_secrets
 from evomerge.score import Block, Objective, Split, Splits, TaskSet, digest
@@ -156,7 +156,7 @@ def set_up(config: Config, config_dir: Path) -> Setup:
     engine = engine_of(config.score)
     check_engine(config.score, engine)
     require_spread(engine, config.workers.num_gpus)
-    pool = open_pool(config.pool, config_dir)
+    pool = open_pool(_with_rules(config), config_dir)
     if pool.added_tokens:
         # Else the first to notice that the base's tokenizer cannot have them is a worker.
         load_tokenizer(pool)
@@ -229,6 +229,13 @@ def set_up(config: Config, config_dir: Path) -> Setup:
         search = setup.config.search.model_copy(update=chosen)
         setup.config = setup.config.model_copy(update={"search": search})
     return setup
+
+
+def _with_rules(config: Config) -> PoolConfig:
+    """The pool section; a run from before the second rules of tensors' kinds keeps the first."""
+    if config.resolved is None or config.pool.component_rules is not None:
+        return config.pool
+    return config.pool.model_copy(update={"component_rules": 1})
 
 
 def _batching(config: Config, pool: Pool, num_layers: int | None) -> Batching:

@@ -61,6 +61,31 @@ def test_shards(pickled, tmp_path):
         import_bin(folder, tmp_path / "out2")
 
 
+def test_an_index_that_names_no_files(pickled, tmp_path):
+    folder, _ = pickled
+    (folder / BIN_INDEX).write_text(json.dumps({"weight_map": {"a": 1, "b": ["x"]}}))
+    with pytest.raises(InputError, match="which is not beside it"):
+        import_bin(folder, tmp_path / "out")
+
+
+def test_buffers_of_positions_are_left_out(pickled, tmp_path):
+    folder, state = pickled
+    torch.save(state | {"model.position_ids": torch.arange(8)}, folder / SINGLE_BIN)
+    import_bin(folder, tmp_path / "out")
+    assert load_file(tmp_path / "out/model.safetensors").keys() == state.keys()
+    torch.save(state | {"model.counts": torch.arange(8)}, folder / SINGLE_BIN)
+    with pytest.raises(InputError, match="'model.counts' has type torch.int64, no weight has"):
+        import_bin(folder, tmp_path / "out2")
+
+
+def test_modules_of_the_current_folder_are_not_run(pickled, tmp_path, monkeypatch):
+    folder, _ = pickled
+    (folder / "torch.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    monkeypatch.chdir(folder)
+    import_bin(folder, tmp_path / "out")
+    assert not (tmp_path / "marker").exists()
+
+
 def test_tensors_that_share_memory(pickled, tmp_path):
     """A tied head is stored as a view of the embedding."""
     folder, state = pickled

@@ -22,7 +22,7 @@ from transformers import (
 
 from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
-from evomerge.models.path_proof import differs_itself, require_paths
+from evomerge.models.path_proof import differs_itself, prove_paths
 from evomerge.models.small import small_model
 from evomerge.models.stack import stack
 from evomerge.pool import Pool, PoolConfig, config_of_checkpoint, open_pool
@@ -96,7 +96,7 @@ def stacked(pool: Pool, recipe: Recipe) -> nn.Module:
 
 class TestFamilies:
     def test_paths_are_proven(self, pool):
-        require_paths(pool)
+        prove_paths(pool)
 
     @pytest.mark.parametrize("backwards", [False, True])
     def test_a_path_is_a_stack_of_copies(self, pool, backwards):
@@ -177,7 +177,7 @@ def test_stored_buffers_are_the_members_own(tmp_path):
 def test_layers_keep_what_the_class_gave_them_by_their_number(tmp_path):
     """GPT-2's scale of attention, by the layer's number: a plain checkpoint would change it."""
     pool = make_pool(tmp_path / "pool", GPT2Config(scale_attn_by_inverse_layer_idx=True))
-    require_paths(pool)
+    prove_paths(pool)
     recipe = path_of(pool, range(pool.layout.num_layers)[::-1])
     resident = Resident(pool)
     resident.load(recipe)

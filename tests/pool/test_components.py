@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import (
     Gemma3nTextConfig,
     Lfm2Config,
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+import evomerge
 from evomerge.errors import InputError
 from evomerge.methods.linear import LinearConfig
 from evomerge.models.small import small_model
@@ -23,6 +25,7 @@ from evomerge.recipe import Recipe, read_recipe
 from evomerge.space import SPACES, recipes
 from evomerge.space.config import ParameterSpaceConfig
 from families import MEMBERS
+from fixtures import make_config, make_tasks, make_tokenizer
 
 
 def save(folder: Path, config: PreTrainedConfig) -> PoolConfig:
@@ -123,3 +126,22 @@ class TestOldRuns:
         first.check_recipe(recipes.uniform(second))
         second.check_recipe(recipes.uniform(first))
         assert isinstance(recipes.uniform(first), Recipe)
+
+
+def test_a_run_from_before_is_resumed_by_its_own_rules(tmp_path):
+    """Its configuration has no word of them; its candidates are those of the first rules."""
+    save(tmp_path / "pool", OPTConfig())
+    for name in MEMBERS:
+        make_tokenizer().save_pretrained(tmp_path / "pool" / name)
+    make_tasks(tmp_path / "tasks")
+    search = {"budget": {"candidates": 2}, "finalists": 1}
+    space = {"kind": "parameter", "method": {"kind": "task_arithmetic"}, "components": True}
+    changes = {"space": space, "search": search, "workers": {"kind": "inline"}}
+    path = make_config(tmp_path, pool={"component_rules": 1}, **changes)
+    run_dir = tmp_path / "run"
+    result = evomerge.run(path, run_dir)
+    written = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert written["pool"].get("component_rules") is None
+    assert evomerge.resume(run_dir).best == result.best
+    recipe = read_recipe(run_dir / "recipes" / f"{result.best}.yaml")
+    assert recipe.schema_version == 1

@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import MixtralConfig
 
+from evomerge.errors import InputError
 from evomerge.merge import Engine
+from evomerge.mergekit import mergekit_yaml
 from evomerge.methods import METHODS, Operands
 from evomerge.methods.opcm import OpcmConfig
 from evomerge.methods.ties import TiesConfig
@@ -116,3 +118,9 @@ def test_what_says_nothing_changes_no_hash(mixtures):
 def test_methods_that_look_at_the_whole_model_are_refused():
     with pytest.raises(ValueError, match="fused_experts: opcm looks at the whole model at once"):
         Part(method=OpcmConfig(), models=("a", "b"), fused_experts="single")
+
+
+def test_mergekit_has_no_words_for_it(mixtures):
+    pool = reopen_pool(mixtures)
+    with pytest.raises(InputError, match="mergekit takes all experts of a layer as one tensor"):
+        mergekit_yaml(pool, recipe_of(pool, fused_experts="single"))

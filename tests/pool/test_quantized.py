@@ -71,6 +71,9 @@ class TestGguf:
         assert not any(cache_dir.iterdir())
 
 
+FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+
+
 def quantize(folder, method: dict) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = method
@@ -87,16 +90,45 @@ def test_fp8_in_blocks(folder):
         floats[name] = state[name].float() * scale
         state[f"{name}_scale_inv"] = scale.reshape(1, 1).clone()
     save_file(state, path, metadata={"format": "pt"})
-    quantize(
-        folder / "expert",
-        {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
-    )
+    quantize(folder / "expert", FP8)
     pool = opened(folder, "expert")
     for name, tensor in floats.items():
         torch.testing.assert_close(pool["expert"].tensor(name), tensor, rtol=2**-7, atol=1e-6)
 
 
+def test_floats_that_say_they_are_quantized_are_read_as_they_lie(folder):
+    """A merge after QLoRA often keeps the field."""
+    quantize(folder / "expert", {"quant_method": "bitsandbytes", "load_in_4bit": True})
+    assert quantization_of(folder / "expert") is None
+    assert opened(folder, "expert")["expert"].model_dir == folder / "expert"
+
+
+def test_shards_and_their_index(folder):
+    """The index of the quantized files is not that of the floats."""
+    state = load_file(folder / "expert/model.safetensors")
+    parts = [dict(list(state.items())[:5]), dict(list(state.items())[5:])]
+    first = next(n for n in parts[0] if n.endswith("proj.weight"))
+    parts[0][f"{first}_scale_inv"] = torch.ones(1, 1)
+    parts[0][first] = parts[0][first].to(torch.float8_e4m3fn)
+    weight_map = {}
+    for number, part in enumerate(parts):
+        file_name = f"model-{number + 1:05d}-of-00002.safetensors"
+        save_file(part, folder / "expert" / file_name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file_name)
+    (folder / "expert/model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "expert/model.safetensors.index.json").write_text(json.dumps(index))
+    quantize(folder / "expert", FP8)
+    for _ in range(2):
+        assert opened(folder, "expert")["expert"].tensor(first).dtype == torch.float32
+
+
 def test_what_cannot_be_undone_here_says_why(folder):
+    path = folder / "expert/model.safetensors"
+    state = load_file(path)
+    name = next(n for n in state if n.endswith("q_proj.weight"))
+    state[name.replace("weight", "qweight")] = torch.zeros(2, 16, dtype=torch.int32)
+    save_file(state, path, metadata={"format": "pt"})
     quantize(folder / "expert", {"quant_method": "gptq", "bits": 4, "group_size": 128})
     with pytest.raises(InputError) as info:
         opened(folder, "expert")

@@ -207,3 +207,18 @@ def test_texts():
     assert matched(pieces, pieces, ids) == ids
     # The letter's token comes before the byte's, whichever is listed first.
     assert matched({"a": b"A"}, pieces, ids) == {"a": 13}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"token": "<s>"},
+        {"token_id": 2},
+        {"model": "a", "mean_of": ["a", "b"]},
+        {"mean_of": ["a", "b"], "token_id": 2},
+        {"model": "a", "token": "<s>", "token_id": 2},
+    ],
+)
+def test_rows_that_contradict_themselves(row):
+    with pytest.raises(ValidationError):
+        Vocabulary.model_validate({"rows": {"<x>": row}})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,7 +102,9 @@ def align(
         [layout.shapes[layout.embedding][0], *(token_id + 1 for token_id in target.values())]
     )
     num_rows += -num_rows % (policy.pad_to_multiple_of or 1)
-    _check_rows(policy, tokens, {c.name: _num_rows(c, layout) for c in (base, *experts)})
+    adapters = {expert.name for expert in experts if isinstance(expert, Adapter)}
+    heights = {c.name: _num_rows(c, layout) for c in (base, *experts)}
+    _check_rows(policy, tokens, heights, adapters)
     is_forced = any(row.force for row in (policy.rows or {}).values())
     same = [
         c.name
@@ -242,7 +244,10 @@ def _order(experts: Sequence[Checkpoint], policy: Vocabulary) -> list[Checkpoint
 
 
 def _check_rows(
-    policy: Vocabulary, tokens: Mapping[str, Mapping[str, int]], num_rows: Mapping[str, int]
+    policy: Vocabulary,
+    tokens: Mapping[str, Mapping[str, int]],
+    num_rows: Mapping[str, int],
+    adapters: Collection[str],
 ) -> None:
     """Rows that are said must be there."""
     for token, row in (policy.rows or {}).items():
@@ -250,6 +255,8 @@ def _check_rows(
         for model in row.mean_of or ([] if row.model is None else [row.model]):
             if model not in tokens:
                 raise InputError(f"{where}: no model {model!r}; {closest(model, list(tokens))}")
+            if model in adapters:
+                raise InputError(f"{where}: {model!r} is an adapter; valid: a whole model")
             if row.token_id is None:
                 wanted = token if row.token is None else row.token
                 if wanted not in tokens[model]:
@@ -316,6 +323,7 @@ def _check_adapter(adapter: Adapter, names: Iterable[str]) -> None:
         if name in adapter.updates or name in adapter.own:
             raise InputError(
                 f"model {adapter.name!r} is an adapter that changes {name!r}, to which "
-                "pool.vocabulary adds rows; valid for such adapters: tokens: base\n"
+                "pool.vocabulary adds rows, or says them; valid for such adapters: tokens: base "
+                "alone\n"
                 "or merge it into its base first"
             )

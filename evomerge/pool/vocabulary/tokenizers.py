@@ -68,7 +68,7 @@ def check_tokenizers(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> None:
         return
     base_vocabulary: dict[str, int] | None = None
     for expert in experts:
-        if not has_own_tokenizer(expert, base):
+        if not has_tokenizer(expert) or not has_own_tokenizer(expert, base):
             tell_of_none(expert)
             continue
         if base_vocabulary is None:
