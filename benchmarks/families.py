@@ -181,7 +181,9 @@ def _try(found: Found, folder: Path) -> None:
     cpu = torch.device("cpu")
     resident = ResidentModel(pool, cpu)
     Candidates(pool, cpu, resident).load(recipe)
-    # A file's map may lie at any address, and sums are rounded by alignment.
+    # A file's map may lie at any address, and sums are rounded by alignment; and torch multiplies
+    # in another order where a gradient is wanted.
+    model.requires_grad_(False)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     ids = torch.arange(2, 50)[None]

@@ -138,6 +138,10 @@ def _register() -> tuple[torch.library.Library, ...]:
         operator = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
         if operator is not None and not has_kernel(name, "CompositeImplicitAutograd"):
             composite.impl(rest, functools.partial(_compute, operator), "PrivateUse1")
+    # A GPU has one kernel for it; what torch puts together makes a mask on the first device.
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    name = attention.name().removeprefix("aten::")
+    composite.impl(name, functools.partial(_compute, attention), "PrivateUse1")
     return others, composite
 
 

@@ -203,9 +203,20 @@ def test_mean_rows_of_a_vocabulary(tmp_path):
         save_file(tables, folder / SINGLE_FILE)
         models.append(open_checkpoint(folder.name, folder, str(folder)))
     nothing = torch.tensor([], dtype=torch.int64)
-    of_own = TokenRows(models[0], 1, (), (), torch.tensor([0]), torch.arange(5003))
-    of_owners = TokenRows(models[0], 1, (), ((0, tuple((m, 2) for m in models)),), nothing, None)
-    each_count(lambda: [of_own.make("tall", "tall"), of_owners.make("wide", "wide")])
+    none = (nothing, nothing, nothing)
+    of_own = TokenRows(models[0], 1, (), (), torch.tensor([0]), torch.arange(5003), *none)
+    rows = ((0, tuple((model, 2) for model in models)),)
+    of_owners = TokenRows(models[0], 1, (), rows, nothing, None, *none)
+    there, first = torch.arange(5003), torch.tensor([0])
+    copied = ((models[0], there, there + 1),)
+    of_tokens = TokenRows(models[0], 5004, copied, (), nothing, None, nothing, first, there + 1)
+    each_count(
+        lambda: [
+            of_own.make("tall", "tall"),
+            of_owners.make("wide", "wide"),
+            of_tokens.make("tall", "tall"),
+        ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ torch.set_grad_enabled(False)
 for folder in sys.argv[1:]:
     given = torch.load(folder + ".pt")
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    # As here: torch multiplies in another order where a gradient is wanted.
+    model.requires_grad_(False)
     # A file's map may lie at any address, and sums are rounded by alignment.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -128,7 +128,8 @@ def load_path(pool: Pool, recipe: Recipe, folder):
     model = AutoModelForCausalLM.from_pretrained(folder) if made is None else model_in(folder, made)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    return model.eval()
+    # As the resident model's: torch multiplies in another order where a gradient is wanted.
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def test_other_kinds_of_layers_are_never_stored_as_plain_ones(tmp_path):
