@@ -55,12 +55,14 @@ class Source:
         model: As the file calls it.
         parameters: Its own.
         layers: First layer and the one behind the last; None: all.
+        shift: What is added to a layer's number to have the file's.
     """
 
     where: Where
     model: str
     parameters: Settings
     layers: tuple[int, int] | None
+    shift: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from evomerge.errors import CandidateError, InputError
 from evomerge.mergekit.chat import AUTO, commonest_template
 from evomerge.mergekit.document import Document, Slice, Source
 from evomerge.mergekit.models import check_kinds, model_entries
+from evomerge.mergekit.names import stored_name
 from evomerge.mergekit.parts import Making, parts_of
 from evomerge.mergekit.rules import Keyword
 from evomerge.mergekit.tokenizer import with_names
@@ -23,17 +24,22 @@ from evomerge.pool import Pool, open_models
 from evomerge.recipe import MERGED, Hop, LayerPath, Member, Part, Recipe
 
 
+class LayerMadeTwiceError(InputError):
+    """Two slices merge the layers of one number, each in its own way."""
+
+
 def open_document(document: Document, built: Mapping[str, Path]) -> tuple[Pool, Recipe]:
     """Open a configuration's models, relative to the current folder.
 
     Args:
-        document: The configuration.
+        document: The configuration; the layers of a slice's sources have the same numbers.
         built: Folders of models that were built for it, by their names in it.
 
     Returns:
         The models and the recipe; its members have the names of the pool.
 
     Raises:
+        LayerMadeTwiceError: No recipe can say it of these models, but of stacks of their layers.
         InputError: The file or a model cannot be used.
     """
     path = document.path
@@ -66,11 +72,19 @@ def recipe_of(document: Document, pool: Pool, built: Mapping[str, Path] | None =
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer of the result: which of a slice's, and where it comes from in its sources."""
+    """A layer of the result.
+
+    Attributes:
+        piece: Its slice.
+        number: Its number in the sources.
+        position: Where it lies in the slice, from 0 to 1.
+        place: Its number in the result.
+    """
 
     piece: Slice
     number: int
     position: float
+    place: int
 
 
 class _Reader:
@@ -83,7 +97,9 @@ class _Reader:
         self.num_layers = pool.layout.num_layers
 
     def recipe(self) -> Recipe:
-        layers = [layer for piece in self.document.slices for layer in self._layers(piece)]
+        layers: list[_Layer] = []
+        for piece in self.document.slices:
+            layers += self._layers(piece, len(layers))
         outside = self._outside()
         self._check_rows(outside)
         makings = dict(outside)
@@ -123,7 +139,7 @@ class _Reader:
         ]
         return commonest_template(self.pool.base, models)
 
-    def _layers(self, piece: Slice) -> list[_Layer]:
+    def _layers(self, piece: Slice, place: int) -> list[_Layer]:
         spans = {source.layers or (0, self.num_layers) for source in piece.sources}
         for source in piece.sources:
             first, stop = source.layers or (0, self.num_layers)
@@ -135,13 +151,13 @@ class _Reader:
         if len(spans) > 1:
             raise InputError(
                 f"{piece.where}: sources have the layer ranges "
-                f"{', '.join(str(list(span)) for span in sorted(spans))}: merging layers of "
-                "different numbers is not supported, all ranges of a slice must be the same"
+                f"{', '.join(str(list(span)) for span in sorted(spans))}: a recipe of these models "
+                "merges layers of the same number"
             )
         ((first, stop),) = spans
         last = stop - first - 1
         return [
-            _Layer(piece, number, (number - first) / last if last else 1.0)
+            _Layer(piece, number, (number - first) / last if last else 1.0, place + number - first)
             for number in range(first, stop)
         ]
 
@@ -149,7 +165,7 @@ class _Reader:
         """Embeddings by the first slice, all else that is in no layer by the last."""
         first, last = self.document.slices[0], self.document.slices[-1]
         return {
-            name: self._making(first if place.component == "embedding" else last, name, 0.0)
+            name: self._making(first if place.component == "embedding" else last, name)
             for name, place in self.pool.layout.places.items()
             if place.layer is None
         }
@@ -162,7 +178,7 @@ class _Reader:
 
     def _layer_makings(self, layer: _Layer) -> dict[str, Making]:
         return {
-            name: self._making(layer.piece, name, layer.position)
+            name: self._making(layer.piece, name, layer)
             for name, place in self.pool.layout.places.items()
             if place.layer == layer.number
         }
@@ -178,7 +194,7 @@ class _Reader:
             makings = self._layer_makings(layer)
             member = _copied(makings)
             if member is None and merged.setdefault(layer.number, makings) != makings:
-                raise InputError(
+                raise LayerMadeTwiceError(
                     f"{layer.piece.where}: layer {layer.number} is made differently in an earlier "
                     "slice: a recipe has one merged model, and each of its layers is one"
                 )
@@ -189,8 +205,10 @@ class _Reader:
             makings |= of_layer
         return makings, LayerPath(outer=outer or MERGED, hops=tuple(hops), stored="plain")
 
-    def _making(self, piece: Slice, name: str, position: float) -> Making:
-        stored_name = self.pool.base.tensors[name].stored_name
+    def _making(self, piece: Slice, name: str, layer: _Layer | None = None) -> Making:
+        # mergekit's filters know a tensor by its name in the result; of a model, in the model.
+        of_result = stored_name(self.pool, name, layer.place - layer.number if layer else 0)
+        position = layer.position if layer else 0.0
         where = piece.where
         sources = list(piece.sources)
         base_is_used = piece.base in [source.model for source in sources]
@@ -205,16 +223,19 @@ class _Reader:
             return Making(LinearConfig(), ("base",), own=(("weight", (1.0,)),))
 
         def value(keyword: Keyword, source: Source | None) -> Value:
-            levels = [piece.parameters, self.document.parameters]
-            for settings in [source.parameters, *levels] if source is not None else levels:
-                found = value_of(settings.get(keyword.name, ()), stored_name, position)
+            levels, filtered = [piece.parameters, self.document.parameters], of_result
+            if source is not None:
+                levels.insert(0, source.parameters)
+                filtered = stored_name(self.pool, name, source.shift if layer else 0)
+            for settings in levels:
+                found = value_of(settings.get(keyword.name, ()), filtered, position)
                 if found is not None:
                     return found
             if keyword.default is None:
                 place = where if source is None else source.where
                 raise InputError(
                     f"{place / 'parameters'}: {keyword.name!r} is missing for tensor "
-                    f"{stored_name!r}: method {self.document.method} has no default for it"
+                    f"{filtered!r}: method {self.document.method} has no default for it"
                 )
             return keyword.default
 

@@ -10,6 +10,7 @@ import yaml
 
 from evomerge.errors import InputError
 from evomerge.mergekit.chat import is_jinja
+from evomerge.mergekit.names import stored_name
 from evomerge.mergekit.parts import Making
 from evomerge.mergekit.rules import RULES, Rule
 from evomerge.mergekit.settings import options_of, setting_of
@@ -56,11 +57,13 @@ class _Slice:
     """Layers of the result that come one after another in the same models.
 
     Attributes:
+        place: Number of the first in the result.
         first: Number of the first in its models.
         stop: The one behind the last.
         makings: By tensor name; tensors of no layer are among those of the first or last slice.
     """
 
+    place: int
     first: int
     stop: int
     makings: dict[str, Making]
@@ -172,7 +175,7 @@ class _Writer:
         layers = range(self.pool.layout.num_layers)
         hops = path.hops if path else tuple(Hop(model=MERGED, layer=n) for n in layers)
         slices: list[_Slice] = []
-        for hop in hops:
+        for number, hop in enumerate(hops):
             if hop.scale != 1.0:
                 raise InputError(
                     f"mergekit cannot scale the input of layer {hop.layer} (by {hop.scale})"
@@ -182,7 +185,7 @@ class _Writer:
                 for name, place in self.places.items()
                 if place.layer == hop.layer
             }
-            added = _Slice(hop.layer, hop.layer + 1, makings)
+            added = _Slice(number, hop.layer, hop.layer + 1, makings)
             if slices and slices[-1].stop == hop.layer and self._joins(slices[-1], added, hop):
                 slices[-1].stop += 1
                 slices[-1].makings |= makings
@@ -261,7 +264,10 @@ class _Writer:
         if self.rule.base == "first":
             written["base_model"] = self._source(models[0])
         shared = {
-            keyword: self._setting({name: dict(m.shared)[ours] for name, m in makings.items()})
+            keyword: self._setting(
+                {name: dict(m.shared)[ours] for name, m in makings.items()},
+                piece.place - piece.first,
+            )
             for keyword, ours in self._keywords("shared")
         }
         return written | ({"parameters": shared} if shared and not is_passthrough else {})
@@ -315,9 +321,11 @@ class _Writer:
             if keyword.scope == scope and keyword.ours is not None and keyword.is_used
         ]
 
-    def _setting(self, values: dict[str, Value]) -> Any:
-        stored = {name: self.pool.base.tensors[name].stored_name for name in values}
-        layers = {stored[name]: self.places[name].layer for name in values}
+    def _setting(self, values: dict[str, Value], shift: int = 0) -> Any:
+        """A parameter as mergekit's filters say it; `shift` is added to the layers' numbers."""
+        stored = {name: stored_name(self.pool, name, shift) for name in values}
+        numbers = {name: self.places[name].layer for name in values}
+        layers = {stored[n]: None if at is None else at + shift for n, at in numbers.items()}
         return setting_of({stored[name]: value for name, value in values.items()}, layers)
 
     def _source(self, model: str) -> str:

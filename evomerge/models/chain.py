@@ -7,6 +7,7 @@ time; it is built again when it is wanted.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from platformdirs import user_cache_path
 
 from evomerge.errors import InputError
 from evomerge.files import sha256_file, sha256_json, write_text
-from evomerge.mergekit import Document, open_document, read_documents
+from evomerge.mergekit import (
+    Document,
+    LayerMadeTwiceError,
+    needs_stacks,
+    open_document,
+    read_documents,
+    restacked,
+)
+from evomerge.mergekit.models import whole_of
 from evomerge.models.export import (
     MERGEKIT_FILE,
     RECIPE_FILE,
@@ -31,6 +40,8 @@ from evomerge.pool.vocabulary.align import tokens_with_rows
 from evomerge.recipe import Dtype, Member, Recipe
 from evomerge.space import recipes
 from evomerge.tokens import TokenRow, Vocabulary
+
+logger = logging.getLogger(__name__)
 
 HASH_FILE = ".sha256"
 """In a kept checkpoint's folder: the hash of its tensor files when they were written."""
@@ -85,7 +96,7 @@ def build_once(pool: Pool, recipe: Recipe) -> Built:
     Raises:
         InputError: What is there was changed, or it cannot be built.
     """
-    folder = (user_cache_path("evomerge") / "merges").resolve() / _key(pool, recipe)
+    folder = _cache_dir() / _key(pool, recipe)
     note = folder / HASH_FILE
     if not folder.exists():
         card = f"# {folder.name}\n\nBuilt by evomerge from `recipe.yaml`, for another recipe.\n"
@@ -103,6 +114,10 @@ def build_once(pool: Pool, recipe: Recipe) -> Built:
     return Built(folder, recipe)
 
 
+def _cache_dir() -> Path:
+    return (user_cache_path("evomerge") / "merges").resolve()
+
+
 def _key(pool: Pool, recipe: Recipe) -> str:
     """A hash of all that is in a recipe's checkpoint, and of what builds it."""
     with tempfile.TemporaryDirectory() as name:
@@ -118,13 +133,46 @@ def _key(pool: Pool, recipe: Recipe) -> str:
 
 def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recipe]:
     """A configuration's models, after those with adapters of their own; and its recipe."""
+    depths = _depths(document, built)
+    if depths and needs_stacks(document, depths):
+        return _opened(*_stacked(document, depths, built))
     named = {model: built[model] for model in document.models if model in built}
     named |= {model: _adapted(model, built) for model in document.adapted}
     if document.tokenizer_of is not None:
         named[document.base] = _with_tokenizer(document, document.tokenizer_of, named)
     folders = {model: each.folder for model, each in named.items()}
-    pool, recipe = open_document(document, folders)
+    try:
+        pool, recipe = open_document(document, folders)
+    except LayerMadeTwiceError:
+        return _opened(*_stacked(document, depths, built))
     return pool, _with_recipes(recipe, named.values())
+
+
+def _depths(document: Document, built: Mapping[str, Built]) -> dict[str, int]:
+    """Numbers of layers of the models whose layers a configuration names, without adapters."""
+    if any(source.layers is None for piece in document.slices for source in piece.sources):
+        return {}
+    models = dict.fromkeys(whole_of(model) for model in document.models)
+    opened = {m: open_models(_entry("base", m, built), (), None, Path()) for m in models}
+    return {model: pool.layout.num_layers for model, pool in opened.items()}
+
+
+def _stacked(
+    document: Document, depths: Mapping[str, int], built: Mapping[str, Built]
+) -> tuple[Document, dict[str, Built]]:
+    """A configuration that merges layers of the same numbers, and the stacks that it merges."""
+    stacks, result = restacked(document, depths)
+    logger.warning(
+        "%s: layers of different numbers are merged: %d models are stacked first, each whole, in "
+        "%s",
+        document.path,
+        len(stacks),
+        _cache_dir(),
+    )
+    return result, {
+        **built,
+        **{name: build_once(*_opened(stack, built)) for name, stack in stacks.items()},
+    }
 
 
 def _adapted(model: str, built: Mapping[str, Built]) -> Built:

@@ -304,25 +304,10 @@ MISTAKES = {
         _set("slices", 1, "sources", 0, "layer_range", value=[2, 2]),
         ("slices.1.sources.0.layer_range", "FIRST"),
     ),
-    "sources of other layers": (
+    "sources of more layers": (
         "slerp, by layers and components",
         _set("slices", 0, "sources", 0, "layer_range", value=[1, 4]),
-        ("slices.0", "[0, 4], [1, 4]"),
-    ),
-    "a layer that is made twice": (
-        "passthrough, a scaled copy of a layer",
-        lambda data: data["slices"].append(
-            {
-                "sources": [
-                    {
-                        "model": "pool/expert0",
-                        "layer_range": [3, 4],
-                        "parameters": {"scale": 0.3},
-                    }
-                ]
-            }
-        ),
-        ("slices.2", "layer 3", "differently"),
+        ("slices.0", "3 layers of 'pool/expert0', 4 layers of 'pool/expert1'"),
     ),
 }
 

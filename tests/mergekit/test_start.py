@@ -18,7 +18,7 @@ from evomerge.recipe import Recipe
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
 from fixtures import make_config, make_pool, make_tasks, save_model
-from mergekit_configurations import CONFIGURATIONS
+from mergekit_configurations import CONFIGURATIONS, STACKED
 
 NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"}
 
@@ -58,7 +58,7 @@ def write(there: Path, text: str, name: str = "merge.yaml") -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name not in STACKED])
 def test_the_same_weights_by_the_pools_names(there, whole_pool, opened, name):
     recipe = read_start(write(there, CONFIGURATIONS[name]), whole_pool)
     assert recipe.members == whole_pool.members
@@ -68,6 +68,12 @@ def test_the_same_weights_by_the_pools_names(there, whole_pool, opened, name):
     assert ours.keys() == theirs.keys()
     for tensor, numbers in ours.items():
         assert torch.equal(numbers, theirs[tensor]), tensor
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacks_are_no_models_of_the_pool(there, whole_pool, name):
+    with pytest.raises(InputError, match=r"slices\.[01]: .*: a recipe "):
+        read_start(write(there, CONFIGURATIONS[name]), whole_pool)
 
 
 @pytest.mark.parametrize(
