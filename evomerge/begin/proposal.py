@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.pool import Pool
-from evomerge.pool.families import KNOWN
 
 MOST_NUMBERS = 8
 """Of a first search: so many as a hundred or two candidates say something of."""
@@ -86,7 +85,7 @@ def propose(pool: Pool, *, front: bool, layer_order: bool) -> Proposal:
 def _num_groups(pool: Pool) -> int:
     """Parts of the layers with weights of their own."""
     count, layers = len(pool.experts), pool.layout.num_layers
-    if count > 2 or layers < 4 or pool.base.config.get("model_type") not in KNOWN:
+    if count > 2 or layers < 4:
         return 1
     return max(1, min(4, MOST_NUMBERS // count))
 
