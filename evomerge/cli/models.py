@@ -89,7 +89,8 @@ def import_bin(
 @app.command(rich_help_panel=MODELS)
 def score(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL_OR_RECIPE", help="A model folder or recipe.")
+        str | None,
+        typer.Argument(metavar="MODEL_OR_RECIPE", help="A model folder, GGUF file or recipe."),
     ] = None,
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG", help="Says what is measured.")

@@ -33,6 +33,7 @@ from evomerge.models.export import (
     export_checkpoint,
     write_companions,
 )
+from evomerge.models.path_proof import prove_paths
 from evomerge.pool import DTYPES, ModelConfig, Pool, open_members, open_models
 from evomerge.pool.checkpoint import open_checkpoint
 from evomerge.pool.pool import entry_of
@@ -94,11 +95,14 @@ def build_once(pool: Pool, recipe: Recipe) -> Built:
     Another process may build the same.
 
     Raises:
-        InputError: What is there was changed, or it cannot be built.
+        InputError: What is there was changed, it cannot be built, or its layers cannot be
+            reordered.
     """
     folder = _cache_dir() / _key(pool, recipe)
     note = folder / HASH_FILE
     if not folder.exists():
+        if recipe.path is not None:
+            prove_paths(pool)
         card = f"# {folder.name}\n\nBuilt by evomerge from `recipe.yaml`, for another recipe.\n"
         try:
             export_checkpoint(pool, recipe, folder, card)

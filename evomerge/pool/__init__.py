@@ -17,6 +17,7 @@ from evomerge.pool.layout import (
     read_config,
 )
 from evomerge.pool.pool import DTYPES, Pool, open_members, open_models, open_pool
+from evomerge.pool.quantized import is_model
 
 __all__ = [
     "DTYPES",
@@ -31,6 +32,7 @@ __all__ = [
     "config_of_checkpoint",
     "copy_companions",
     "has_model_code",
+    "is_model",
     "load_tokenizer",
     "open_members",
     "open_models",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evomerge.errors import InputError
 from evomerge.pool.config import ModelConfig
-from evomerge.pool.quantized import GGUF_SUFFIX
+from evomerge.pool.quantized import is_model
 from evomerge.reading import first_line, whole_path
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "tokenizer.model", "*.jinja", "README.md")
@@ -40,7 +40,7 @@ def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> 
         InputError: Neither a folder nor a hub id that can be had.
     """
     local_dir = whole_path(entry.source, config_dir, "model")
-    if local_dir.is_dir() or (local_dir.suffix == GGUF_SUFFIX and local_dir.is_file()):
+    if is_model(local_dir):
         return local_dir, str(local_dir)
     parts = entry.source.split("/")
     if entry.source.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):

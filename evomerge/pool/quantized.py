@@ -72,6 +72,11 @@ def as_floats(name: str, place: Path) -> Path:
     return folder.resolve()
 
 
+def is_model(path: Path) -> bool:
+    """Whether a model lies there: a folder, or a GGUF file."""
+    return path.is_dir() or (path.suffix == GGUF_SUFFIX and path.is_file())
+
+
 def quantization_of(place: Path) -> str | None:
     """How a model is quantized; None where all its tensors are floats, whatever it says."""
     if _gguf_of(place) is not None:

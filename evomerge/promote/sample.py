@@ -18,7 +18,7 @@ from evomerge.models.export import RECIPE_FILE
 from evomerge.models.from_recipe import open_recipe
 from evomerge.models.path_proof import prove_paths
 from evomerge.models.resident import ResidentModel
-from evomerge.pool import ModelConfig, Pool, load_tokenizer, open_models
+from evomerge.pool import ModelConfig, Pool, is_model, load_tokenizer, open_models
 from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.pool import entry_of
 from evomerge.recipe import Recipe
@@ -103,7 +103,7 @@ def _open(path: Path, *, ignores_unknown: bool) -> tuple[Pool, dict[str, Recipe]
     is_folder = path.is_dir()
     if not is_folder and not path.is_file():
         raise InputError(f"no recipe or model folder {str(path)!r}")
-    if is_folder and not (path / RECIPE_FILE).is_file():
+    if is_model(path) and not (path / RECIPE_FILE).is_file():
         if is_adapter(path):
             raise InputError(
                 f"{path} is a LoRA adapter without a {RECIPE_FILE}, which would name its base"

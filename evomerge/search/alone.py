@@ -16,7 +16,7 @@ from evomerge.models.from_recipe import open_recipe
 from evomerge.models.path_proof import prove_paths
 from evomerge.objectives import GroupMetric, Measure, MetricConfig
 from evomerge.optimize import DEFAULT_OPTIMIZER
-from evomerge.pool import ModelConfig, PoolConfig
+from evomerge.pool import ModelConfig, PoolConfig, is_model
 from evomerge.recipe import Recipe
 from evomerge.score import Estimate, Split, estimates_of
 from evomerge.score.faults import told_as
@@ -34,10 +34,10 @@ Scores = dict[str, dict[str, Any]]
 def score_model(
     model: str, config_path: Path, split: str, *, ignores_unknown: bool = False
 ) -> Scores:
-    """Score a model folder, hub id or recipe on a split of a configuration's tasks.
+    """Score a model folder, GGUF file, hub id or recipe on a split of a configuration's tasks.
 
     Args:
-        model: Folder, hub id, or recipe file.
+        model: Folder, GGUF file, hub id, or recipe file.
         config_path: Says what is measured, on which documents.
         split: "search" or "validation"; holdout is opened only for a run's chosen models.
         ignores_unknown: See `build_recipe`.
@@ -48,7 +48,7 @@ def score_model(
     check_split(split, ("search", "validation"))
     config = load_config(config_path)
     path = Path(model)
-    if path.is_file():
+    if path.is_file() and not is_model(path):
         members, recipe = open_recipe(path, ignores_unknown=ignores_unknown)
         if recipe.path is not None:
             prove_paths(members)
@@ -57,7 +57,7 @@ def score_model(
     else:
         recipe = None
         # Relative to where the person is, not to the configuration.
-        source = str(path.resolve()) if path.is_dir() else model
+        source = str(path.resolve()) if is_model(path) else model
         pool = PoolConfig(
             base=ModelConfig(source=source), experts=(ModelConfig(source=source, name="model"),)
         )

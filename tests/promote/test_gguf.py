@@ -20,6 +20,7 @@ from evomerge.errors import InputError
 from evomerge.models import export_checkpoint
 from evomerge.promote.forms import Forms, write_copy
 from evomerge.promote.gguf import ARCHITECTURES, LLAMA_3, write_gguf
+from evomerge.promote.sample import sample
 from evomerge.space import recipes
 from families import family_config, make_random_pool
 
@@ -114,6 +115,15 @@ def test_a_byte_level_tokenizer_comes_back(pattern, name, tmp_path):
         theirs = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
         text = "the cat and the hat 123"
         assert theirs.encode(text, add_special_tokens=False) == ours.encode(text)
+
+
+def test_it_writes_as_the_model_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model_dir = with_tokenizer(tmp_path, None)
+    write_gguf(model_dir, tmp_path / "model.gguf")
+    (ours,) = sample(model_dir, ["the cat"], max_tokens=6)
+    (theirs,) = sample(tmp_path / "model.gguf", ["the cat"], max_tokens=6)
+    assert theirs.text == ours.text != "" and theirs.model == "model.gguf"
 
 
 def test_of_pieces_the_earlier_merge_scores_higher(tmp_path):
