@@ -153,8 +153,8 @@ def quantized_in(folder: Path, shown: Path, gguf_file: str | None) -> PreTrained
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             raise InputError(f"{shown}: tensor {name!r} stays {tensor.dtype}")
-    # What is saved is not quantized any more.
-    model.hf_quantizer, model.is_quantized = None, False
+    # What is saved is not quantized any more, and nothing of its loading is undone.
+    model.hf_quantizer, model.is_quantized, model._weight_conversions = None, False, None
     for field in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, field):
             delattr(model.config, field)

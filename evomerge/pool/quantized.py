@@ -8,6 +8,7 @@ in a folder named by the files that it was made from; it can be deleted at any t
 from __future__ import annotations
 
 import fcntl
+import inspect
 import json
 import logging
 import shutil
@@ -152,6 +153,8 @@ def _write_floats(place: Path, out_dir: Path) -> None:
                 (folder / path.name).symlink_to(path.resolve())
             elif path.suffix in _COMPANIONS and path.is_file():
                 copy_without_code(path, folder / path.name)
+        if gguf is None:
+            _ask_for_floats(folder / CONFIG_FILE)
         quantized_in(folder, place, gguf.name if gguf else None).save_pretrained(out_dir)
         if gguf is not None:
             path = out_dir / CONFIG_FILE
@@ -168,6 +171,18 @@ def _write_floats(place: Path, out_dir: Path) -> None:
                 and not (out_dir / path.name).exists()
             ):
                 shutil.copyfile(path, out_dir / path.name)
+
+
+def _ask_for_floats(path: Path) -> None:
+    """Tell the methods that can that they undo their quantization, on machines with a GPU too."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    data = read_json(path)
+    settings = data["quantization_config"]
+    made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(settings.get("quant_method"))
+    if made is not None and "dequantize" in inspect.signature(made.__init__).parameters:
+        settings["dequantize"] = True
+        path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def _shortest(value: Any) -> Any:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+)
 
 from evomerge.errors import InputError
 from evomerge.merge import Engine
@@ -94,6 +101,123 @@ def test_fp8_in_blocks(folder):
     pool = opened(folder, "expert")
     for name, tensor in floats.items():
         torch.testing.assert_close(pool["expert"].tensor(name), tensor, rtol=2**-7, atol=1e-6)
+
+
+MX = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+"""What four bits stand for (OCP Microscaling Formats 1.0, FP4 E2M1)."""
+
+
+def test_mxfp4(tmp_path):
+    """As gpt-oss: two numbers in each byte, and a power of two for 32 of them."""
+    torch.manual_seed(0)
+    config = GptOssConfig(
+        vocab_size=32,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = GptOssForCausalLM(config).bfloat16()
+    for name in ("base", "expert"):
+        model.save_pretrained(tmp_path / name)
+    state, floats = load_file(tmp_path / "expert/model.safetensors"), {}
+    for name in [n for n in state if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, rows, columns = state.pop(name).shape
+        codes = torch.randint(0, 16, (experts, columns, rows // 32, 32))
+        powers = torch.randint(118, 124, codes.shape[:3])
+        numbers = MX[codes] * torch.exp2(powers - 127.0)[..., None]
+        floats[name] = numbers.reshape(experts, columns, rows).transpose(1, 2)
+        state[f"{name}_blocks"] = (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8)
+        state[f"{name}_scales"] = powers.to(torch.uint8)
+    save_file(state, tmp_path / "expert/model.safetensors", metadata={"format": "pt"})
+    quantize(tmp_path / "expert", {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
+    pool = opened(tmp_path, "expert")
+    assert len(floats) == 4
+    for name, tensor in floats.items():
+        assert torch.equal(pool["expert"].tensor(name).float(), tensor)
+
+
+@pytest.fixture
+def wide(tmp_path):
+    for seed, name in enumerate(["base", "expert"]):
+        save_model(tmp_path / name, seed, hidden_size=64, intermediate_size=128)
+    return tmp_path
+
+
+def saved_as(model, folder, name: str):
+    """A quantized model beside the one that it was made from."""
+    model.save_pretrained(folder / name)
+    for path in (folder / "expert").glob("tokenizer*"):
+        shutil.copy(path, folder / name)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(4, "int"), (8, "int"), (8, "float")])
+def test_compressed_tensors(wide, bits, kind):
+    """As llm-compressor writes them."""
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+
+    spread = {"strategy": "group", "group_size": 32} if bits == 4 else {"strategy": "channel"}
+    arguments = QuantizationArgs(num_bits=bits, type=kind, symmetric=True, **spread)
+    form = {4: "pack-quantized", 8: f"{kind}-quantized"}[bits]
+    scheme = QuantizationScheme(targets=["Linear"], weights=arguments)
+    model = AutoModelForCausalLM.from_pretrained(wide / "expert")
+    apply_quantization_config(
+        model, QuantizationConfig(config_groups={"all": scheme}, format=form, ignore=["lm_head"])
+    )
+    floats = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "weight_scale"):
+            blocks = module.weight.detach().reshape(len(module.weight), -1, 32 if bits == 4 else 64)
+            if bits == 8:
+                blocks = blocks.reshape(len(module.weight), 1, -1)
+            most = 448.0 if kind == "float" else 2.0 ** (bits - 1) - 1
+            scale = blocks.abs().amax(-1, keepdim=True) / most
+            steps = blocks / scale
+            rounded = steps.to(torch.float8_e4m3fn).float() if kind == "float" else steps.round()
+            floats[f"{name}.weight"] = (rounded * scale).reshape(module.weight.shape)
+            module.weight_scale.data = scale[..., 0]
+            module.weight_zero_point.data.zero_() if hasattr(module, "weight_zero_point") else None
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    saved_as(model, wide, "small")
+    compressor.update_config(wide / "small")
+    assert quantization_of(wide / "small") == "compressed-tensors"
+    pool = opened(wide, "small")
+    assert floats
+    for name, tensor in floats.items():
+        torch.testing.assert_close(pool["small"].tensor(name), tensor)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"load_in_8bit": True}, 0.005),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, 0.17),
+        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, 0.2),
+    ],
+)
+def test_bitsandbytes(wide, settings, most):
+    pytest.importorskip("bitsandbytes")
+    quantized = AutoModelForCausalLM.from_pretrained(
+        wide / "expert", quantization_config=BitsAndBytesConfig(**settings), device_map="cpu"
+    )
+    saved_as(quantized, wide, "small")
+    assert quantization_of(wide / "small") == "bitsandbytes"
+    pool = opened(wide, "expert", "small")
+    for name in pool["expert"].tensors:
+        ours, theirs = (pool[model].tensor(name) for model in ("expert", "small"))
+        assert float((ours - theirs).abs().max() / ours.abs().max()) < most, name
 
 
 def test_floats_that_say_they_are_quantized_are_read_as_they_lie(folder):
