@@ -180,7 +180,7 @@ def _ask_for_floats(path: Path) -> None:
     data = read_json(path)
     settings = data["quantization_config"]
     made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(settings.get("quant_method"))
-    if made is not None and "dequantize" in inspect.signature(made.__init__).parameters:
+    if made is not None and "dequantize" in inspect.signature(made).parameters:
         settings["dequantize"] = True
         path.write_text(json.dumps(data), encoding="utf-8")
 
