@@ -1,7 +1,8 @@
 """Every decoder family of transformers: does it open, merge, come back, and run in any order?
 
 For each model type that has a causal language model class, a base and two experts are made, small
-and random, of the class's default configuration. Counted are families
+and random, of the class's default configuration (where that makes no model, with what published
+models say). Counted are families
 
 - families: that could be made small;
 - open: whose pool opens;
@@ -27,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness import describe_machine, make_parser, print_table, size_of, write_figures
 
@@ -36,6 +38,38 @@ SIZES = {
     "full": None,
 }
 """Model types; None: all."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [9, 18, 27]},
+    "deepseek_v2": {
+        "first_k_dense_replace": 1,
+        "moe_intermediate_size": 1408,
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 6,
+        "q_lora_rank": None,
+        "topk_method": "greedy",
+    },
+    "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "first_k_dense_replace": 1},
+    "granitemoehybrid": {
+        "layer_types": (["mamba"] * 5 + ["attention"] + ["mamba"] * 4) * 4,
+        "num_hidden_layers": 40,
+        "hidden_size": 1536,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "num_local_experts": 64,
+        "num_experts_per_tok": 6,
+        "mamba_n_heads": 48,
+        "mamba_d_head": 64,
+    },
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 8, "num_hidden_layers": 24},
+    "mamba2": {"hidden_size": 2048, "num_heads": 64, "head_dim": 64, "n_groups": 1},
+    "ministral": {"head_dim": 128},
+    "nemotron": {"num_key_value_heads": 8, "num_attention_heads": 24, "hidden_size": 3072},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+}
+"""Of families whose class has no defaults for them."""
 
 COUNTED = ("open", "linear_exact", "reload", "logits_equal", "paths")
 MEMBERS = ("base", "expert0", "expert1")
@@ -141,14 +175,14 @@ def _try(found: Found, folder: Path) -> None:
     from evomerge.space import recipes
 
     torch.set_num_threads(1)
-    config = CONFIG_MAPPING[found.model_type]()
+    config = CONFIG_MAPPING[found.model_type](**SETTINGS.get(found.model_type, {}))
     if any(name != "text_config" for name in getattr(config, "sub_configs", {})):
         found.is_multimodal = True
         return
     for seed, name in enumerate(MEMBERS):
         model = small_model(config, seed)
         if model is None:
-            found.failed["made"] = "no small model can be made of the default configuration"
+            found.failed["made"] = "no small model can be made of its configuration"
             return
         model.save_pretrained(folder / name)
     found.is_made = True

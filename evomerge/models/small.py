@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evomerge.pool.config_fields import OF_KINDS, most_of
+from evomerge.pool.config_fields import OF_KINDS, most_of, named_layers, placed
 from evomerge.pool.from_transformers import model_of
 
 if TYPE_CHECKING:
@@ -27,11 +27,26 @@ _SMALL: dict[str, int] = {
     "qk_nope_head_dim": 8,
     "qk_head_dim": 16,
     "v_head_dim": 8,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "index_n_heads": 4,
+    "index_head_dim": 16,
+    "intermediate_size_mlp": 48,
+    "shared_intermediate_size": 16,
+    "mamba_d_state": 16,
     "max_position_embeddings": 512,
     "vocab_size_per_layer_input": 96,
     "hidden_size_per_layer_input": 8,
 }
 """Sizes of the small model."""
+
+_MIXER_HEADS = (
+    ("num_heads", "head_dim"),
+    ("mamba_n_heads", "mamba_d_head"),
+    ("mamba_num_heads", "mamba_head_dim"),
+    ("n_mamba_heads", "mamba_headdim"),
+)
+"""What state-space layers call their heads, and the size of one."""
 
 WINDOW = 24
 """Of the small model, shorter than its sequences, so that windows show."""
@@ -53,7 +68,11 @@ def small_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel | None:
     """A model of the same class and kinds of layers, random and small, in float32 on the CPU."""
     from transformers import GenerationConfig
 
-    for changes in (_SMALL | _few_heads(config), {"vocab_size": 96}):
+    for changes in (
+        _SMALL | _few_heads(config) | _in_proportion(config),
+        _SMALL | _few_heads(config),
+        {"vocab_size": 96},
+    ):
         # Sizes that do not go together fail in many ways.
         with suppress(Exception), torch.random.fork_rng([]):
             small = _with(config, changes)
@@ -83,14 +102,37 @@ def _few_heads(config: PreTrainedConfig) -> dict[str, int]:
     return {"num_key_value_heads": 4 if keys == heads else 1 if keys == 1 else 2}
 
 
+def _in_proportion(config: PreTrainedConfig) -> dict[str, int]:
+    """Sizes that a class computes from others when it reads a configuration.
+
+    Those of mixers have as many numbers as `expand` times the model's; attention may have more than
+    the model, too.
+    """
+    told = config.get_text_config(decoder=True).to_dict()
+    hidden, few = told.get("hidden_size"), _SMALL["hidden_size"]
+    found: dict[str, int] = {}
+    if not isinstance(hidden, int):
+        return found
+    width = told.get("attention_hidden_size")
+    if isinstance(width, int) and width % hidden == 0:
+        found["attention_hidden_size"] = few * (width // hidden)
+        found["attention_head_dim"] = found["attention_hidden_size"] // 4
+    expand = told.get("mamba_expand") or told.get("expand")
+    for heads, size in _MIXER_HEADS:
+        number, numbers = told.get(heads), told.get(size)
+        if (
+            isinstance(expand, int)
+            and isinstance(number, int)
+            and isinstance(numbers, int)
+            and number * numbers == expand * hidden
+        ):
+            found |= {heads: expand * few // _SMALL["head_dim"], size: _SMALL["head_dim"]}
+    return found
+
+
 def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedConfig:
     """A configuration with few layers, two of each kind at least, and with other sizes."""
-    told = config.to_dict()
-    for part in (told, *told.values()):
-        # Its layers are of one size.
-        if isinstance(part, dict):
-            part.pop("per_layer_config", None)
-    small = type(config).from_dict(told)
+    small = _of_one_size(config)
     text: Any = small.get_text_config(decoder=True)
     told = text.to_dict()
     lengths = {
@@ -119,7 +161,17 @@ def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedCon
             one.update(given, rope_type="default")
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(text, name, 0)
-    return small
+    # What a class says of each layer, it says anew of these.
+    return _of_one_size(small)
+
+
+def _of_one_size(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy whose layers differ by what their kinds say alone."""
+    told = config.to_dict()
+    for part in (told, *told.values()):
+        if isinstance(part, dict):
+            part.pop("per_layer_config", None)
+    return type(config).from_dict(told)
 
 
 def _few_layers(
@@ -139,7 +191,9 @@ def _few_layers(
         and len(value) == num_layers
         and (name in changes or OF_KINDS.search(name))
     }
-    of_kinds = [value for name, value in lists.items() if name not in changes]
+    named = named_layers(told, num_layers)
+    of_kinds = [value for name, value in lists.items() if name not in changes and name not in named]
+    of_kinds += [[layer in found for layer in range(num_layers)] for found in named.values()]
     kinds = [tuple(str(value[layer]) for value in of_kinds) for layer in range(num_layers)]
     if len(set(kinds)) > 1:
         # Two in a row of each, in the order in which they come: neighbours differ too.
@@ -161,6 +215,8 @@ def _few_layers(
         picked = picked * 2
     for name, value in lists.items():
         few[name] = [changes.get(name, value[layer]) for layer in picked]
+    for name, numbers in named.items():
+        few[name] = placed(numbers, picked)
     return {**few, "num_hidden_layers": len(picked)}
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 NUM_LAYERS = "num_hidden_layers"
+
+OF_LAYERS = "per_layer_config"
+"""What is other in some layers than in the rest, by their numbers."""
 
 OF_KINDS = re.compile(r"layer|block|types|sparsity")
 """Names of lists that say which layer is of which kind."""
@@ -29,6 +32,29 @@ def most_of(text: Any, name: str, otherwise: int) -> int:
     return max((int(size) for size in sizes if isinstance(size, int | float)), default=otherwise)
 
 
+def named_layers(told: Mapping[str, Any], num_layers: int) -> dict[str, tuple[int, ...]]:
+    """The lists of a configuration that name layers of a kind by their numbers.
+
+    Args:
+        told: The configuration.
+        num_layers: How many the model has.
+    """
+    return {
+        name: tuple(value)
+        for name, value in told.items()
+        if isinstance(value, list | tuple)
+        and value
+        and OF_KINDS.search(name)
+        and _OF_NUMBERS.search(name)
+        and all(type(number) is int and 0 <= number < num_layers for number in value)
+    }
+
+
+def placed(numbers: Sequence[int], order: Sequence[int]) -> list[int]:
+    """Where layers that a list names stand in another order."""
+    return [place for place, layer in enumerate(order) if layer in numbers]
+
+
 def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str, Any]:
     """The fields that say how many layers there are and of which kind each is, of another order.
 
@@ -41,7 +67,15 @@ def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str,
     """
     names: dict[str, str] = config.attribute_map
     fields: dict[str, Any] = {names.get(NUM_LAYERS, NUM_LAYERS): len(order)}
-    for name, value in config.to_dict().items():
+    told = config.to_dict()
+    for name, numbers in named_layers(told, config.num_hidden_layers).items():
+        fields[name] = placed(numbers, order)
+    of_layers = {int(number): value for number, value in (told.get(OF_LAYERS) or {}).items()}
+    if of_layers:
+        fields[OF_LAYERS] = {
+            str(place): of_layers[layer] for place, layer in enumerate(order) if layer in of_layers
+        }
+    for name, value in told.items():
         if (
             isinstance(value, list | tuple)
             and len(value) == config.num_hidden_layers

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
+    BambaConfig,
     DeepseekV3Config,
+    Gemma4TextConfig,
     GPT2Config,
     Lfm2Config,
     LlamaConfig,
+    Mamba2Config,
     MambaConfig,
     MixtralConfig,
     OPTConfig,
@@ -32,16 +37,17 @@ from families import MEMBERS, VOCAB_SIZE
 from fixtures import make_tokenizer
 from residents import Resident, logits
 
-CONFIGS: dict[str, type[PreTrainedConfig]] = {
+CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "conv", "full_attention"]}
+
+CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "a mixture of experts": MixtralConfig,
     "dense layers before mixtures": DeepseekV3Config,
-    "convolutions among attention": Lfm2Config,
+    "convolutions among attention": partial(Lfm2Config, **CONVOLUTIONS),
     "state spaces": MambaConfig,
+    "state spaces with heads": partial(Mamba2Config, hidden_size=2048, num_heads=64, head_dim=64),
+    "attention at layers of some numbers": partial(BambaConfig, attn_layer_indices=[9, 18, 27]),
     "a table of positions": OPTConfig,
 }
-
-
-CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "conv", "full_attention"]}
 
 
 def make_pool(folder, config: PreTrainedConfig) -> Pool:
@@ -64,8 +70,7 @@ def path_of(pool: Pool, order, **changes) -> Recipe:
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def pool(request, tmp_path_factory) -> Pool:
-    changes = CONVOLUTIONS if CONFIGS[request.param] is Lfm2Config else {}
-    return make_pool(tmp_path_factory.mktemp("pool"), CONFIGS[request.param](**changes))
+    return make_pool(tmp_path_factory.mktemp("pool"), CONFIGS[request.param]())
 
 
 def stacked(pool: Pool, recipe: Recipe) -> nn.Module:
@@ -209,7 +214,21 @@ class TestRefused:
         assert reason is not None and "gives other logits" in reason
 
 
+def test_what_is_said_of_layers_by_number_is_said_of_their_places():
+    config = BambaConfig(num_hidden_layers=4, attn_layer_indices=[1, 3])
+    found = fields_of_order(config, [3, 0, 1, 1, 2])
+    assert found == {"num_hidden_layers": 5, "attn_layer_indices": [0, 2, 3]}
+    gemma = Gemma4TextConfig(num_hidden_layers=6)
+    whole, turned = (fields_of_order(gemma, order) for order in (range(6), range(6)[::-1]))
+    assert whole["per_layer_config"] == {"5": {"head_dim": 512}}
+    assert turned["per_layer_config"] == {"0": {"head_dim": 512}}
+    gemma.per_layer_config = turned["per_layer_config"]
+    assert [layer.head_dim for layer in gemma.per_layer_config] == [512, *[256] * 5]
+
+
 def test_small_models_are_of_the_same_kinds():
+    attention = small_model(BambaConfig(attn_layer_indices=[9, 18, 27]), 0).config
+    assert attention.layer_types == ["linear_attention"] * 2 + ["full_attention"] * 2
     config = Lfm2Config(**CONVOLUTIONS)
     small = small_model(config, 0)
     assert set(small.config.layer_types) == set(config.layer_types)
