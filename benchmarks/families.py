@@ -49,7 +49,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "q_lora_rank": None,
         "topk_method": "greedy",
     },
-    "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "first_k_dense_replace": 1},
+    "dots1": {
+        "first_k_dense_replace": 1,
+        "moe_intermediate_size": 1408,
+        "n_group": 1,
+        "n_routed_experts": 128,
+        "n_shared_experts": 2,
+        "norm_topk_prob": True,
+        "num_experts_per_tok": 6,
+        "topk_group": 1,
+    },
     "granitemoehybrid": {
         "layer_types": (["mamba"] * 5 + ["attention"] + ["mamba"] * 4) * 4,
         "num_hidden_layers": 40,

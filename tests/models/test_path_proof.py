@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     BambaConfig,
     DeepseekV3Config,
+    FalconH1Config,
     Gemma4TextConfig,
     GPT2Config,
     Lfm2Config,
@@ -46,6 +47,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "state spaces": MambaConfig,
     "state spaces with heads": partial(Mamba2Config, hidden_size=2048, num_heads=64, head_dim=64),
     "attention at layers of some numbers": partial(BambaConfig, attn_layer_indices=[9, 18, 27]),
+    "attention and state spaces in one layer": FalconH1Config,
     "a table of positions": OPTConfig,
 }
 
