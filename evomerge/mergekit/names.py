@@ -6,7 +6,9 @@ from evomerge.pool import Pool
 
 
 def stored_name(pool: Pool, name: str, shift: int = 0) -> str:
-    """What a tensor is called in the base's files.
+    """What a tensor is called in the base's files, as mergekit knows it.
+
+    Where files have other tensors than the model, such as single experts, it is the model's name.
 
     Args:
         pool: The models.
@@ -14,7 +16,8 @@ def stored_name(pool: Pool, name: str, shift: int = 0) -> str:
         shift: What is added to its layer's number.
     """
     stored, layer = pool.base.tensors[name].stored_name, pool.layout.places[name].layer
-    if layer is None or shift == 0:
+    if layer is None:
         return stored
-    rest = name.removeprefix(f"{pool.layout.layers}.{layer}.")
-    return f"{stored.removesuffix(f'{layer}.{rest}')}{layer + shift}.{rest}"
+    tail = name.removeprefix(f"{pool.layout.layers}.")
+    known = stored if stored.endswith(tail) else name
+    return f"{known.removesuffix(tail)}{layer + shift}{tail.removeprefix(str(layer))}"

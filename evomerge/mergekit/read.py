@@ -70,6 +70,23 @@ def recipe_of(document: Document, pool: Pool, built: Mapping[str, Path] | None =
     return _Reader(document, pool, built or {}).recipe()
 
 
+def check_parameters(document: Document, base: Pool) -> None:
+    """Refuse now what would be found in the parameters of slices when all models are open.
+
+    Args:
+        document: The configuration.
+        base: The base model alone.
+
+    Raises:
+        InputError: A value is missing or not valid, or a row of a token is of no merged model.
+    """
+    with_names(document.vocabulary, model_entries(document.models), document.where)
+    reader = _Reader(document, base, {})
+    names = [name for name, place in base.layout.places.items() if place.layer in (None, 0)]
+    for piece in document.slices:
+        reader.check({name: reader.making(piece, name) for name in names})
+
+
 @dataclass(frozen=True)
 class _Layer:
     """A layer of the result.
@@ -109,7 +126,7 @@ class _Reader:
                 makings |= self._layer_makings(layer)
         else:
             makings, path = self._stack(layers, outside)
-        self._check(makings)
+        self.check(makings)
         parts = self._parts(makings)
         return Recipe(
             schema_version=self.pool.schema_version,
@@ -165,7 +182,7 @@ class _Reader:
         """Embeddings by the first slice, all else that is in no layer by the last."""
         first, last = self.document.slices[0], self.document.slices[-1]
         return {
-            name: self._making(first if place.component == "embedding" else last, name)
+            name: self.making(first if place.component == "embedding" else last, name)
             for name, place in self.pool.layout.places.items()
             if place.layer is None
         }
@@ -178,7 +195,7 @@ class _Reader:
 
     def _layer_makings(self, layer: _Layer) -> dict[str, Making]:
         return {
-            name: self._making(layer.piece, name, layer)
+            name: self.making(layer.piece, name, layer)
             for name, place in self.pool.layout.places.items()
             if place.layer == layer.number
         }
@@ -205,7 +222,8 @@ class _Reader:
             makings |= of_layer
         return makings, LayerPath(outer=outer or MERGED, hops=tuple(hops), stored="plain")
 
-    def _making(self, piece: Slice, name: str, layer: _Layer | None = None) -> Making:
+    def making(self, piece: Slice, name: str, layer: _Layer | None = None) -> Making:
+        """How a slice makes a tensor; `layer` says which of its own, where it is of one."""
         # mergekit's filters know a tensor by its name in the result; of a model, in the model.
         of_result = stored_name(self.pool, name, layer.place - layer.number if layer else 0)
         position = layer.position if layer else 0.0
@@ -277,7 +295,7 @@ class _Reader:
                 f"{self.document.base!r}: task vectors of a recipe have one base"
             )
 
-    def _check(self, makings: dict[str, Making]) -> None:
+    def check(self, makings: dict[str, Making]) -> None:
         """Refuse now what could be found when it is built only."""
         where = self.document.where
         for name, making in makings.items():

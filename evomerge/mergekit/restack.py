@@ -8,7 +8,7 @@ stacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.errors import InputError
@@ -19,25 +19,30 @@ from evomerge.mergekit.rules import RULES
 PASSTHROUGH = "passthrough"
 
 
-def needs_stacks(document: Document, depths: Mapping[str, int]) -> bool:
+Kinds = Mapping[str, Sequence[str]]
+"""Of which kind each layer is, by model without its adapter."""
+
+
+def needs_stacks(document: Document, kinds: Kinds) -> bool:
     """Whether layers of different numbers meet, or models of different depths.
 
     Args:
         document: The configuration; its slices say which layers.
-        depths: Numbers of layers, by model without its adapter.
+        kinds: Of all its models.
     """
     spans = [{source.layers for source in piece.sources} for piece in document.slices]
-    return any(len(each) > 1 for each in spans) or len(set(depths.values())) > 1
+    return any(len(each) > 1 for each in spans) or len(set(map(len, kinds.values()))) > 1
 
 
 def restacked(
-    document: Document, depths: Mapping[str, int]
+    document: Document, kinds: Kinds, taken: Collection[str] = ()
 ) -> tuple[dict[str, Document], Document]:
     """A configuration of slices as one that merges layers of the same number.
 
     Args:
-        document: See `needs_stacks`.
-        depths: See `needs_stacks`.
+        document: See `needs_stacks`; it does not name another model's tokenizer.
+        kinds: See `needs_stacks`.
+        taken: Names that stacks cannot have, beside those of the models.
 
     Returns:
         Configurations of the stacks by their names, and that of the result.
@@ -50,16 +55,17 @@ def restacked(
     slices = []
     for piece in document.slices:
         first = len(places)
-        places += _layers(piece, depths)
+        places += _layers(piece, kinds)
         slices.append((piece, (first, len(places))))
-    documents, names = {}, {}
+    documents: dict[str, Document] = {}
+    names: dict[str, str] = {}
     for model in document.models:
-        depth = depths[whole_of(model)]
-        order = [place.get(model, min(at, depth - 1)) for at, place in enumerate(places)]
-        if order != list(range(depth)):
-            # No model is called so: others are a folder or a hub id.
-            names[model] = f"{model.replace('+', ' with ')} stacked"
-            documents[names[model]] = _stack(document, model, order)
+        order = [_layer_of(model, at, place, kinds) for at, place in enumerate(places)]
+        if order != list(range(len(kinds[whole_of(model)]))):
+            name = f"{model.replace('+', ' with ')} stacked"
+            while name in (*taken, *document.models, *documents):
+                name += " anew"
+            names[model], documents[name] = name, _stack(document, model, order)
 
     def named(model: str) -> str:
         return names.get(model, model)
@@ -74,7 +80,7 @@ def restacked(
         base = None if piece.base is None else named(piece.base)
         return replace(piece, sources=tuple(sources), base=base)
 
-    vocabulary, tokenizer_of = document.vocabulary, document.tokenizer_of
+    vocabulary = document.vocabulary
     if vocabulary is not None and vocabulary.rows is not None:
         rows = {
             token: row.model_copy(update={"model": named(row.model)}) if row.model else row
@@ -86,15 +92,24 @@ def restacked(
         base=named(document.base),
         slices=tuple(merged(piece, span) for piece, span in slices),
         vocabulary=vocabulary,
-        tokenizer_of=None if tokenizer_of is None else named(tokenizer_of),
     )
 
 
-def _layers(piece: Slice, depths: Mapping[str, int]) -> list[dict[str, int]]:
+def _layer_of(model: str, at: int, place: Mapping[str, int], kinds: Kinds) -> int:
+    """The layer that a model's stack has at a place; where it is no source, one of that kind."""
+    if model in place:
+        return place[model]
+    own = kinds[whole_of(model)]
+    wanted = {kinds[whole_of(source)][layer] for source, layer in place.items()}
+    alike = [layer for layer, kind in enumerate(own) if kind in wanted]
+    return min(alike or range(len(own)), key=lambda layer: abs(layer - at))
+
+
+def _layers(piece: Slice, kinds: Kinds) -> list[dict[str, int]]:
     """The layer of each source, by model, for each layer of the result."""
     spans = {}
     for source in piece.sources:
-        depth = depths[whole_of(source.model)]
+        depth = len(kinds[whole_of(source.model)])
         assert source.layers is not None
         first, stop = source.layers
         if stop > depth:

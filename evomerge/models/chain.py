@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
@@ -21,6 +22,7 @@ from evomerge.files import sha256_file, sha256_json, write_text
 from evomerge.mergekit import (
     Document,
     LayerMadeTwiceError,
+    check_parameters,
     needs_stacks,
     open_document,
     read_documents,
@@ -34,13 +36,20 @@ from evomerge.models.export import (
     write_companions,
 )
 from evomerge.models.path_proof import prove_paths
-from evomerge.pool import DTYPES, ModelConfig, Pool, open_members, open_models
+from evomerge.pool import DTYPES, ModelConfig, Pool, open_members, open_models, read_config
+from evomerge.pool.adapters.adapter import is_adapter
 from evomerge.pool.checkpoint import open_checkpoint
+from evomerge.pool.config_fields import kinds_of_layers
+from evomerge.pool.hub import locate
 from evomerge.pool.pool import entry_of
+from evomerge.pool.quantized import as_floats
 from evomerge.pool.vocabulary.align import tokens_with_rows
 from evomerge.recipe import Dtype, Member, Recipe
 from evomerge.space import recipes
 from evomerge.tokens import TokenRow, Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +146,10 @@ def _key(pool: Pool, recipe: Recipe) -> str:
 
 def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recipe]:
     """A configuration's models, after those with adapters of their own; and its recipe."""
-    depths = _depths(document, built)
-    if depths and needs_stacks(document, depths):
-        return _opened(*_stacked(document, depths, built))
+    configs = _configs(document, built)
+    kinds = {model: kinds_of_layers(config) for model, config in configs.items()}
+    if kinds and needs_stacks(document, kinds):
+        return _opened(*_stacked(document, configs, kinds, built))
     named = {model: built[model] for model in document.models if model in built}
     named |= {model: _adapted(model, built) for model in document.adapted}
     if document.tokenizer_of is not None:
@@ -148,35 +158,74 @@ def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recip
     try:
         pool, recipe = open_document(document, folders)
     except LayerMadeTwiceError:
-        return _opened(*_stacked(document, depths, built))
+        return _opened(*_stacked(document, configs, kinds, built))
     return pool, _with_recipes(recipe, named.values())
 
 
-def _depths(document: Document, built: Mapping[str, Built]) -> dict[str, int]:
-    """Numbers of layers of the models whose layers a configuration names, without adapters."""
+def _configs(document: Document, built: Mapping[str, Built]) -> dict[str, PreTrainedConfig]:
+    """Configurations of the models whose layers a document names, without adapters.
+
+    None, where it names no layers, or something else stands in the place of a model.
+    """
     if any(source.layers is None for piece in document.slices for source in piece.sources):
         return {}
-    models = dict.fromkeys(whole_of(model) for model in document.models)
-    opened = {m: open_models(_entry("base", m, built), (), None, Path()) for m in models}
-    return {model: pool.layout.num_layers for model, pool in opened.items()}
+    found = {}
+    for model in dict.fromkeys(whole_of(model) for model in document.models):
+        folder, _ = locate(_entry(model, model, built), Path())
+        if is_adapter(folder):
+            return {}
+        config = read_config(as_floats(model, folder))
+        if not hasattr(config, "num_hidden_layers"):
+            return {}
+        found[model] = config
+    return found
 
 
 def _stacked(
-    document: Document, depths: Mapping[str, int], built: Mapping[str, Built]
+    document: Document,
+    configs: Mapping[str, PreTrainedConfig],
+    kinds: Mapping[str, tuple[str, ...]],
+    built: Mapping[str, Built],
 ) -> tuple[Document, dict[str, Built]]:
     """A configuration that merges layers of the same numbers, and the stacks that it merges."""
-    stacks, result = restacked(document, depths)
+    built = dict(built)
+    base = whole_of(document.base)
+    _require_alike(document, configs[base], configs)
+    check_parameters(document, open_models(_entry("base", base, built), (), None, Path()))
+    restacked(document, kinds, built)
+    if document.tokenizer_of is not None:
+        if len(set(map(len, kinds.values()))) > 1:
+            raise InputError(
+                f"{document.path}: the tokenizer of {document.tokenizer_of!r} goes with models "
+                "that have the same number of layers"
+            )
+        built[document.base] = _with_tokenizer(document, document.tokenizer_of, built)
+        document = replace(document, tokenizer_of=None)
+    stacks, result = restacked(document, kinds, built)
     logger.warning(
-        "%s: layers of different numbers are merged: %d models are stacked first, each whole, in "
-        "%s",
+        "%s: the layers of some models are stacked first, as whole models in %s: %s",
         document.path,
-        len(stacks),
         _cache_dir(),
+        ", ".join(stacks),
     )
     return result, {
         **built,
         **{name: build_once(*_opened(stack, built)) for name, stack in stacks.items()},
     }
+
+
+def _require_alike(
+    document: Document, base: PreTrainedConfig, configs: Mapping[str, PreTrainedConfig]
+) -> None:
+    """Refuse models whose layers do not fit together, before any is written."""
+    for model, config in configs.items():
+        for field in ("model_type", "hidden_size"):
+            ours, theirs = getattr(base, field, None), getattr(config, field, None)
+            if ours != theirs:
+                raise InputError(
+                    f"{document.path}: {model!r} has {field} {theirs}, {document.base!r} has "
+                    f"{ours}: models of one architecture and width can be merged"
+                )
 
 
 def _adapted(model: str, built: Mapping[str, Built]) -> Built:

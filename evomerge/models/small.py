@@ -149,7 +149,9 @@ def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedCon
     for name, value in {**changes, **windows, **layers}.items():
         # Some are no settings but properties, or refuse a size that others do not go with.
         with suppress(Exception):
-            if getattr(text, name, None) is not None:
+            here = getattr(text, name, None)
+            # A size of nothing stays nothing.
+            if here is not None and not (name in changes and here == 0):
                 setattr(text, name, value)
     # Where frequencies depend on the length, sequences are short enough not to notice.
     rope = getattr(text, "rope_parameters", None) or {}

@@ -17,7 +17,7 @@ OF_LAYERS = "per_layer_config"
 OF_KINDS = re.compile(r"layer|block|types|sparsity")
 """Names of lists that say which layer is of which kind."""
 
-_OF_NUMBERS = re.compile(r"_only_|indic|index|idxs?$|_ids$")
+_OF_NUMBERS = re.compile(r"_only_|indic|index|idxs?$|_ids$|^moe_layers$")
 """Names of lists that name layers by their numbers."""
 
 
@@ -47,12 +47,21 @@ def named_layers(told: Mapping[str, Any], num_layers: int) -> dict[str, tuple[in
         and OF_KINDS.search(name)
         and _OF_NUMBERS.search(name)
         and all(type(number) is int and 0 <= number < num_layers for number in value)
+        and len(set(value)) == len(value)
     }
 
 
 def placed(numbers: Sequence[int], order: Sequence[int]) -> list[int]:
     """Where layers that a list names stand in another order."""
     return [place for place, layer in enumerate(order) if layer in numbers]
+
+
+def kinds_of_layers(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Of which kind each layer is, as far as the configuration says it layer by layer."""
+    return tuple(
+        str(sorted(fields_of_order(config, [layer]).items()))
+        for layer in range(config.num_hidden_layers)
+    )
 
 
 def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str, Any]:
@@ -68,7 +77,8 @@ def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str,
     names: dict[str, str] = config.attribute_map
     fields: dict[str, Any] = {names.get(NUM_LAYERS, NUM_LAYERS): len(order)}
     told = config.to_dict()
-    for name, numbers in named_layers(told, config.num_hidden_layers).items():
+    named = named_layers(told, config.num_hidden_layers)
+    for name, numbers in named.items():
         fields[name] = placed(numbers, order)
     of_layers = {int(number): value for number, value in (told.get(OF_LAYERS) or {}).items()}
     if of_layers:
@@ -80,7 +90,7 @@ def fields_of_order(config: PreTrainedConfig, order: Sequence[int]) -> dict[str,
             isinstance(value, list | tuple)
             and len(value) == config.num_hidden_layers
             and OF_KINDS.search(name)
-            and not _OF_NUMBERS.search(name)
+            and name not in named
         ):
             fields[name] = [value[layer] for layer in order]
     return fields

@@ -144,9 +144,23 @@ def quantized_in(folder: Path, shown: Path, gguf_file: str | None) -> PreTrained
     from transformers import AutoModelForCausalLM
 
     settings = {} if gguf_file is None else {"gguf_file": gguf_file}
-    model: Any = _read(
-        AutoModelForCausalLM, folder, shown, "", dtype="auto", trust_remote_code=False, **settings
-    )
+    try:
+        model: Any = _read(
+            AutoModelForCausalLM,
+            folder,
+            shown,
+            "",
+            dtype="auto",
+            trust_remote_code=False,
+            **settings,
+        )
+    except InputError as error:
+        if "CONVERSION" not in str(error):
+            raise
+        # Its report is not of use without what was printed above it.
+        raise InputError(
+            f"{shown}: transformers cannot convert its tensors: layers in different schemes, say"
+        ) from None
     # transformers has read a GGUF file as floats.
     if gguf_file is None and getattr(model, "is_quantized", False):
         model = model.dequantize()

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 GGUF_SUFFIX = ".gguf"
 
+_GGUF_MAGIC = b"GGUF"
+_GGUF_FILE = "model.gguf"
+"""What a file is called while it is read."""
+
 _TENSORS = (".safetensors", GGUF_SUFFIX)
 _COMPANIONS = (".json", ".txt", ".jinja", ".model", ".md")
 
@@ -58,7 +62,7 @@ def as_floats(name: str, place: Path) -> Path:
     stamps = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in files
-        if path.suffix in (*_TENSORS, *_COMPANIONS) and path.is_file()
+        if path == place or (path.suffix in (*_TENSORS, *_COMPANIONS) and path.is_file())
     ]
     folder = user_cache_path("evomerge") / "dequantized" / sha256_json([stamps, release])
     if not folder.is_dir():
@@ -75,7 +79,7 @@ def as_floats(name: str, place: Path) -> Path:
 
 def is_model(path: Path) -> bool:
     """Whether a model lies there: a folder, or a GGUF file."""
-    return path.is_dir() or (path.suffix == GGUF_SUFFIX and path.is_file())
+    return path.is_dir() or (path.is_file() and _is_gguf(path))
 
 
 def quantization_of(place: Path) -> str | None:
@@ -104,9 +108,19 @@ def _has_other_types(folder: Path) -> bool:
 def _gguf_of(place: Path) -> Path | None:
     """The GGUF file that a model is, or that a folder without other tensors has alone."""
     if place.is_file():
-        return place if place.suffix == GGUF_SUFFIX else None
+        return place if _is_gguf(place) else None
     found = [path for path in place.iterdir() if path.suffix in _TENSORS] if place.is_dir() else []
     return found[0] if len(found) == 1 and found[0].suffix == GGUF_SUFFIX else None
+
+
+def _is_gguf(path: Path) -> bool:
+    """By its name, or its first bytes: a hub's cache has files without endings."""
+    if path.suffix == GGUF_SUFFIX:
+        return True
+    # What cannot be read is told of where it is opened.
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
+    return False
 
 
 def _make_once(name: str, place: Path, method: str, folder: Path) -> None:
@@ -148,22 +162,25 @@ def _write_floats(place: Path, out_dir: Path) -> None:
     """Load a quantized model and save it in floats, with its tokenizer."""
     with tempfile.TemporaryDirectory() as name:
         folder, gguf = Path(name), _gguf_of(place)
-        for path in place.iterdir() if place.is_dir() else [place]:
+        gguf_file = None if gguf is None else _GGUF_FILE if place.is_file() else gguf.name
+        if place.is_file():
+            (folder / _GGUF_FILE).symlink_to(place.resolve())
+        for path in place.iterdir() if place.is_dir() else []:
             if path.suffix in _TENSORS:
                 (folder / path.name).symlink_to(path.resolve())
             elif path.suffix in _COMPANIONS and path.is_file():
                 copy_without_code(path, folder / path.name)
-        if gguf is None:
+        if gguf_file is None:
             _ask_for_floats(folder / CONFIG_FILE)
-        quantized_in(folder, place, gguf.name if gguf else None).save_pretrained(out_dir)
-        if gguf is not None:
+        quantized_in(folder, place, gguf_file).save_pretrained(out_dir)
+        if gguf_file is not None:
             path = out_dir / CONFIG_FILE
             told = _shortest(read_json(path))
             path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        if gguf is not None and not (folder / "tokenizer.json").is_file():
+        if gguf_file is not None and not (folder / "tokenizer.json").is_file():
             # Without one, its rows are taken to be of the base's tokens, which is said.
             with suppress(InputError):
-                gguf_tokenizer_in(folder, gguf.name).save_pretrained(out_dir)
+                gguf_tokenizer_in(folder, gguf_file).save_pretrained(out_dir)
         for path in folder.iterdir():
             if (
                 path.suffix in _COMPANIONS

@@ -109,7 +109,8 @@ def _open(path: Path, *, ignores_unknown: bool) -> tuple[Pool, dict[str, Recipe]
                 f"{path} is a LoRA adapter without a {RECIPE_FILE}, which would name its base"
             )
         pool = open_models(ModelConfig(source=str(path.resolve())), (), None, Path())
-        return pool, {path.resolve().name: recipes.member(pool, "base")}
+        name = path.resolve().name if is_folder else path.name
+        return pool, {name: recipes.member(pool, "base")}
     recipe_path = path / RECIPE_FILE if is_folder else path
     pool, recipe = open_recipe(recipe_path, ignores_unknown=ignores_unknown)
     name = path.resolve().name if is_folder else path.stem

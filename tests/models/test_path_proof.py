@@ -17,7 +17,9 @@ from transformers import (
     FalconH1Config,
     Gemma4TextConfig,
     GPT2Config,
+    GraniteMoeSharedConfig,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     Mamba2Config,
     MambaConfig,
@@ -220,6 +222,8 @@ def test_what_is_said_of_layers_by_number_is_said_of_their_places():
     config = BambaConfig(num_hidden_layers=4, attn_layer_indices=[1, 3])
     found = fields_of_order(config, [3, 0, 1, 1, 2])
     assert found == {"num_hidden_layers": 5, "attn_layer_indices": [0, 2, 3]}
+    llama = Llama4TextConfig(num_hidden_layers=4, interleave_moe_layer_step=1)
+    assert fields_of_order(llama, [3, 0, 1, 1, 2])["moe_layers"] == [0, 1, 2, 3, 4]
     gemma = Gemma4TextConfig(num_hidden_layers=6)
     whole, turned = (fields_of_order(gemma, order) for order in (range(6), range(6)[::-1]))
     assert whole["per_layer_config"] == {"5": {"head_dim": 512}}
@@ -231,6 +235,10 @@ def test_what_is_said_of_layers_by_number_is_said_of_their_places():
 def test_small_models_are_of_the_same_kinds():
     attention = small_model(BambaConfig(attn_layer_indices=[9, 18, 27]), 0).config
     assert attention.layer_types == ["linear_attention"] * 2 + ["full_attention"] * 2
+    # Without experts that all tokens share, it has none.
+    assert small_model(GraniteMoeSharedConfig(), 0).config.shared_intermediate_size == 0
+    mixtures = small_model(Llama4TextConfig(interleave_moe_layer_step=1), 0).config
+    assert mixtures.moe_layers == list(range(mixtures.num_hidden_layers))
     config = Lfm2Config(**CONVOLUTIONS)
     small = small_model(config, 0)
     assert set(small.config.layer_types) == set(config.layer_types)

@@ -124,6 +124,11 @@ def test_it_writes_as_the_model_does(tmp_path, monkeypatch):
     (ours,) = sample(model_dir, ["the cat"], max_tokens=6)
     (theirs,) = sample(tmp_path / "model.gguf", ["the cat"], max_tokens=6)
     assert theirs.text == ours.text != "" and theirs.model == "model.gguf"
+    # As in a hub's cache.
+    (tmp_path / "model.gguf").rename(tmp_path / "a1b2")
+    (tmp_path / "linked.gguf").symlink_to(tmp_path / "a1b2")
+    (linked,) = sample(tmp_path / "linked.gguf", ["the cat"], max_tokens=6)
+    assert linked.text == ours.text and linked.model == "linked.gguf"
 
 
 def test_of_pieces_the_earlier_merge_scores_higher(tmp_path):
