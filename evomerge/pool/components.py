@@ -6,6 +6,7 @@ it, so that what they mean does not change.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Literal
 
 from torch import nn
@@ -37,7 +38,8 @@ def component_in_block(rest: str, layer: nn.Module, rules: Rules) -> Component:
     owner = layer.get_submodule(rest.rpartition(".")[0])
     if len(owners) == 1 and "norm" in type(owner).__name__.lower():
         return "norm"
-    part = rest.lower().partition(".")[0]
+    part_name = rest.partition(".")[0]
+    part = part_name.lower()
     first = _by_first_rules(part)
     if rules == 1:
         return first
@@ -47,8 +49,10 @@ def component_in_block(rest: str, layer: nn.Module, rules: Rules) -> Component:
         return first
     # Blocks that call every part "mixer" have classes that say what it is.
     if owners and _has(part, _MIXER):
-        class_name = type(layer.get_submodule(rest.partition(".")[0])).__name__
-        by_class = _by_first_rules(class_name.lower())
+        name, of_layer = (type(m).__name__ for m in (layer.get_submodule(part_name), layer))
+        # Both begin with the family's name, which may have "Moe" in it.
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(name, of_layer, strict=False))
+        by_class = _by_first_rules(name[len(list(alike)) :].lower())
         return by_class if by_class in ("attention", "mlp") else "mixer"
     return "mlp" if _has(part, _MORE_MLP) else "other"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from transformers import (
     Gemma3nTextConfig,
+    GraniteMoeHybridConfig,
     Lfm2Config,
+    Lfm2MoeConfig,
     LlamaConfig,
     MambaConfig,
     NemotronHConfig,
@@ -46,10 +49,26 @@ def kinds_of(pool: Pool, *parts: str) -> set[str]:
 
 CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "conv", "full_attention"]}
 
+CHANGES: dict[type[PreTrainedConfig], dict[str, Any]] = {
+    Lfm2Config: CONVOLUTIONS,
+    Lfm2MoeConfig: CONVOLUTIONS,
+    GraniteMoeHybridConfig: {
+        "num_hidden_layers": 3,
+        "layer_types": ["mamba", "mamba", "attention"],
+        "hidden_size": 1536,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "mamba_n_heads": 48,
+        "mamba_d_head": 64,
+    },
+}
+
 EXPECTED: dict[type[PreTrainedConfig], dict[str, str]] = {
     OPTConfig: {"fc1": "mlp", "fc2": "mlp", "self_attn.": "attention"},
     MambaConfig: {"mixer": "mixer", ".norm": "norm"},
     Lfm2Config: {".conv.": "mixer", "self_attn.q_proj": "attention", "feed_forward": "mlp"},
+    Lfm2MoeConfig: {".conv.": "mixer", "self_attn.q_proj": "attention", "feed_forward": "mlp"},
+    GraniteMoeHybridConfig: {"mamba.": "mixer", "block_sparse_moe": "mlp", "input_layer": "norm"},
     NemotronHConfig: {"mixer.A_log": "mixer", "mixer.q_proj": "attention", "mixer.up_proj": "mlp"},
     Gemma3nTextConfig: {
         "altup": "per_layer",
@@ -62,7 +81,7 @@ EXPECTED: dict[type[PreTrainedConfig], dict[str, str]] = {
 
 @pytest.mark.parametrize("config_class", EXPECTED)
 def test_parts_by_other_names(config_class, tmp_path):
-    changes = CONVOLUTIONS if config_class is Lfm2Config else {}
+    changes = CHANGES.get(config_class, {})
     pool = open_pool(save(tmp_path, config_class(**changes)), tmp_path)
     for part, kind in EXPECTED[config_class].items():
         assert kinds_of(pool, part) == {kind}, part
