@@ -8,16 +8,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, MixtralConfig
 
 from evomerge.mergekit import mergekit_yaml
 from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.models.from_recipe import build_recipe
+from evomerge.models.small import small_model
 from evomerge.models.stack import stack
 from evomerge.pool import Pool
 from evomerge.recipe import Recipe
-from fixtures import save_model
+from fixtures import make_tokenizer, save_model
 from mergekit_configurations import CONFIGURATIONS, make_named_pool
 from mergekit_itself import NEEDED, TOLERANCE, assert_close, run_mergekit
 from mergekit_recipes import RECIPES
@@ -94,6 +95,36 @@ def test_what_we_write(workspace, tmp_path, name):
     config_path = tmp_path / "config.yaml"
     config_path.write_text(mergekit_yaml(pool, recipe))
     assert_close(by_position(pool, recipe), tensors_of(config_path, tmp_path / "out"))
+
+
+MIXTURE = """
+merge_method: slerp
+base_model: expert0
+slices:
+  - sources:
+      - {{model: expert0, layer_range: [1, 4]}}
+      - {{model: expert1, layer_range: [1, 4]}}
+    parameters: {{t: [{{filter: {part}, value: 0.9}}, {{value: 0.1}}]}}
+dtype: float32
+"""
+
+
+@pytest.mark.parametrize("part", ["layers.1.mlp", "block_sparse_moe", "experts", "layers.2."])
+def test_names_in_a_mixture(tmp_path, monkeypatch, part):
+    """Its files name single experts, and mergekit what transformers has in memory."""
+    for seed, name in enumerate(["expert0", "expert1"]):
+        model = small_model(MixtralConfig(), seed)
+        assert model is not None
+        model.save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(MIXTURE.format(part=part))
+    build_recipe(Path("config.yaml"), Path("ours"))
+    run_mergekit(Path("config.yaml"), Path("theirs"))
+    ours, theirs = (
+        AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("ours", "theirs")
+    )
+    assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("width", [1, 12])
