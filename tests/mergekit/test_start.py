@@ -18,7 +18,8 @@ from evomerge.recipe import Recipe
 from evomerge.search.setup import set_up
 from evomerge.space import ParameterSpace, ParameterSpaceConfig, recipes
 from fixtures import make_config, make_pool, make_tasks, save_model
-from mergekit_configurations import CONFIGURATIONS, STACKED
+from mergekit_configurations import CONFIGURATIONS
+from mergekit_slices import STACKED
 
 NAMES = {"pool/expert0": "math", "pool/expert1": "code", "pool/expert2": "third"}
 

@@ -20,8 +20,9 @@ from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
 from evomerge.pool import Pool
 from evomerge.recipe import Hop, LayerPath, Recipe
-from mergekit_configurations import CONFIGURATIONS, STACKED
+from mergekit_configurations import CONFIGURATIONS
 from mergekit_recipes import MLP, RECIPES, copy_of, merge
+from mergekit_slices import STACKED
 from pools import NAMES, open_at
 
 # A model that takes no part has weight 0, and members' order may differ: sums in another order.
