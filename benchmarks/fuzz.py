@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument("--reader", help="this one alone")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what was not met well")
     arguments = parser.parse_args()
+    # Names of data sets are not asked for.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
     # A forked process has none of the threads that torch would wait for.
     torch.set_num_threads(1)
     begun = time.monotonic()

@@ -18,6 +18,9 @@ from evomerge.score.code import files_of, own_folder
 LOCAL = re.compile(r"(?:file|local):(?://)?")
 """How an address begins that is a path."""
 
+_OF_FILES = ("json", "csv", "parquet", "arrow", "text", "xml", "pandas")
+"""Readers of datasets that look for files in the current folder where none are named."""
+
 
 class Places:
     """The folders that tasks may read.
@@ -82,6 +85,8 @@ class Places:
         if isinstance(local, str) and local not in _PACKAGED_DATASETS_MODULES:
             self._require_what_is_there(local, [Path()], by, "dataset_path")
         kwargs = config.get("dataset_kwargs")
+        if local in _OF_FILES and config.get("custom_dataset") is None:
+            _require_files(local, kwargs, by)
         if not isinstance(kwargs, dict):
             return config
         if isinstance(kwargs.get("data_dir"), str):
@@ -139,6 +144,16 @@ class Places:
         for name in found:
             self.require(Path(name), by, "data_files")
         return found
+
+
+def _require_files(name: str, kwargs: Any, by: Path) -> None:
+    """Refuse a reader of files that is told none: it would read the whole current folder."""
+    given = kwargs if isinstance(kwargs, dict) else {}
+    if not (given.get("data_files") or given.get("data_dir")):
+        raise InputError(
+            f"{by}: dataset_kwargs.data_files is missing: `dataset_path: {name}` reads the files "
+            "that it names\nvalid: `dataset_kwargs: {data_files: {test: FILE}}`"
+        )
 
 
 def matches(folder: Path, pattern: str) -> list[str]:

@@ -57,6 +57,16 @@ WRONG = {
     "a choice beyond": (lambda f: data(f, label=9), CHOOSE, "its right choice 9 is none of its 3"),
     "a choice before": (lambda f: data(f, label=-1), CHOOSE, "its right choice -1 is none of its"),
     "two files": (twice, CHOOSE, r"backup.yaml and .*/toy_choose.yaml both define 'toy_choose'"),
+    "no data files": (
+        lambda f: changed(f, dataset_kwargs=None),
+        CHOOSE,
+        r"toy_choose.yaml: dataset_kwargs.data_files is missing: `dataset_path: json` reads",
+    ),
+    "another key than data files": (
+        lambda f: changed(f, dataset_kwargs={"a": 1}),
+        CHOOSE,
+        r"toy_choose.yaml: dataset_kwargs.data_files is missing",
+    ),
     "a number for a name": (lambda f: renamed(f, 5), CHOOSE, r"yaml:\d+: task: '5' is no name"),
     "no name": (lambda f: beside(f, "x", {"task": None}), CHOOSE, "x.yaml:1: task: 'null' is no"),
     "repeats": (lambda f: changed(f, repeats=-1), CHOOSE, "repeats is -1; valid: 1, 2, 3"),
