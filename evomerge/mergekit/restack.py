@@ -40,7 +40,7 @@ def restacked(
     """A configuration of slices as one that merges layers of the same number.
 
     Args:
-        document: See `needs_stacks`; it does not name another model's tokenizer.
+        document: See `needs_stacks`; the tokenizer that it names is left as it is.
         kinds: See `needs_stacks`.
         taken: Names that stacks cannot have, beside those of the models.
 

@@ -165,7 +165,7 @@ def _opened(document: Document, built: Mapping[str, Built]) -> tuple[Pool, Recip
 def _configs(document: Document, built: Mapping[str, Built]) -> dict[str, PreTrainedConfig]:
     """Configurations of the models whose layers a document names, without adapters.
 
-    None, where it names no layers, or something else stands in the place of a model.
+    Empty where it names no layers, or where something else stands in the place of a model.
     """
     if any(source.layers is None for piece in document.slices for source in piece.sources):
         return {}
@@ -192,16 +192,16 @@ def _stacked(
     base = whole_of(document.base)
     _require_alike(document, configs[base], configs)
     check_parameters(document, open_models(_entry("base", base, built), (), None, Path()))
-    restacked(document, kinds, built)
+    stacks, result = restacked(document, kinds, built)
     if document.tokenizer_of is not None:
         if len(set(map(len, kinds.values()))) > 1:
             raise InputError(
                 f"{document.path}: the tokenizer of {document.tokenizer_of!r} goes with models "
                 "that have the same number of layers"
             )
+        # The base's stack is made of the base with that tokenizer.
         built[document.base] = _with_tokenizer(document, document.tokenizer_of, built)
-        document = replace(document, tokenizer_of=None)
-    stacks, result = restacked(document, kinds, built)
+        result = replace(result, tokenizer_of=None)
     logger.warning(
         "%s: the layers of some models are stacked first, as whole models in %s: %s",
         document.path,

@@ -18,9 +18,6 @@ from evomerge.score.code import files_of, own_folder
 LOCAL = re.compile(r"(?:file|local):(?://)?")
 """How an address begins that is a path."""
 
-_OF_FILES = ("json", "csv", "parquet", "arrow", "text", "xml", "pandas")
-"""Readers of datasets that look for files in the current folder where none are named."""
-
 
 class Places:
     """The folders that tasks may read.
@@ -82,10 +79,10 @@ class Places:
 
         roots = [path.parent, Path()]
         local = config.get("dataset_path")
+        kwargs = config.get("dataset_kwargs")
         if isinstance(local, str) and local not in _PACKAGED_DATASETS_MODULES:
             self._require_what_is_there(local, [Path()], by, "dataset_path")
-        kwargs = config.get("dataset_kwargs")
-        if local in _OF_FILES and config.get("custom_dataset") is None:
+        elif isinstance(local, str) and config.get("custom_dataset") is None:
             _require_files(local, kwargs, by)
         if not isinstance(kwargs, dict):
             return config
@@ -147,7 +144,7 @@ class Places:
 
 
 def _require_files(name: str, kwargs: Any, by: Path) -> None:
-    """Refuse a reader of files that is told none: it would read the whole current folder."""
+    """Refuse a reader of datasets' own that is told no files: it would read the current folder."""
     given = kwargs if isinstance(kwargs, dict) else {}
     if not (given.get("data_files") or given.get("data_dir")):
         raise InputError(

@@ -62,6 +62,11 @@ WRONG = {
         CHOOSE,
         r"toy_choose.yaml: dataset_kwargs.data_files is missing: `dataset_path: json` reads",
     ),
+    "no files for another reader": (
+        lambda f: changed(f, dataset_path="imagefolder", dataset_kwargs=None),
+        CHOOSE,
+        r"toy_choose.yaml: dataset_kwargs.data_files is missing: `dataset_path: imagefolder`",
+    ),
     "another key than data files": (
         lambda f: changed(f, dataset_kwargs={"a": 1}),
         CHOOSE,
