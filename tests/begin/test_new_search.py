@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import GlmConfig
 
 import vocabularies
 from adapters import save_adapter
@@ -21,8 +22,9 @@ from evomerge.begin.new_search import Wishes, write_search
 from evomerge.begin.sources import entries_of, source_of, task_of
 from evomerge.config import load_config
 from evomerge.errors import InputError
+from evomerge.models.small import small_model
 from evomerge.search.check import check
-from fixtures import make_pool, make_tasks, save_model
+from fixtures import make_pool, make_tasks, make_tokenizer, save_model
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,19 @@ def test_few_experts_have_weights_in_parts_of_the_layers(tmp_path, folder, monke
         assert data["space"]["groups"] == groups
         # Absolute folders stay so.
         assert data["pool"]["experts"] == experts
+
+
+def test_layers_of_a_family_that_is_not_listed_have_parts_too(tmp_path, folder, monkeypatch):
+    """It has layers, which is all that is asked of it."""
+    monkeypatch.chdir(folder)
+    for seed, name in enumerate(["base", "a"]):
+        model = small_model(GlmConfig(), seed)
+        assert model is not None and model.config.num_hidden_layers == 4
+        model.save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+    wishes = Wishes(str(tmp_path / "base"), (str(tmp_path / "a"),), ("tasks/toy_choose.yaml",))
+    write_search(wishes, tmp_path / "new.yaml")
+    assert yaml.safe_load((tmp_path / "new.yaml").read_text())["space"]["groups"] == 4
 
 
 def test_an_adapter_is_an_expert(begin):

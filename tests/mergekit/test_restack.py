@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import shutil
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from evomerge.errors import InputError
 from evomerge.models import chain
 from evomerge.models.chain import open_mergekit
 from evomerge.models.export import recipe_tensors
+from evomerge.models.from_recipe import build_recipe
 from fixtures import make_tokenizer, save_model
 from mergekit_configurations import CONFIGURATIONS
 
@@ -143,13 +146,20 @@ def test_a_place_is_filled_with_a_layer_of_its_kind(here, tmp_path):
             assert torch.equal(tensor, theirs[there]), name
 
 
-@pytest.mark.parametrize("tokenizer", ["pool/expert2", "./pool/expert1"])
+@pytest.mark.parametrize("tokenizer", ["{tmp_path}/other", "./pool/expert1"])
 def test_the_tokenizer_of_another_model(here, tmp_path, tokenizer):
-    text = CONFIGURATIONS["linear, layers of different numbers"]
-    base = "base_model: pool/expert0\n"
-    told = weights(tmp_path, f"{text}{base}tokenizer_source: {tokenizer}\n")
-    plain = weights(tmp_path, text + base)
+    shutil.copytree(here / "pool/expert2", tmp_path / "other")
+    settings_path = tmp_path / "other/tokenizer_config.json"
+    settings = json.loads(settings_path.read_text()) | {"model_max_length": 77}
+    settings_path.write_text(json.dumps(settings))
+    named = tokenizer.format(tmp_path=tmp_path)
+    text = CONFIGURATIONS["linear, layers of different numbers"] + "base_model: pool/expert0\n"
+    plain = weights(tmp_path, text)
+    told = weights(tmp_path, f"{text}tokenizer_source: {named}\n")
     assert all(torch.equal(told[name], plain[name]) for name in plain)
+    build_recipe(tmp_path / "config.yaml", tmp_path / "out")
+    built = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert (built.get("model_max_length") == 77) == named.endswith("other")
 
 
 def test_a_folder_that_is_called_as_a_stack_would_be(here, tmp_path):
