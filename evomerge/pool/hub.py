@@ -43,7 +43,9 @@ def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> 
     if is_model(local_dir):
         return local_dir, str(local_dir)
     if local_dir.is_file():
-        raise InputError(f"model {entry.source!r}: {local_dir} is a file; valid: {_near(local_dir)}")
+        raise InputError(
+            f"model {entry.source!r}: {local_dir} is a file; valid: {_near(local_dir)}"
+        )
     parts = entry.source.split("/")
     if entry.source.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
         raise InputError(f"model folder {entry.source!r} is missing (looked for {local_dir})")

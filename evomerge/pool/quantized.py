@@ -1,8 +1,9 @@
 """Quantized checkpoints, read as the floats that transformers makes of them.
 
-GGUF files, and folders whose config.json has a `quantization_config` (bitsandbytes, GPTQ, AWQ,
-FP8, ...). What comes of one is kept in the user's cache (`~/.cache/evomerge/dequantized` on Linux)
-in a folder named by the files that it was made from; it can be deleted at any time.
+GGUF files, and folders whose config.json has a `quantization_config` (bitsandbytes, FP8, MXFP4,
+compressed-tensors). What comes of one is kept in the user's cache
+(`~/.cache/evomerge/dequantized` on Linux) in a folder named by the files that it was made from; it
+can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _make(name: str, place: Path, method: str, folder: Path) -> None:
         if reason is not None:
             raise InputError(
                 f"model {name!r}: {place} is quantized ({method}), and transformers cannot read it "
-                f"as floats here: {reason}\n"
+                f"as floats: {reason}\n"
                 "valid: the model that it was quantized from"
             )
         temporary_dir.rename(folder)
@@ -191,15 +192,28 @@ def _write_floats(place: Path, out_dir: Path) -> None:
 
 
 def _ask_for_floats(path: Path) -> None:
-    """Tell the methods that can that they undo their quantization, on machines with a GPU too."""
-    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+    """Tell the methods that can that they undo their quantization, on machines with a GPU too.
+
+    Raises:
+        InputError: transformers does not undo the method, with whatever packages.
+    """
+    from transformers.quantizers.auto import (
+        AUTO_QUANTIZATION_CONFIG_MAPPING,
+        AUTO_QUANTIZER_MAPPING,
+    )
+    from transformers.quantizers.base import HfQuantizer
 
     data = read_json(path)
     settings = data["quantization_config"]
-    made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(settings.get("quant_method"))
+    method = str(settings.get("quant_method"))
+    made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(method)
     if made is not None and "dequantize" in inspect.signature(made).parameters:
         settings["dequantize"] = True
         path.write_text(json.dumps(data), encoding="utf-8")
+        return
+    quantizer: Any = AUTO_QUANTIZER_MAPPING.get(method)
+    if quantizer is not None and quantizer._dequantize is HfQuantizer._dequantize:
+        raise InputError("it does not undo this method")
 
 
 def _shortest(value: Any) -> Any:

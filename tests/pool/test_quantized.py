@@ -247,16 +247,33 @@ def test_shards_and_their_index(folder):
         assert opened(folder, "expert")["expert"].tensor(first).dtype == torch.float32
 
 
-def test_what_cannot_be_undone_here_says_why(folder):
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitnet"])
+def test_a_method_that_transformers_does_not_undo_asks_for_no_package(folder, method):
     path = folder / "expert/model.safetensors"
     state = load_file(path)
     name = next(n for n in state if n.endswith("q_proj.weight"))
     state[name.replace("weight", "qweight")] = torch.zeros(2, 16, dtype=torch.int32)
     save_file(state, path, metadata={"format": "pt"})
-    quantize(folder / "expert", {"quant_method": "gptq", "bits": 4, "group_size": 128})
+    quantize(folder / "expert", {"quant_method": method, "bits": 4, "group_size": 128})
+    with pytest.raises(InputError) as info:
+        opened(folder, "expert")
+    first, second = str(info.value).splitlines()
+    assert first.startswith("model 'expert': ") and f"is quantized ({method})" in first
+    assert first.endswith("transformers cannot read it as floats: it does not undo this method")
+    assert second == "valid: the model that it was quantized from"
+
+
+def test_what_transformers_lacks_here_is_said(folder):
+    path = folder / "expert/model.safetensors"
+    state = load_file(path)
+    name = next(n for n in state if n.endswith("q_proj.weight"))
+    state[f"{name}.SCB"] = torch.zeros(2, 16, dtype=torch.int8)
+    save_file(state, path, metadata={"format": "pt"})
+    quantize(folder / "expert", {"quant_method": "higgs", "bits": 4, "group_size": 256})
     with pytest.raises(InputError) as info:
         opened(folder, "expert")
     message = str(info.value)
-    assert "model 'expert'" in message and "is quantized (gptq)" in message
+    assert "model 'expert'" in message and "is quantized (higgs)" in message
     assert "valid: the model that it was quantized from" in message
+    assert "HIGGS quantization is only supported on GPU" in message or torch.cuda.is_available()
     assert all(len(line) <= 400 for line in message.splitlines())
