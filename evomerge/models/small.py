@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ _SMALL: dict[str, int] = {
     "vocab_size": 96,
     "hidden_size": 32,
     "intermediate_size": 48,
+    "ffn_hidden_size": 48,
     "moe_intermediate_size": 16,
     "num_attention_heads": 4,
     "head_dim": 8,
@@ -99,7 +101,8 @@ def _few_heads(config: PreTrainedConfig) -> dict[str, int]:
     heads, keys = (most_of(text, f"num_{kind}_heads", 0) for kind in ("attention", "key_value"))
     if not heads or not keys:
         return {}
-    return {"num_key_value_heads": 4 if keys == heads else 1 if keys == 1 else 2}
+    few = 4 if keys == heads else 1 if keys == 1 else 2
+    return {"num_key_value_heads": few, "kv_n_heads": few}
 
 
 def _in_proportion(config: PreTrainedConfig) -> dict[str, int]:
@@ -146,13 +149,15 @@ def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedCon
         name: min(value, max(6, WINDOW - 6 * ranks.index(value))) for name, value in lengths.items()
     }
     layers = _few_layers(told, text.num_hidden_layers, changes)
-    for name, value in {**changes, **windows, **layers}.items():
+    # Attention and MLP may have configurations of their own.
+    parts = (text, *(getattr(text, name, None) for name in text.sub_configs))
+    for part, (name, value) in product(parts, {**changes, **windows, **layers}.items()):
         # Some are no settings but properties, or refuse a size that others do not go with.
         with suppress(Exception):
-            here = getattr(text, name, None)
+            here = getattr(part, name, None)
             # A size of nothing stays nothing.
             if here is not None and not (name in changes and here == 0):
-                setattr(text, name, value)
+                setattr(part, name, value)
     # Where frequencies depend on the length, sequences are short enough not to notice.
     rope = getattr(text, "rope_parameters", None) or {}
     for one in [rope, *rope.values()]:
@@ -161,8 +166,10 @@ def _with(config: PreTrainedConfig, changes: Mapping[str, int]) -> PreTrainedCon
             given = {name: one[name] for name in kept if name in one}
             one.clear()
             one.update(given, rope_type="default")
+    # A row for padding is one that classes write over; a model without one has none here.
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(text, name, 0)
+        if getattr(text, name, None) is not None:
+            setattr(text, name, 0)
     # What a class says of each layer, it says anew of these.
     return _of_one_size(small)
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     BambaConfig,
+    DbrxConfig,
     DeepseekV3Config,
     FalconH1Config,
     Gemma4TextConfig,
@@ -26,6 +27,7 @@ from transformers import (
     MixtralConfig,
     OPTConfig,
     PreTrainedConfig,
+    YoutuConfig,
 )
 
 from evomerge.errors import InputError
@@ -46,6 +48,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "a mixture of experts": MixtralConfig,
     "dense layers before mixtures": DeepseekV3Config,
     "convolutions among attention": partial(Lfm2Config, **CONVOLUTIONS),
+    "a row for padding only where the model has one": YoutuConfig,
     "state spaces": MambaConfig,
     "state spaces with heads": partial(Mamba2Config, hidden_size=2048, num_heads=64, head_dim=64),
     "attention at layers of some numbers": partial(BambaConfig, attn_layer_indices=[9, 18, 27]),
@@ -243,3 +246,14 @@ def test_small_models_are_of_the_same_kinds():
     small = small_model(config, 0)
     assert set(small.config.layer_types) == set(config.layer_types)
     assert small.config.vocab_size >= VOCAB_SIZE
+    # Sizes may be in configurations of attention and MLP.
+    heads = {"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 5e5}
+    parts = DbrxConfig(d_model=6144, n_heads=48, attn_config=heads, ffn_config={"moe_top_k": 2})
+    small = small_model(parts, 0).config
+    assert (small.attn_config.kv_n_heads, small.ffn_config.ffn_hidden_size) == (2, 48)
+    assert (small.ffn_config.hidden_size, small.ffn_config.moe_top_k) == (32, 2)
+
+
+def test_small_models_have_a_row_for_padding_where_theirs_has_one():
+    assert small_model(YoutuConfig(), 0).config.pad_token_id is None
+    assert small_model(YoutuConfig(pad_token_id=5), 0).config.pad_token_id == 0
