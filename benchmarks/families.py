@@ -1,8 +1,8 @@
 """Every decoder family of transformers: does it open, merge, come back, and run in any order?
 
 For each model type that has a causal language model class, a base and two experts are made, small
-and random, of the class's default configuration (where that makes no model, with what published
-models say). Counted are families
+and random, of the class's default configuration (where that makes no model, with settings that do).
+Counted are families
 
 - families: that could be made small;
 - open: whose pool opens;
@@ -44,6 +44,13 @@ OF_TEXT = frozenset({"text_config", "attn_config", "ffn_config"})
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [9, 18, 27]},
+    "cohere_compass_text": {
+        "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 10,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 50000.0}
+            for kind in ("full_attention", "sliding_attention")
+        },
+    },
     "dbrx": {
         "d_model": 6144,
         "n_heads": 48,
@@ -88,6 +95,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mamba2": {"hidden_size": 2048, "num_heads": 64, "head_dim": 64, "n_groups": 1},
     "ministral": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8, "num_attention_heads": 24, "hidden_size": 3072},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 16,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 256,
+        "indexer_budget": 2048,
+        "indexer_compress_ratio": 64,
+    },
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }
 """Of families whose class has no defaults for them."""
