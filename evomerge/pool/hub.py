@@ -44,7 +44,9 @@ def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> 
         return local_dir, str(local_dir)
     if local_dir.is_file():
         raise InputError(
-            f"model {entry.source!r}: {local_dir} is a file; valid: {_near(local_dir)}"
+            f"model {entry.source!r}: {local_dir} is a file; valid: a model's folder, a GGUF file, "
+            "or a hub id\n`evomerge build FILE --out FOLDER` makes a folder of a recipe or of a "
+            "mergekit configuration"
         )
     parts = entry.source.split("/")
     if entry.source.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
@@ -68,10 +70,3 @@ def locate(entry: ModelConfig, config_dir: Path, *, with_code: bool = False) -> 
         ) from None
     # The cache's folder of a snapshot is named after its commit.
     return Path(snapshot), f"{entry.source}@{Path(snapshot).name}"
-
-
-def _near(path: Path) -> str:
-    """What is named as a model instead of a file."""
-    if path.suffix in (".yaml", ".yml"):
-        return f"a folder that `evomerge build {path.name} --out FOLDER` writes"
-    return "the model's folder, a GGUF file, or a hub id"

@@ -67,6 +67,8 @@ def as_floats(name: str, place: Path) -> Path:
     ]
     folder = user_cache_path("evomerge") / "dequantized" / sha256_json([stamps, release])
     if not folder.is_dir():
+        if not _can_undo(method):
+            raise _refused(name, place, method, "it does not undo this method")
         logger.warning(
             "model %r: %s is quantized (%s): it is read as floats, from %s",
             name,
@@ -149,11 +151,7 @@ def _make(name: str, place: Path, method: str, folder: Path) -> None:
     try:
         reason = run_apart(["-m", __name__, str(place), str(temporary_dir)])
         if reason is not None:
-            raise InputError(
-                f"model {name!r}: {place} is quantized ({method}), and transformers cannot read it "
-                f"as floats: {reason}\n"
-                "valid: the model that it was quantized from"
-            )
+            raise _refused(name, place, method, reason.removeprefix(f"{place}: "))
         temporary_dir.rename(folder)
     finally:
         shutil.rmtree(temporary_dir, ignore_errors=True)
@@ -192,28 +190,38 @@ def _write_floats(place: Path, out_dir: Path) -> None:
 
 
 def _ask_for_floats(path: Path) -> None:
-    """Tell the methods that can that they undo their quantization, on machines with a GPU too.
-
-    Raises:
-        InputError: transformers does not undo the method, with whatever packages.
-    """
-    from transformers.quantizers.auto import (
-        AUTO_QUANTIZATION_CONFIG_MAPPING,
-        AUTO_QUANTIZER_MAPPING,
-    )
-    from transformers.quantizers.base import HfQuantizer
-
+    """Tell the methods that can that they undo their quantization, on machines with a GPU too."""
     data = read_json(path)
     settings = data["quantization_config"]
-    method = str(settings.get("quant_method"))
-    made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(method)
-    if made is not None and "dequantize" in inspect.signature(made).parameters:
+    if _is_told_to_undo(str(settings.get("quant_method"))):
         settings["dequantize"] = True
         path.write_text(json.dumps(data), encoding="utf-8")
-        return
+
+
+def _can_undo(method: str) -> bool:
+    """Whether transformers has a way back from a method, or may have one under another name."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+    from transformers.quantizers.base import HfQuantizer
+
     quantizer: Any = AUTO_QUANTIZER_MAPPING.get(method)
-    if quantizer is not None and quantizer._dequantize is HfQuantizer._dequantize:
-        raise InputError("it does not undo this method")
+    if quantizer is None or _is_told_to_undo(method):
+        return True
+    return quantizer._dequantize is not HfQuantizer._dequantize
+
+
+def _is_told_to_undo(method: str) -> bool:
+    """Whether the settings of a method say that it is undone while a model is read."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    made = AUTO_QUANTIZATION_CONFIG_MAPPING.get(method)
+    return made is not None and "dequantize" in inspect.signature(made).parameters
+
+
+def _refused(name: str, place: Path, method: str, reason: str) -> InputError:
+    return InputError(
+        f"model {name!r}: {place} is quantized ({method}), and transformers cannot read it as "
+        f"floats: {reason}\nvalid: the model that it was quantized from"
+    )
 
 
 def _shortest(value: Any) -> Any:

@@ -33,13 +33,9 @@ CASES = {
         config(pool={"experts": ["pool/expert0", "pool/expert9"]}),
         ("'pool/expert9'", "no such folder", "hub"),
     ),
-    "a YAML file as a model": Case(
-        config(pool={"experts": ["pool/expert0", "config.yaml"]}),
-        ("'config.yaml'", "is a file", "`evomerge build config.yaml --out FOLDER`"),
-    ),
-    "a tensor file as a model": Case(
+    "a file as a model": Case(
         config(pool={"experts": ["pool/expert0", "pool/expert1/model.safetensors"]}),
-        ("'pool/expert1/model.safetensors'", "is a file", "the model's folder"),
+        ("'pool/expert1/model.safetensors'", "is a file", "a model's folder", "`evomerge build"),
     ),
     "one name twice": Case(
         config(pool={"experts": ["pool/expert0", "pool/expert0"]}),
